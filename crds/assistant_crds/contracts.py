@@ -1,0 +1,171 @@
+"""The documents that one part hands another: configuration to the API, policy to the gateway, probe results back.
+
+Producers encode with `encode`, consumers decode with `msgspec.json.decode(..., type=...)`; unknown fields are
+ignored, so that a newer operator can serve an older pod during an upgrade.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, TypeVar
+
+import msgspec
+
+
+class Contract(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """Base of every contract: camelCase JSON, all fields written."""
+
+
+class TenantIdentity(Contract, frozen=True):
+    """Which tenant: its namespace, that namespace's UID, and the name derived from it for the stores."""
+
+    namespace: str
+    uid: str
+    key: str
+
+
+# --- operator -> API -------------------------------------------------------------------------------------------
+
+
+class AssistantConfig(Contract, frozen=True):
+    """One assistant as the API serves it; sampling defaults are applied by the gateway, from its policy."""
+
+    name: str
+    generation: int
+    display_name: str
+    description: str
+    instructions: str
+    knowledge_bases: list[str]
+    max_chunks: int
+    min_score: float  # 0..1
+    created: int  # Unix seconds
+
+
+class KnowledgeBaseConfig(Contract, frozen=True):
+    """One knowledge base: where its vectors live and how its documents are cut."""
+
+    name: str
+    key: str  # Weaviate tenant and database key, see naming.knowledge_base_key
+    display_name: str
+    dimensions: int
+    max_tokens: int
+    overlap_tokens: int
+    max_documents: int
+    max_bytes: int
+
+
+class ApiKeyConfig(Contract, frozen=True):
+    """An API key that the platform made; only its SHA-256 (hexadecimal) leaves the Secret."""
+
+    name: str
+    sha256: str
+
+
+class TenantConfig(Contract, frozen=True):
+    """Everything the tenant's pods serve, in one document. Credentials are not part of it."""
+
+    tenant: TenantIdentity
+    generation: str  # `digest` of the document with generation = ""
+    gateway_url: str  # without path, such as http://assistant-gateway.assistant-platform.svc:8081
+    collection: str  # Weaviate collection
+    api_keys: list[ApiKeyConfig]
+    assistants: list[AssistantConfig]
+    knowledge_bases: list[KnowledgeBaseConfig]
+
+
+# --- operator -> gateway ---------------------------------------------------------------------------------------
+
+
+class Endpoint(Contract, frozen=True):
+    """A tenant's own OpenAI-compatible server. `api_key` is a secret: policies live in Secrets only."""
+
+    url: str
+    api_key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Endpoint(url={self.url!r}, api_key={'***' if self.api_key else None})"
+
+
+class ModelRoute(Contract, frozen=True):
+    """Where calls for an assistant or a knowledge base go. Exactly one of `provider` and `endpoint` is set."""
+
+    model: str
+    provider: str | None = None
+    endpoint: Endpoint | None = None
+
+
+class AssistantPolicy(Contract, frozen=True):
+    """Route, limit and request defaults of one assistant."""
+
+    route: ModelRoute
+    requests_per_minute: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
+
+
+class EmbeddingPolicy(Contract, frozen=True):
+    """Route of one knowledge base's embedding model."""
+
+    route: ModelRoute
+    dimensions: int
+
+
+class TenantPolicy(Contract, frozen=True):
+    """What the gateway lets a tenant do. `models_allow` holds shell patterns on `provider/model`."""
+
+    tenant: TenantIdentity
+    generation: str  # `digest` of the document with generation = ""
+    models_allow: list[str]
+    requests_per_minute: int | None
+    assistants: dict[str, AssistantPolicy]
+    knowledge_bases: dict[str, EmbeddingPolicy]
+
+
+# --- gateway -> operator ---------------------------------------------------------------------------------------
+
+
+class ModelProbe(Contract, frozen=True):
+    """Whether one model answers. `reason` is a `conditions.Reason`; `message` names the next step."""
+
+    reachable: bool
+    reason: str
+    message: str
+
+
+class TenantProbe(Contract, frozen=True):
+    """The gateway's view of one tenant: the policy generation it has loaded, and its models."""
+
+    generation: str
+    assistants: dict[str, ModelProbe]
+    knowledge_bases: dict[str, ModelProbe]
+
+
+# --- API -> operator -------------------------------------------------------------------------------------------
+
+
+class Readiness(Contract, frozen=True):
+    """The body of `/readyz`: `status` is `ready` or `not_ready`; `checks` names what is missing."""
+
+    status: str
+    config_generation: str
+    checks: dict[str, str]
+
+
+Sealed = TypeVar("Sealed", TenantConfig, TenantPolicy)
+
+
+def encode(document: Any) -> bytes:
+    """Return the canonical JSON of a contract: sorted keys, so that equal documents are equal bytes."""
+    return msgspec.json.encode(document, order="deterministic")
+
+
+def digest(document: Any) -> str:
+    """Return the 16 hexadecimal digits that name this content."""
+    return hashlib.sha256(encode(document)).hexdigest()[:16]
+
+
+def seal(document: Sealed) -> Sealed:
+    """Return the document with `generation` set to the digest of everything else in it."""
+    unsealed = msgspec.structs.replace(document, generation="")
+    return msgspec.structs.replace(unsealed, generation=digest(unsealed))

@@ -1,0 +1,50 @@
+"""Spec and status of a `KnowledgeBase`, equal to `crds/knowledgebases.yaml` (a test compares them)."""
+
+from __future__ import annotations
+
+from assistant_crds.meta import Condition, ModelEndpoint, Struct
+
+
+class Embedding(Struct, frozen=True):
+    """The model that turns chunks and questions into vectors; fixed for the life of the knowledge base."""
+
+    name: str
+    dimensions: int
+    provider: str | None = None
+    endpoint: ModelEndpoint | None = None
+
+
+class Chunking(Struct, frozen=True):
+    """How documents are cut, in tokens."""
+
+    max_tokens: int = 250
+    overlap_tokens: int = 30
+
+
+class KnowledgeBaseLimits(Struct, frozen=True):
+    """How much may be uploaded; `bytes` is a Kubernetes quantity, of originals."""
+
+    documents: int = 1000
+    bytes: str = "1Gi"
+
+
+class KnowledgeBaseSpec(Struct, frozen=True):
+    """What a tenant declares."""
+
+    embedding: Embedding
+    display_name: str = ""
+    chunking: Chunking = Chunking()
+    limits: KnowledgeBaseLimits = KnowledgeBaseLimits()
+
+
+class KnowledgeBaseStatus(Struct, frozen=True):
+    """What the operator counted."""
+
+    observed_generation: int = 0
+    conditions: list[Condition] = []
+    model: str = ""  # provider/name, as resolved
+    documents: int | None = None
+    pending: int | None = None
+    failed: int | None = None
+    vectors: int | None = None
+    orphans: int | None = None  # vectors that no document accounts for

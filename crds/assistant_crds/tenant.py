@@ -1,0 +1,60 @@
+"""Spec and status of a `Tenant`, equal to `crds/tenants.yaml` (a test compares them).
+
+A Tenant carries what a tenant must not set for itself. Its name is the name of the namespace.
+"""
+
+from __future__ import annotations
+
+from assistant_crds.meta import Condition, Struct
+
+
+class TenantLimits(Struct, frozen=True):
+    """Hard limits over all assistants of the tenant."""
+
+    requests_per_minute: int | None = None
+
+
+class Resources(Struct, frozen=True):
+    """Requests and limits of one API pod, as Kubernetes quantities by resource name."""
+
+    requests: dict[str, str] = {}
+    limits: dict[str, str] = {}
+
+
+class ServingReplicas(Struct, frozen=True):
+    """How many API pods."""
+
+    min: int = 1
+
+
+class Serving(Struct, frozen=True):
+    """The shape of the tenant's API Deployment."""
+
+    replicas: ServingReplicas = ServingReplicas()
+    resources: Resources = Resources()
+
+
+class Models(Struct, frozen=True):
+    """Which models of the catalogue the tenant may use: shell patterns on `provider/name`."""
+
+    allow: list[str] = ["*"]
+    allow_own_endpoints: bool = True
+
+
+class TenantSpec(Struct, frozen=True):
+    """What the platform team declares."""
+
+    limits: TenantLimits = TenantLimits()
+    serving: Serving = Serving()
+    models: Models = Models()
+
+
+class TenantStatus(Struct, frozen=True):
+    """What the operator observed."""
+
+    observed_generation: int = 0
+    conditions: list[Condition] = []
+    assistants: int | None = None
+    knowledge_bases: int | None = None
+    limit: str = ""
+    url: str = ""
