@@ -1,0 +1,54 @@
+"""Traces: W3C trace context in and out of every part, exported over OTLP where an endpoint is configured.
+
+Without `OTEL_EXPORTER_OTLP_ENDPOINT` nothing is exported, but context still travels, so that a client's trace
+reaches the provider and the log lines carry its id.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, MutableMapping
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+_propagator = TraceContextTextMapPropagator()
+
+
+def configure(service: str, version: str = "") -> TracerProvider:
+    """Install the process's tracer provider and return it; the caller shuts it down, which flushes it.
+
+    The ratio of sampled traces is the standard variable `OTEL_TRACES_SAMPLER_ARG` (0 to 1, 1 when unset);
+    a caller that has already decided is followed.
+    """
+    sampler: Sampler = ParentBased(TraceIdRatioBased(float(os.environ.get("OTEL_TRACES_SAMPLER_ARG", "1"))))
+    provider = TracerProvider(
+        sampler=sampler, resource=Resource.create({"service.name": service, "service.version": version})
+    )
+    if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        # Imported only where needed: the exporter costs 15 MiB.
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+def tracer(name: str) -> trace.Tracer:
+    """Return the tracer called `name`; it follows whatever provider is installed later."""
+    return trace.get_tracer(name)
+
+
+def extract(headers: Mapping[str, str]) -> Context:
+    """Return the caller's trace context from HTTP headers (names in lower case)."""
+    return _propagator.extract(headers)
+
+
+def inject(headers: MutableMapping[str, str], context: Context | None = None) -> None:
+    """Add `traceparent` and `tracestate` of the current span, or of `context`, to `headers`."""
+    _propagator.inject(headers, context=context)

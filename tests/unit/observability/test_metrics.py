@@ -1,0 +1,36 @@
+"""Metrics follow Prometheus' naming rules and keep their label sets bounded."""
+
+from __future__ import annotations
+
+from assistant_observability import metrics
+from prometheus_client import Counter, Gauge, Histogram
+
+FREE_TEXT = {"user", "request_id", "document", "path", "url", "message", "pod"}
+
+
+def ours() -> list[Counter | Gauge | Histogram]:
+    return [m for m in vars(metrics).values() if isinstance(m, Counter | Gauge | Histogram)]
+
+
+def test_every_metric_has_our_prefix_a_help_and_base_units() -> None:
+    """Names start with assistant_, times are in seconds, every metric explains itself."""
+    assert len(ours()) > 20
+    for metric in ours():
+        family = next(iter(metric.collect()))
+        assert family.name.startswith("assistant_"), family.name
+        assert family.documentation.endswith("."), family.name
+        assert not family.name.endswith(("_ms", "_millis", "_kb")), family.name
+
+
+def test_no_label_can_grow_without_bound() -> None:
+    """No metric is labelled with a user, an id or free text."""
+    for metric in ours():
+        assert not FREE_TEXT & set(metric._labelnames), metric._name
+
+
+def test_the_exposition_is_prometheus_text() -> None:
+    """The exposition holds our metrics in the text format."""
+    metrics.HTTP_REQUESTS.labels("api", "GET", "/x", "200").inc()
+    body, content_type = metrics.exposition()
+    assert content_type.startswith("text/plain")
+    assert b'assistant_http_requests_total{method="GET",part="api",route="/x",status="200"}' in body
