@@ -5,6 +5,8 @@ A Tenant carries what a tenant must not set for itself. Its name is the name of 
 
 from __future__ import annotations
 
+import msgspec
+
 from assistant_crds.meta import Condition, Struct
 
 
@@ -37,7 +39,7 @@ class Serving(Struct, frozen=True):
 class Models(Struct, frozen=True):
     """Which models of the catalogue the tenant may use: shell patterns on `provider/name`."""
 
-    allow: list[str] = ["*"]
+    allow: list[str] = msgspec.field(default_factory=lambda: ["*"])
     allow_own_endpoints: bool = True
 
 

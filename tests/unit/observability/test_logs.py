@@ -7,8 +7,9 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from assistant_observability import logs, traces
 from opentelemetry.sdk.trace import TracerProvider
+
+from assistant_observability import logs, traces
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from assistant_observability import metrics
 from prometheus_client import Counter, Gauge, Histogram
+
+from assistant_observability import metrics
 
 FREE_TEXT = {"user", "request_id", "document", "path", "url", "message", "pod"}
 
