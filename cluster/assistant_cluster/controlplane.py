@@ -32,6 +32,8 @@ class ControlPlane:
     etcd_peer_port: int
     service_range: str
     api_service_ip: str
+    # What the Service `kubernetes` points at. It must not be a loopback address, so it may differ from `address`.
+    advertised: str
 
     @property
     def authority(self) -> Authority:
@@ -93,7 +95,7 @@ class ControlPlane:
         policy.write_text(AUDIT_POLICY)
         return [
             *program,
-            f"--advertise-address={self.address}",
+            f"--advertise-address={self.advertised}",
             f"--bind-address={bind_address}",
             f"--secure-port={self.api_port}",
             f"--tls-cert-file={serving.certificate}",

@@ -1,0 +1,173 @@
+"""The programs this project needs but does not write: versions, where they are built from, where they are published.
+
+Versions are changed here and nowhere else. A new Kubernetes version also means `kubernetes/go.mod`.
+"""
+
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOM = Path(__file__).parents[1]
+GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+ARCHITECTURE = GO_ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
+@dataclass(frozen=True)
+class GoBuild:
+    """How to build a tool: a module of ours (`folder`), or `go install` of a published one."""
+
+    package: str
+    minutes: float
+    folder: Path | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    # kube-router's and etcd's program packages carry another name than the file we want.
+    output: str | None = None
+
+
+@dataclass(frozen=True)
+class Download:
+    """Published files: `url` and `checksum` may hold {version}, {bare} (without v), {arch} and {program}."""
+
+    url: str
+    checksum: str
+    # Path inside an archive; None when the URL is the program itself.
+    member: str | None = None
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool, possibly of several programs."""
+
+    name: str
+    version: str
+    programs: tuple[str, ...]
+    build: GoBuild
+    download: Download
+    # Arguments that make the first program print its version; empty: do not take it from PATH.
+    version_arguments: tuple[str, ...] = ()
+    # All programs in one file, named as its first argument.
+    combined: str | None = None
+    # Any version on the PATH will do (the platform uses a stable subset of it).
+    any_version: bool = False
+
+
+def _kubernetes(version: str) -> Tool:
+    major, minor, _ = version.removeprefix("v").split(".")
+    base = "k8s.io/component-base/version"
+    return Tool(
+        name="kubernetes",
+        version=version,
+        programs=(
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "kubelet",
+            "kube-proxy",
+            "kubectl",
+        ),
+        combined="kube",
+        version_arguments=("--version",),
+        build=GoBuild(
+            package=".",
+            folder=ROOM / "kubernetes",
+            minutes=9,
+            variables={
+                f"{base}.gitVersion": version,
+                f"{base}.gitMajor": major,
+                f"{base}.gitMinor": minor,
+                f"{base}.gitTreeState": "clean",
+            },
+        ),
+        download=Download(
+            url="https://dl.k8s.io/release/{version}/bin/linux/{arch}/{program}",
+            checksum="https://dl.k8s.io/release/{version}/bin/linux/{arch}/{program}.sha256",
+        ),
+    )
+
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        _kubernetes("v1.34.4"),
+        Tool(
+            name="etcd",
+            version="v3.6.16",
+            programs=("etcd",),
+            version_arguments=("--version",),
+            any_version=True,
+            build=GoBuild(
+                package="go.etcd.io/etcd/server/v3",
+                folder=ROOM / "etcd",
+                minutes=2,
+                output="etcd",
+            ),
+            download=Download(
+                url="https://github.com/etcd-io/etcd/releases/download/{version}/etcd-{version}-linux-{arch}.tar.gz",
+                checksum="https://github.com/etcd-io/etcd/releases/download/{version}/SHA256SUMS",
+                member="etcd-{version}-linux-{arch}/etcd",
+            ),
+        ),
+        Tool(
+            name="coredns",
+            version="v1.14.7",
+            programs=("coredns",),
+            build=GoBuild(package="github.com/coredns/coredns", minutes=5),
+            download=Download(
+                url="https://github.com/coredns/coredns/releases/download/{version}/coredns_{bare}_linux_{arch}.tgz",
+                checksum="https://github.com/coredns/coredns/releases/download/{version}/coredns_{bare}_linux_{arch}.tgz.sha256",
+                member="coredns",
+            ),
+        ),
+        Tool(
+            name="kube-router",
+            version="v2.1.0",
+            programs=("kube-router",),
+            build=GoBuild(
+                package="github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",
+                folder=ROOM / "kube-router",
+                minutes=3,
+                output="kube-router",
+                variables={"github.com/cloudnativelabs/kube-router/v2/pkg/version.Version": "v2.1.0"},
+            ),
+            download=Download(
+                url="https://github.com/cloudnativelabs/kube-router/releases/download/{version}/kube-router_{bare}_linux_{arch}.tar.gz",
+                checksum="https://github.com/cloudnativelabs/kube-router/releases/download/{version}/checksums.txt",
+                member="kube-router",
+            ),
+        ),
+        Tool(
+            name="helm",
+            version="v3.22.0",
+            programs=("helm",),
+            build=GoBuild(package="helm.sh/helm/v3/cmd/helm", minutes=3),
+            download=Download(
+                url="https://get.helm.sh/helm-{version}-linux-{arch}.tar.gz",
+                checksum="https://get.helm.sh/helm-{version}-linux-{arch}.tar.gz.sha256sum",
+                member="linux-{arch}/helm",
+            ),
+        ),
+        Tool(
+            name="weaviate",
+            version="v1.38.0",
+            programs=("weaviate-server",),
+            build=GoBuild(package="github.com/weaviate/weaviate/cmd/weaviate-server", minutes=6),
+            download=Download(
+                url="https://github.com/weaviate/weaviate/releases/download/{version}/weaviate-{version}-linux-{arch}.tar.gz",
+                checksum="https://github.com/weaviate/weaviate/releases/download/{version}/weaviate-{version}-linux-{arch}.tar.gz.sha256",
+                member="weaviate",
+            ),
+        ),
+        Tool(
+            name="kind",
+            version="v0.30.0",
+            programs=("kind",),
+            version_arguments=("version",),
+            any_version=True,
+            build=GoBuild(package="sigs.k8s.io/kind", minutes=1),
+            download=Download(
+                url="https://kind.sigs.k8s.io/dl/{version}/kind-linux-{arch}",
+                checksum="https://kind.sigs.k8s.io/dl/{version}/kind-linux-{arch}.sha256sum",
+            ),
+        ),
+    )
+}
