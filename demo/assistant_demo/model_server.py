@@ -1,0 +1,224 @@
+"""An OpenAI-compatible server that stands in for a language model where none can be reached.
+
+It needs no network, no accelerator and no weights: answers are quotations from the passages in the prompt, and
+embeddings are hashed words. It says so in every answer. Run it with `python -m assistant_demo.model_server`.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import base64
+import hmac
+import logging
+import sys
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from assistant_demo.answering import answer
+from assistant_demo.embedding import embed
+from assistant_demo.text import tokens
+from assistant_demo.wire import INPUTS_MAX, ChatRequest, EmbeddingRequest, WireError, decode, event
+
+CHAT_MODEL = "stand-in"
+SLOW_MODEL = "stand-in-slow"
+EMBEDDING_MODEL = "stand-in-embedding"
+DEFAULT_DIMENSIONS = 384
+BODY_MAX = 16 * 1024 * 1024
+EMBED_BATCH = 16  # texts embedded before other requests get a turn
+CREATED = 1_767_225_600  # 2026-01-01, so that answers about the models never change
+
+
+class ModelServerSettings(BaseSettings):
+    """Settings, read once at start from the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="MODEL_SERVER_")
+
+    host: str = "0.0.0.0"  # noqa: S104 - it serves a pod's network
+    port: int = 8000
+    api_key: str = ""
+    word_seconds: float = 0.02  # pause between the words of a stream, so that people see one
+    slow_word_seconds: float = 0.5  # the same for the model `stand-in-slow`, with which tests hold a stream open
+
+
+@dataclass
+class Activity:
+    """What the server is doing and did last; `GET /activity` shows it, to people and to tests."""
+
+    open_streams: int = 0
+    requests: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=200))
+
+
+SETTINGS = web.AppKey("settings", ModelServerSettings)
+ACTIVITY = web.AppKey("activity", Activity)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def create_app(settings: ModelServerSettings) -> web.Application:
+    """Return the server; nothing is started."""
+    app = web.Application(middlewares=[_envelope, _admit], client_max_size=BODY_MAX)
+    app[SETTINGS] = settings
+    app[ACTIVITY] = Activity()
+    app.router.add_get("/healthz", _health)
+    app.router.add_get("/activity", _activity)
+    app.router.add_get("/v1/models", _models)
+    app.router.add_post("/v1/chat/completions", _chat)
+    app.router.add_post("/v1/embeddings", _embeddings)
+    return app
+
+
+@web.middleware
+async def _envelope(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every error in OpenAI's envelope."""
+    try:
+        return await handler(request)
+    except WireError as error:
+        return web.json_response(error.envelope, status=error.status)
+    except web.HTTPException as error:
+        return web.json_response(WireError(error.status, f"{error.reason}.").envelope, status=error.status)
+
+
+@web.middleware
+async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Ask for the API key where one is set, and write down who asked for what."""
+    if not request.path.startswith("/v1/"):
+        return await handler(request)
+    key = request.app[SETTINGS].api_key
+    given = request.headers.get("Authorization", "")
+    request.app[ACTIVITY].requests.append(
+        {
+            "path": request.path,
+            "traceparent": request.headers.get("traceparent"),
+            "requestId": request.headers.get("x-request-id"),
+            "authorized": bool(given),
+        }
+    )
+    if key and not hmac.compare_digest(given.encode(), f"Bearer {key}".encode()):
+        raise WireError(401, "The API key is missing or wrong.", code="invalid_api_key")
+    return await handler(request)
+
+
+async def _health(_request: web.Request) -> web.Response:
+    return web.json_response({"status": "ok"})
+
+
+async def _activity(request: web.Request) -> web.Response:
+    activity = request.app[ACTIVITY]
+    return web.json_response({"openStreams": activity.open_streams, "requests": list(activity.requests)})
+
+
+async def _models(_request: web.Request) -> web.Response:
+    models = (CHAT_MODEL, SLOW_MODEL, EMBEDDING_MODEL)
+    data = [{"id": name, "object": "model", "created": CREATED, "owned_by": "assistant-demo"} for name in models]
+    return web.json_response({"object": "list", "data": data})
+
+
+async def _chat(request: web.Request) -> web.StreamResponse:
+    chat = decode(await request.read(), ChatRequest)
+    if chat.model not in {CHAT_MODEL, SLOW_MODEL}:
+        raise WireError(404, f"The model '{chat.model}' does not exist.", code="model_not_found", param="model")
+    system = "\n".join(message.text for message in chat.messages if message.role in {"system", "developer"})
+    question = next((message.text for message in reversed(chat.messages) if message.role == "user"), "")
+    pieces, finish = _cut(answer(system, question), chat)
+    prompt = sum(len(tokens(message.text)) for message in chat.messages)
+    usage = {"prompt_tokens": prompt, "completion_tokens": len(pieces), "total_tokens": prompt + len(pieces)}
+    base = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": chat.model}
+    if chat.stream:
+        settings = request.app[SETTINGS]
+        pause = settings.slow_word_seconds if chat.model == SLOW_MODEL else settings.word_seconds
+        with_usage = chat.stream_options is not None and chat.stream_options.include_usage
+        return await _stream(request, _events(base, pieces, finish, usage if with_usage else None), pause)
+    message = {"role": "assistant", "content": "".join(pieces), "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+    return web.json_response({**base, "object": "chat.completion", "choices": [choice], "usage": usage})
+
+
+def _cut(text: str, chat: ChatRequest) -> tuple[list[str], str]:
+    """Return the answer's tokens as far as `stop` and the token limit let them through, and why they end."""
+    ends = [text.find(stop) for stop in chat.stops if stop in text]
+    pieces = tokens(text[: min(ends)] if ends else text)
+    if chat.limit is not None and len(pieces) > chat.limit:
+        return pieces[: chat.limit], "length"
+    return pieces, "stop"
+
+
+async def _events(
+    base: dict[str, Any], pieces: list[str], finish: str, usage: dict[str, int] | None
+) -> AsyncIterator[bytes]:
+    base = {**base, "object": "chat.completion.chunk"}
+
+    def chunk(delta: dict[str, Any], reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return event({**base, "choices": [choice], **({"usage": None} if usage else {})})
+
+    yield chunk({"role": "assistant", "content": ""})
+    for piece in pieces:
+        yield chunk({"content": piece})
+    yield chunk({}, finish)
+    if usage:
+        yield event({**base, "choices": [], "usage": usage})
+    yield b"data: [DONE]\n\n"
+
+
+async def _stream(request: web.Request, events: AsyncIterator[bytes], pause: float) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+    activity = request.app[ACTIVITY]
+    activity.open_streams += 1
+    try:
+        await response.prepare(request)
+        async with aclosing(events):  # type: ignore[type-var]
+            async for part in events:
+                await response.write(part)
+                await asyncio.sleep(pause)
+        await response.write_eof()
+    finally:
+        activity.open_streams -= 1
+    return response
+
+
+async def _embeddings(request: web.Request) -> web.Response:
+    wanted = decode(await request.read(), EmbeddingRequest)
+    if wanted.model != EMBEDDING_MODEL:
+        raise WireError(404, f"The model '{wanted.model}' does not exist.", code="model_not_found", param="model")
+    texts = wanted.texts
+    if not 1 <= len(texts) <= INPUTS_MAX or not all(texts):
+        raise WireError(400, f"`input` must hold 1 to {INPUTS_MAX} texts, none of them empty.", param="input")
+    data: list[dict[str, Any]] = []
+    for index, text in enumerate(texts):
+        if index % EMBED_BATCH == 0:
+            await asyncio.sleep(0)
+        vector = embed(text, wanted.dimensions or DEFAULT_DIMENSIONS)
+        packed = base64.b64encode(array.array("f", vector).tobytes()).decode()
+        embedding = packed if wanted.encoding_format == "base64" else vector
+        data.append({"object": "embedding", "index": index, "embedding": embedding})
+    count = sum(len(tokens(text)) for text in texts)
+    usage = {"prompt_tokens": count, "total_tokens": count}
+    return web.json_response({"object": "list", "model": wanted.model, "data": data, "usage": usage})
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    settings = ModelServerSettings()
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger(__name__).info("offline stand-in model on port %d", settings.port)
+    web.run_app(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        print=None,
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=5,
+    )
+
+
+if __name__ == "__main__":
+    main()
