@@ -1,0 +1,5 @@
+#!/bin/sh
+# Ready once Redis answers the operator's PING: not before its data are loaded, which its open port alone does not tell.
+password="$(cat /etc/assistant/secrets/operator-password)"
+answer="$(REDISCLI_AUTH="$password" redis-cli -h 127.0.0.1 --no-auth-warning --user operator ping 2>&1)"
+[ "$answer" = PONG ] || { echo "redis: $answer"; exit 1; }

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Starts the embedded Redis with one ACL user per caller. The platform's own users are written anew on every start from
+# their secrets; tenants' users, which the operator adds and saves (ACL SAVE), are kept from the file on the data volume.
+# One script for Debian's package and the official image, for pods and for integration tests.
+#
+# Settings (environment): DATA_DIR, REDIS_PORT, SECRETS_DIR, REDIS_MAXMEMORY.
+# Secrets (files in SECRETS_DIR): operator-password, gateway-password.
+# Arguments go to the server.
+set -eu
+umask 077
+
+fail() {
+    echo "redis-start: $*" >&2
+    exit 1
+}
+
+DATA_DIR=${DATA_DIR:-/data}
+SECRETS_DIR=${SECRETS_DIR:-/etc/assistant/secrets}
+acl="$DATA_DIR/users.acl"
+command -v redis-server >/dev/null || fail "no redis-server in PATH: this image holds no Redis"
+for name in operator gateway; do
+    [ -s "$SECRETS_DIR/$name-password" ] || fail "$SECRETS_DIR/$name-password is missing or empty"
+done
+
+# A password as the ACL file stores it: its SHA-256.
+digest() {
+    tr -d '\r\n' <"$1" | sha256sum | cut -d ' ' -f 1
+}
+
+# Every command by name: categories let FLUSHALL, KEYS and CONFIG through. What a script calls is checked as well.
+connection="+ping +hello +auth +client|setname +client|id"
+# Makes tenants' users, and removes what a tenant leaves behind. It cannot read a value.
+operator="$connection +info +acl|setuser +acl|deluser +acl|getuser +acl|list +acl|users +acl|save +acl|whoami \
++scan +exists +type +del +unlink"
+# Counts. Not the tenants' keys, not their users.
+gateway="$connection +time +get +mget +set +del +exists +expire +pexpire +ttl +pttl +incrby \
++eval +evalsha +script|load +fcall"
+
+{
+    echo "user default off resetpass resetkeys resetchannels -@all"
+    echo "user operator on resetpass #$(digest "$SECRETS_DIR/operator-password") resetkeys ~* resetchannels -@all $operator"
+    echo "user gateway on resetpass #$(digest "$SECRETS_DIR/gateway-password") resetkeys ~quota:* resetchannels -@all $gateway"
+    if [ -e "$acl" ]; then grep -v -E '^[[:space:]]*($|user (default|operator|gateway) )' "$acl" || true; fi
+} >"$acl.new"
+mv "$acl.new" "$acl"
+
+cd "$DATA_DIR"
+exec redis-server --port "${REDIS_PORT:-6379}" --bind '*' '-::*' --protected-mode no --dir "$DATA_DIR" \
+    --aclfile "$acl" --appendonly yes --appendfsync everysec --save '' \
+    --maxmemory "${REDIS_MAXMEMORY:-0}" --maxmemory-policy noeviction "$@"
