@@ -1,0 +1,1 @@
+"""The tenant API: an OpenAI-compatible endpoint, knowledge bases and health of one tenant."""

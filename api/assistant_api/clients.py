@@ -1,0 +1,205 @@
+"""The connections of a process: gateway, Postgres, Redis, Weaviate.
+
+Every one is lazy: it is made when first used, survives the other side's outage, and has time-outs. Nothing fails at
+start because a store is down; readiness and health say so instead. Tests hand their own objects to `create_app`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from assistant_api.config import Settings
+from assistant_api.gateway import Gateway, GatewayClient, TokenFile
+from assistant_api.tenant_config import TenantConfigHolder
+
+if TYPE_CHECKING:  # importing it costs 0.4 s and 28 MiB
+    from weaviate import WeaviateAsyncClient
+
+CONNECT_SECONDS = 3.0
+DATABASE_COMMAND_SECONDS = 15.0
+REDIS_SECONDS = 2.0
+WEAVIATE_QUERY_SECONDS = 10
+WEAVIATE_INSERT_SECONDS = 60
+
+
+class Pingable(Protocol):
+    """A dependency that health can ask for a sign of life; any exception means that it is down."""
+
+    async def ping(self) -> None:
+        """Return when it answered, within a few seconds."""
+
+
+class Database:
+    """The tenant's own Postgres database, as its DML-only role."""
+
+    def __init__(self, dsn: str, pool_size: int = 5, max_overflow: int = 5) -> None:
+        self.engine: AsyncEngine = create_async_engine(
+            make_url(dsn).set(drivername="postgresql+asyncpg"),
+            pool_size=pool_size,
+            max_overflow=max_overflow,
+            pool_timeout=CONNECT_SECONDS,
+            pool_recycle=1800,
+            pool_pre_ping=True,  # 0.2 ms, and no request fails because Postgres was restarted
+            hide_parameters=True,  # parameters are documents; they belong in no log line
+            connect_args={"timeout": CONNECT_SECONDS, "command_timeout": DATABASE_COMMAND_SECONDS},
+        )
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection in a transaction that commits at the end and rolls back on an exception."""
+        async with self.engine.begin() as connection:
+            yield connection
+
+    async def ping(self) -> None:
+        """Ask the database for a constant."""
+        async with asyncio.timeout(CONNECT_SECONDS), self.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self.engine.dispose()
+
+
+class RedisClient:
+    """Redis as the tenant's ACL user, which may run a few commands on keys under the tenant's prefix."""
+
+    def __init__(self, url: str) -> None:
+        self.redis: Redis = Redis.from_url(
+            url,
+            # Nothing that the ACL refuses at connect: no CLIENT SETINFO, no RESP3 maintenance notifications.
+            protocol=2,
+            driver_info=None,
+            socket_timeout=REDIS_SECONDS,
+            socket_connect_timeout=REDIS_SECONDS,
+            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.2), 1),
+            health_check_interval=30,
+            max_connections=20,
+        )
+
+    async def ping(self) -> None:
+        """Send PING."""
+        async with asyncio.timeout(REDIS_SECONDS):
+            await self.redis.ping()
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self.redis.aclose()
+
+
+class VectorStore:
+    """Weaviate as the tenant's user; the client is imported and connected when first needed.
+
+    While the server is away the client repeats a search for a minute: put `asyncio.timeout` around each call.
+    """
+
+    def __init__(self, url: str, grpc: str, api_key: str) -> None:
+        self._url = url.rstrip("/")
+        self._grpc = grpc
+        self._api_key = api_key
+        self._client: WeaviateAsyncClient | None = None
+        self._connecting = asyncio.Lock()
+
+    async def client(self) -> WeaviateAsyncClient:
+        """Return the connected client; it reconnects by itself after an outage.
+
+        Raises TimeoutError or a `weaviate.exceptions.WeaviateBaseError` while the server has never been reached.
+        """
+        if self._client is not None:
+            return self._client
+        async with self._connecting:
+            if self._client is None:
+                # In a thread, so that other requests go on meanwhile.
+                client = await asyncio.to_thread(_weaviate_client, self._url, self._grpc, self._api_key)
+                try:
+                    async with asyncio.timeout(CONNECT_SECONDS):
+                        await client.connect()
+                except BaseException:
+                    await client.close()
+                    raise
+                self._client = client
+            return self._client
+
+    async def ping(self) -> None:
+        """Ask for the server's metadata with the tenant's key; needs no Weaviate client."""
+        timeout = aiohttp.ClientTimeout(total=CONNECT_SECONDS)
+        headers = {"authorization": f"Bearer {self._api_key}"}
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"{self._url}/v1/meta", headers=headers) as response,
+        ):
+            response.raise_for_status()
+
+    async def close(self) -> None:
+        """Close the client."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+
+def _weaviate_client(url: str, grpc: str, api_key: str) -> WeaviateAsyncClient:
+    from weaviate import WeaviateAsyncClient  # noqa: PLC0415  see TYPE_CHECKING above
+    from weaviate.classes.init import AdditionalConfig, Auth, Timeout  # noqa: PLC0415
+    from weaviate.connect import ConnectionParams  # noqa: PLC0415
+
+    http, remote = urlsplit(url), urlsplit(f"//{grpc}")
+    secure = http.scheme == "https"
+    parameters = ConnectionParams.from_params(
+        http_host=http.hostname or "",
+        http_port=http.port or (443 if secure else 80),
+        http_secure=secure,
+        grpc_host=remote.hostname or "",
+        grpc_port=remote.port or (443 if secure else 50051),
+        grpc_secure=secure,
+    )
+    timeout = Timeout(init=int(CONNECT_SECONDS), query=WEAVIATE_QUERY_SECONDS, insert=WEAVIATE_INSERT_SECONDS)
+    return WeaviateAsyncClient(
+        connection_params=parameters,
+        auth_client_secret=Auth.api_key(api_key),
+        additional_config=AdditionalConfig(timeout=timeout),
+        skip_init_checks=True,  # they ask the internet for the newest version
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """Everything outside this process that it talks to."""
+
+    gateway: Gateway
+    database: Database
+    redis: RedisClient
+    weaviate: VectorStore
+
+    async def close(self) -> None:
+        """Close them all; one that fails does not keep the others open."""
+        await asyncio.gather(
+            self.gateway.close(),
+            self.database.close(),
+            self.redis.close(),
+            self.weaviate.close(),
+            return_exceptions=True,
+        )
+
+
+def connect(settings: Settings, config: TenantConfigHolder) -> Clients:
+    """Return the clients of a process; no connection is made yet."""
+    return Clients(
+        gateway=GatewayClient(lambda: config.current.document.gateway_url, TokenFile(settings.gateway_token_file)),
+        database=Database(settings.postgres_dsn.get_secret_value()),
+        redis=RedisClient(settings.redis_url.get_secret_value()),
+        weaviate=VectorStore(
+            settings.weaviate_url, settings.weaviate_grpc, settings.weaviate_api_key.get_secret_value()
+        ),
+    )

@@ -1,0 +1,263 @@
+"""Every error a caller can get: its code, its status, and the one place that turns it into a response.
+
+Under `/v1` the body is OpenAI's envelope, so that OpenAI clients raise their own classes; elsewhere it is RFC 9457
+problem+json. Codes are stable and never translated; sentences come from `locales/` in the caller's language.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException, MethodNotAllowedException, ValidationException
+
+from assistant_api.gateway import GatewayError, GatewayUnreachableError
+from assistant_api.i18n import Catalogs
+from assistant_api.tenant_config import NotConfiguredError
+from assistant_observability import logs
+
+PROBLEM_JSON = "application/problem+json"
+OPENAI_PREFIX = "/v1"
+_TYPE_PREFIX = "urn:assistantplatform:problem:"
+
+_log = logs.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of error; its sentences are `errors.<code>.title` and `errors.<code>.detail`."""
+
+    code: str
+    status: int
+
+
+# Any request.
+INVALID_FIELD = Kind("invalid_field", 400)  # values: reason; `field` names it
+INVALID_REQUEST = Kind("invalid_request", 400)
+INVALID_API_KEY = Kind("invalid_api_key", 401)
+FORBIDDEN = Kind("forbidden", 403)
+NOT_FOUND = Kind("not_found", 404)
+METHOD_NOT_ALLOWED = Kind("method_not_allowed", 405)
+CONFLICT = Kind("conflict", 409)
+REQUEST_TOO_LARGE = Kind("request_too_large", 413)  # values: limit (bytes)
+UNSUPPORTED_MEDIA_TYPE = Kind("unsupported_media_type", 415)  # values: expected
+INTERNAL = Kind("internal_error", 500)  # values: request_id
+NOT_READY = Kind("not_ready", 503)
+
+# Assistants and models.
+MODEL_NOT_FOUND = Kind("model_not_found", 404)  # values: model
+ASSISTANT_NOT_READY = Kind("assistant_not_ready", 503)  # values: model
+RATE_LIMIT_EXCEEDED = Kind("rate_limit_exceeded", 429)
+PROVIDER_UNREACHABLE = Kind("provider_unreachable", 502)
+PROVIDER_TIMEOUT = Kind("provider_timeout", 504)
+GATEWAY_REFUSED = Kind("gateway_refused", 502)
+GATEWAY_UNREACHABLE = Kind("gateway_unreachable", 503)
+STREAM_INTERRUPTED = Kind("stream_interrupted", 502)
+
+# Knowledge.
+KNOWLEDGE_BASE_NOT_FOUND = Kind("knowledge_base_not_found", 404)  # values: knowledge_base
+DOCUMENT_NOT_FOUND = Kind("document_not_found", 404)
+KNOWLEDGE_BASE_FULL = Kind("knowledge_base_full", 409)  # values: knowledge_base
+DOCUMENT_TOO_LARGE = Kind("document_too_large", 413)  # values: limit (bytes)
+KNOWLEDGE_UNAVAILABLE = Kind("knowledge_unavailable", 503)
+
+KINDS: dict[str, Kind] = {kind.code: kind for kind in list(globals().values()) if isinstance(kind, Kind)}
+
+_BY_STATUS = {
+    400: INVALID_REQUEST,
+    401: INVALID_API_KEY,
+    403: FORBIDDEN,
+    404: NOT_FOUND,
+    405: METHOD_NOT_ALLOWED,
+    409: CONFLICT,
+    413: REQUEST_TOO_LARGE,
+    415: UNSUPPORTED_MEDIA_TYPE,
+    422: INVALID_REQUEST,
+    503: NOT_READY,
+}
+
+
+class ApiError(Exception):
+    """An error with its code; raise it anywhere below a handler.
+
+    `field` names what is wrong in the request; `retry_after` (seconds) becomes the header; `values` fill the sentence.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        *,
+        field: str | None = None,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        **values: object,
+    ) -> None:
+        super().__init__(kind.code)
+        self.kind = kind
+        self.field = field
+        self.values = values
+        self.headers = dict(headers or {})
+        if retry_after is not None:
+            self.headers["retry-after"] = str(math.ceil(retry_after))
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a field is refused: the sentence `reasons.<name>`, with values; a value may be a `types.<name>` key."""
+
+    name: str
+    values: Mapping[str, str]
+
+
+def invalid_field(field: str, reason: str, **values: str) -> ApiError:
+    """Return the 400 that names `field`; `reason` is the last part of a `reasons.` key."""
+    return ApiError(INVALID_FIELD, field=field, reason=Reason(reason, values))
+
+
+def from_validation(error: msgspec.MsgspecError | UnicodeDecodeError) -> ApiError:
+    """Return the 400 for a body that msgspec refuses, with the field taken from msgspec's sentence."""
+    if not isinstance(error, msgspec.ValidationError):
+        return ApiError(INVALID_REQUEST, reason=Reason("malformed_json", {}))
+    sentence, _, path = str(error).partition(" - at `$")
+    field = path.rstrip("`").lstrip(".")
+    quoted = sentence.split("`")[1::2]
+    if "missing required field" in sentence:
+        missing = quoted[0]
+        return invalid_field(f"{field}.{missing}" if field else missing, "missing")
+    if sentence.startswith("Expected `") and len(quoted) == 2:
+        return invalid_field(field or "body", "type", expected=_type_of(quoted[0]), actual=_type_of(quoted[1]))
+    return invalid_field(field or "body", "value")
+
+
+def from_gateway(error: GatewayError | GatewayUnreachableError, model: str = "") -> ApiError:
+    """Return what a caller is told when the gateway refuses or does not answer.
+
+    The gateway's 401 and 403 are about this pod's token and its 404 about a policy that has not arrived yet: none of
+    them is the caller's doing, so none is passed on as such.
+    """
+    if isinstance(error, GatewayUnreachableError):
+        return ApiError(GATEWAY_UNREACHABLE, retry_after=2)
+    if error.status in {401, 403}:
+        return ApiError(GATEWAY_REFUSED)
+    if error.status == 404:
+        return ApiError(ASSISTANT_NOT_READY, retry_after=2, model=model)
+    if error.status == 429:
+        return ApiError(RATE_LIMIT_EXCEEDED, retry_after=error.retry_after)
+    if error.status == 504:
+        return ApiError(PROVIDER_TIMEOUT)
+    return ApiError(PROVIDER_UNREACHABLE, retry_after=error.retry_after)
+
+
+def respond(request: Request[Any, Any, State], error: Exception) -> Response[bytes]:
+    """Turn any exception into the response of its kind; the handler of every exception of the application."""
+    api_error = _as_api_error(request, error)
+    catalogs: Catalogs = request.app.state.catalogs
+    language = catalogs.negotiate(request.headers.get("accept-language"))
+    render = openai_envelope if is_openai(request.scope["path"]) else problem
+    content = render(api_error, catalogs, language, request_id(request))
+    media_type = "application/json" if render is openai_envelope else PROBLEM_JSON
+    headers = {
+        **api_error.headers,
+        "content-language": language,
+        "vary": "Accept-Language",
+        "cache-control": "no-store",
+    }
+    if api_error.kind is INVALID_API_KEY:
+        headers["www-authenticate"] = "Bearer"
+    return Response(content, status_code=api_error.kind.status, media_type=media_type, headers=headers)
+
+
+def is_openai(path: str) -> bool:
+    """Whether the path speaks OpenAI's wire format."""
+    return path == OPENAI_PREFIX or path.startswith(f"{OPENAI_PREFIX}/")
+
+
+def request_id(request: Request[Any, Any, State]) -> str:
+    """Return the id of the request, which every answer carries in `x-request-id`."""
+    return str(request.scope["state"].get("request_id", ""))
+
+
+def openai_envelope(error: ApiError, catalogs: Catalogs, language: str, request_id: str) -> bytes:
+    """Return the error in OpenAI's envelope."""
+    return msgspec.json.encode(
+        {
+            "error": {
+                "message": detail(error, catalogs, language, request_id),
+                "type": _openai_type(error.kind.status),
+                "param": error.field,
+                "code": error.kind.code,
+            }
+        }
+    )
+
+
+def problem(error: ApiError, catalogs: Catalogs, language: str, request_id: str) -> bytes:
+    """Return the error as RFC 9457 problem details; `code`, `field` and `request_id` are our members."""
+    content: dict[str, object] = {
+        "type": f"{_TYPE_PREFIX}{error.kind.code}",
+        "title": catalogs.text(language, f"errors.{error.kind.code}.title"),
+        "status": error.kind.status,
+        "detail": detail(error, catalogs, language, request_id),
+        "code": error.kind.code,
+        "request_id": request_id,
+    }
+    if error.field is not None:
+        content["field"] = error.field
+    return msgspec.json.encode(content)
+
+
+def detail(error: ApiError, catalogs: Catalogs, language: str, request_id: str) -> str:
+    """Return the sentence of an error in `language`."""
+    values: dict[str, object] = {"field": error.field or "", "request_id": request_id, **error.values}
+    reason = values.get("reason")
+    if isinstance(reason, Reason):
+        words = {
+            name: catalogs.text(language, value) if catalogs.has(value) else value
+            for name, value in reason.values.items()
+        }
+        values["reason"] = catalogs.text(language, f"reasons.{reason.name}", words)
+    else:
+        values.setdefault("reason", catalogs.text(language, "reasons.value"))
+    return catalogs.text(language, f"errors.{error.kind.code}.detail", values)
+
+
+def _as_api_error(request: Request[Any, Any, State], error: Exception) -> ApiError:
+    match error:
+        case ApiError():
+            return error
+        case GatewayError() | GatewayUnreachableError():
+            return from_gateway(error)
+        case NotConfiguredError():
+            return ApiError(NOT_READY, retry_after=1)
+        case ValidationException(extra=[{"key": str(key)}, *_]):
+            return invalid_field(key, "value")
+        case HTTPException() if error.status_code in _BY_STATUS:
+            return _of_litestar(request, error)
+    _log.error("request failed unexpectedly", request_id=request_id(request), exc_info=error)
+    return ApiError(INTERNAL)
+
+
+def _of_litestar(request: Request[Any, Any, State], error: HTTPException) -> ApiError:
+    kind = _BY_STATUS[error.status_code]
+    if kind is REQUEST_TOO_LARGE:
+        handler = request.scope.get("route_handler")
+        return ApiError(kind, limit=getattr(handler, "request_max_body_size", None) or "")
+    if kind is UNSUPPORTED_MEDIA_TYPE:
+        return ApiError(kind, expected="application/json")
+    return ApiError(kind, headers=error.headers if isinstance(error, MethodNotAllowedException) else None)
+
+
+def _openai_type(status: int) -> str:
+    if status == 429:
+        return "requests"
+    return "server_error" if status >= 500 else "invalid_request_error"
+
+
+def _type_of(name: str) -> str:
+    # msgspec joins alternatives with " | "; the first says enough.
+    return f"types.{name.split(' | ', maxsplit=1)[0]}"

@@ -1,0 +1,272 @@
+"""The client of the gateway: the only road from a tenant to a model.
+
+Chat answers are handed on as they come (status, headers, bytes), because they belong to the caller; embeddings are
+decoded, because this package uses them. Nothing here is specific to one assistant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import aiohttp
+import msgspec
+
+from assistant_observability import traces
+
+Road = Literal["ingest", "search"]
+
+CONNECT_SECONDS = 2.0
+# Longer than any time-out of the gateway towards its providers: its answer explains more than ours would.
+IDLE_SECONDS = 330.0
+EMBEDDINGS_SECONDS = {"search": 15.0, "ingest": 120.0}
+PING_SECONDS = 2.0
+# Shorter than any server keeps an idle connection, so that a POST rarely meets a closing one.
+KEEPALIVE_SECONDS = 15.0
+MAX_ERROR_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+_CONNECT_ATTEMPTS = 2
+_JSON = "application/json"
+
+
+class GatewayUnreachableError(Exception):
+    """No answer came from the gateway: refused, timed out or cut."""
+
+
+class GatewayError(Exception):
+    """The gateway answered with an error. `retry_after` is in seconds, None when it named none."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{status} {code}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same call may succeed later."""
+        return self.status == 429 or self.status >= 500
+
+
+class ErrorBody(msgspec.Struct):
+    """`error` of OpenAI's envelope."""
+
+    message: str = ""
+    type: str | None = None
+    param: str | None = None
+    code: str | int | None = None
+
+
+class ErrorEnvelope(msgspec.Struct):
+    """The body of an OpenAI error."""
+
+    error: ErrorBody
+
+
+class _Embedding(msgspec.Struct):
+    index: int
+    embedding: list[float]
+
+
+class _Embeddings(msgspec.Struct):
+    data: list[_Embedding]
+
+
+class Answer(Protocol):
+    """An answer of the gateway whose body has not been read yet. It must be closed, or read to its end."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """HTTP headers; names are compared without case."""
+
+    async def read(self) -> bytes:
+        """Return the whole body; GatewayUnreachableError when it is cut, or larger than any sane answer."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives; GatewayUnreachableError when it is cut."""
+
+    def close(self) -> None:
+        """Drop the call: the gateway sees the connection close and drops the provider's call in turn."""
+
+
+class Gateway(Protocol):
+    """What the API asks of the gateway."""
+
+    async def chat(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Start `POST /v1/chat/completions`; returns when the status line is there."""
+
+    async def embeddings(self, texts: Sequence[str], knowledge_base: str, road: Road) -> list[list[float]]:
+        """Return one vector per text, in order. Raises GatewayError or GatewayUnreachableError."""
+
+    async def ping(self) -> None:
+        """Prove that the gateway answers and knows this tenant. Raises GatewayError or GatewayUnreachableError."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+class TokenFile:
+    """The projected ServiceAccount token; the kubelet replaces it long before it expires."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+        self._token = ""
+
+    def read(self) -> str:
+        """Return the token; GatewayUnreachableError when none is mounted."""
+        try:
+            found = self._path.stat()
+            identity = (found.st_ino, found.st_mtime_ns)
+            if identity != self._seen:
+                self._token = self._path.read_text().strip()
+                self._seen = identity
+        except OSError as error:
+            raise GatewayUnreachableError(f"the gateway token cannot be read: {error.strerror}") from error
+        return self._token
+
+
+class HttpAnswer:
+    """An `Answer` on an aiohttp response."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    async def read(self) -> bytes:
+        """See `Answer.read`."""
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in self.chunks():
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES:
+                self.close()
+                raise GatewayUnreachableError("the answer is too large")
+            parts.append(chunk)
+        return b"".join(parts)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """See `Answer.chunks`."""
+        try:
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise GatewayUnreachableError(_reason(error)) from error
+
+    def close(self) -> None:
+        """See `Answer.close`."""
+        self._response.close()
+
+
+class GatewayClient:
+    """A `Gateway` over HTTP. `url` is asked at each call, because the configuration may move the gateway."""
+
+    def __init__(self, url: Callable[[], str], token: TokenFile) -> None:
+        self._url = url
+        self._token = token
+        self._session: aiohttp.ClientSession | None = None
+
+    async def chat(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """See `Gateway.chat`."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=IDLE_SECONDS)
+        return HttpAnswer(await self._post("/v1/chat/completions", body, headers, timeout))
+
+    async def embeddings(self, texts: Sequence[str], knowledge_base: str, road: Road) -> list[list[float]]:
+        """See `Gateway.embeddings`."""
+        body = msgspec.json.encode({"model": knowledge_base, "input": list(texts), "encoding_format": "float"})
+        timeout = aiohttp.ClientTimeout(total=EMBEDDINGS_SECONDS[road], sock_connect=CONNECT_SECONDS)
+        answer = HttpAnswer(await self._post("/v1/embeddings", body, {"x-assistant-road": road}, timeout))
+        content = await _finish(answer)
+        try:
+            decoded = msgspec.json.decode(content, type=_Embeddings)
+        except msgspec.MsgspecError as error:
+            raise GatewayError(502, "provider_error", f"not an embeddings answer: {error}") from error
+        vectors = [item.embedding for item in sorted(decoded.data, key=lambda item: item.index)]
+        if len(vectors) != len(texts):
+            raise GatewayError(502, "provider_error", f"{len(vectors)} embeddings for {len(texts)} texts")
+        return vectors
+
+    async def ping(self) -> None:
+        """See `Gateway.ping`: lists the models, which needs a good token and a loaded policy."""
+        timeout = aiohttp.ClientTimeout(total=PING_SECONDS)
+        try:
+            headers = {"authorization": f"Bearer {self._token.read()}"}
+            response = await self._open().get(f"{self._url()}/v1/models", headers=headers, timeout=timeout)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise GatewayUnreachableError(_reason(error)) from error
+        await _finish(HttpAnswer(response))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # The gateway itself bounds what a tenant may do at once; a limit here would only queue unseen.
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=True,
+                headers={"user-agent": "assistant-api"},
+            )
+        return self._session
+
+    async def _post(
+        self, path: str, body: bytes, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        sent = {**headers, "content-type": _JSON, "authorization": f"Bearer {self._token.read()}"}
+        traces.inject(sent)
+        for attempt in range(1, _CONNECT_ATTEMPTS + 1):
+            try:
+                return await self._open().post(
+                    f"{self._url()}{path}", data=body, headers=sent, timeout=limits, allow_redirects=False
+                )
+            except aiohttp.ClientConnectorError as error:
+                # Nothing was sent, so asking again cannot do anything twice; during a rollout one pod may be gone.
+                if attempt == _CONNECT_ATTEMPTS:
+                    raise GatewayUnreachableError(_reason(error)) from error
+                await asyncio.sleep(0.1)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise GatewayUnreachableError(_reason(error)) from error
+        raise AssertionError("unreachable")
+
+
+async def _finish(answer: HttpAnswer) -> bytes:
+    content = await answer.read()
+    if answer.status >= 400:
+        raise error_of(answer.status, content, answer.headers)
+    return content
+
+
+def error_of(status: int, content: bytes, headers: Mapping[str, str]) -> GatewayError:
+    """Return the error in an answer of the gateway, whatever its body looks like."""
+    try:
+        error = msgspec.json.decode(content[:MAX_ERROR_BYTES], type=ErrorEnvelope).error
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        error = ErrorBody(message=f"The gateway answered {status}.")
+    code = str(error.code or error.type or "gateway_error")
+    return GatewayError(status, code, error.message, retry_after(headers.get("retry-after")))
+
+
+def retry_after(value: str | None) -> float | None:
+    """Return the seconds of a `Retry-After` header; a date, or nonsense, is None."""
+    try:
+        return max(0.0, float(value)) if value else None
+    except ValueError:
+        return None
+
+
+def _reason(error: BaseException) -> str:
+    # Types only: messages of connection errors carry addresses, and these sentences reach health answers.
+    return "timed out" if isinstance(error, TimeoutError) else type(error).__name__
