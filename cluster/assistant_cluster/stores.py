@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from assistant_cluster import binaries
 from assistant_cluster.errors import ClusterError
 from assistant_cluster.progress import wait_until
 
@@ -380,15 +381,11 @@ def _need(program: str, package: str, elsewhere: str = "") -> None:
 
 
 def _weaviate_program() -> str:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assistant-platform" / "bin"
-    cached = sorted(cache.glob("weaviate-*/weaviate-server"))
-    program = shutil.which("weaviate-server") or (str(cached[-1]) if cached else None)
-    if program is None:
-        raise ClusterError(
-            f"weaviate-server is neither in PATH nor in {cache}:"
-            " `python -m assistant_cluster binaries weaviate` gets it."
-        )
-    return program
+    # Looked up, not fetched: a test run must not begin with a build of six minutes inside somebody's fixture.
+    found = binaries.find("weaviate")
+    if found is None:
+        raise ClusterError("weaviate-server is missing: `python -m assistant_cluster binaries weaviate` gets it.")
+    return found.command()[0]
 
 
 def _postgres_ready(pidfile: Path, pid: int) -> bool:
