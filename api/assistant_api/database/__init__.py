@@ -1,0 +1,1 @@
+"""The tenant's own database: the tables and how they change."""

@@ -1,0 +1,103 @@
+"""The tables of a tenant's database.
+
+The models are the schema's single description: a test compares them with what the migrations make. Queries use
+SQLAlchemy Core on these tables (an ORM load costs many times a plain query).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# Fixed names, so that a later migration can name what it changes.
+CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """Base of every table."""
+
+    metadata = MetaData(naming_convention=CONVENTION)
+
+
+class Document(Base):
+    """One uploaded document, and at the same time the job that brings it into, or out of, the vector store.
+
+    `status` says what is to be done: `pending` and `processing` rows are to be ingested, `deleting` rows are to be
+    removed together with their vectors, `ready` and `failed` rows are at rest.
+    """
+
+    __tablename__ = "documents"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    # Total order of uploads: pages of the list, and which version of a name is the newer one.
+    sequence: Mapped[int] = mapped_column(BigInteger, Identity(always=True), nullable=False)
+    knowledge_base: Mapped[str] = mapped_column(Text)  # KnowledgeBaseConfig.key
+    name: Mapped[str] = mapped_column(Text)
+    media_type: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(Text)  # hexadecimal
+    status: Mapped[str] = mapped_column(Text, server_default="pending")
+    error_code: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(Text)
+    pages: Mapped[int | None] = mapped_column(Integer)
+    # Upper bound of this document's vectors at any moment; exact once the document is ready.
+    chunks: Mapped[int] = mapped_column(Integer, server_default="0")
+
+    # The job. `attempts` counts claims that ended without any outcome (the worker died), `retries` those that ended
+    # in a failure that may pass.
+    attempts: Mapped[int] = mapped_column(Integer, server_default="0")
+    retries: Mapped[int] = mapped_column(Integer, server_default="0")
+    run_after: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    lease: Mapped[UUID | None] = mapped_column(Uuid)
+    leased_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    traceparent: Mapped[str | None] = mapped_column(Text)
+
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint("status IN ('pending', 'processing', 'ready', 'failed', 'deleting')", name="status"),
+        CheckConstraint("char_length(name) BETWEEN 1 AND 255", name="name"),
+        CheckConstraint("bytes >= 0 AND chunks >= 0", name="sizes"),
+        CheckConstraint("(lease IS NULL) = (leased_until IS NULL)", name="lease"),
+        Index("ix_documents_knowledge_base_sequence", "knowledge_base", "sequence", unique=True),
+        Index("ix_documents_knowledge_base_name", "knowledge_base", "name"),
+        Index(
+            "ix_documents_jobs",
+            "sequence",
+            postgresql_where=text("status IN ('pending', 'processing', 'deleting')"),
+        ),
+    )
+
+
+class DocumentContent(Base):
+    """The bytes of a document, in parts of at most 1 MiB, so that neither side ever holds two copies of a big one."""
+
+    __tablename__ = "document_contents"
+
+    document_id: Mapped[UUID] = mapped_column(Uuid, ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True)
+    part: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    content: Mapped[bytes] = mapped_column(LargeBinary)

@@ -1,0 +1,81 @@
+"""What knowledge bases look like on the wire, and a passage as the chat gets it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a document that may answer a question; `score` is 0..1, `page` counts from 1."""
+
+    knowledge_base: str
+    document_id: str
+    document_name: str
+    page: int | None
+    text: str
+    score: float
+
+
+class KnowledgeBaseView(msgspec.Struct, frozen=True, kw_only=True):
+    """A knowledge base with what is in it."""
+
+    name: str
+    display_name: str
+    documents: int
+    pending: int
+    failed: int
+    bytes: int
+    max_documents: int
+    max_bytes: int
+
+
+class KnowledgeBaseList(msgspec.Struct, frozen=True, kw_only=True):
+    """All knowledge bases of the tenant, by name."""
+
+    data: list[KnowledgeBaseView]
+
+
+class DocumentError(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a document is not ready; the code is stable."""
+
+    code: str
+    message: str
+
+
+class DocumentView(msgspec.Struct, frozen=True, kw_only=True):
+    """A document; `pages` and `chunks` are known once it is ready (`pages` of PDFs only)."""
+
+    id: UUID
+    name: str
+    media_type: str
+    bytes: int
+    sha256: str
+    status: str  # pending | processing | ready | failed
+    error: DocumentError | None
+    pages: int | None
+    chunks: int | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class DocumentPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Documents, the newest first; `next_cursor` asks for those after them, None at the end."""
+
+    data: list[DocumentView]
+    next_cursor: str | None
+
+
+class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A question to one knowledge base."""
+
+    query: str
+    limit: int = 6
+
+
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Passages, the best first."""
+
+    data: list[Passage]
