@@ -54,24 +54,24 @@ class Sandbox:
             raise ClusterError("catatonit is missing: install the Debian package of that name.")
         self._layout.bin.mkdir(parents=True, exist_ok=True)
         shutil.copy2(pause, self._layout.init_program)
+        log = self._layout.logs / "node-init.log"
         unshare = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--propagation", "slave"]
-        parent = subprocess.Popen(
-            [*unshare, "--", str(self._layout.init_program), "-P"],
-            env=ENVIRONMENT,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        with log.open("ab") as output:
+            parent = subprocess.Popen(
+                [*unshare, "--", str(self._layout.init_program), "-P"],
+                env=ENVIRONMENT,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         init = wait_until(lambda: self.find() or parent.poll() is not None, seconds=10, every=0.02)
-        if not isinstance(init, Process):
-            parent.kill()
-            reason = parent.communicate()[1].decode(errors="replace").strip()
-            raise ClusterError(f"Could not make namespaces for the node: {reason or 'no reason given'}.")
         # `unshare` only waits from now on. Without it the machine's own first process is the parent, as for a daemon.
         parent.kill()
-        parent.communicate()
+        parent.wait()
+        if not isinstance(init, Process):
+            raise ClusterError(f"Could not make namespaces for the node.{log_tail(log)}")
         self._prepare_mounts()
         return init
 

@@ -1,0 +1,303 @@
+"""The single real node: brings it up, repairs it, takes it down. Read `NodeCluster.up` and `.down` first.
+
+State on disk is only a hint: what runs is asked of the kernel and of the API server each time, so an interrupted or
+killed run is finished by the next one.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assistant_cluster import addons, cgroups, kubeconfig, network, runtime, sandbox
+from assistant_cluster.addons import Kubectl
+from assistant_cluster.agents import Agents
+from assistant_cluster.binaries import Programs, ensure
+from assistant_cluster.client import Client
+from assistant_cluster.controlplane import ControlPlane
+from assistant_cluster.errors import ClusterError
+from assistant_cluster.layout import API_PORT, STATE_ROOT, Layout
+from assistant_cluster.oci import StaticImage
+from assistant_cluster.packages import NODE, ensure_packages
+from assistant_cluster.processes import Process, stop
+from assistant_cluster.progress import Progress, wait_until
+from assistant_cluster.sandbox import Sandbox, log_tail
+
+READY_SECONDS = 60
+# The order in which they start. Stopping needs none: the kernel ends them all at once.
+COMPONENTS = (
+    "etcd",
+    "containerd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+    "kube-router",
+)
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """What is known of the node."""
+
+    running: bool
+    api_ready: bool
+    node_ready: bool
+    dns_ready: bool
+    components: dict[str, Process | None]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.node_ready and self.dns_ready and all(p and p.alive for p in self.components.values())
+
+
+class NodeCluster:
+    """One node on this machine."""
+
+    def __init__(self, layout: Layout | None = None, progress: Progress | None = None) -> None:
+        self.layout = layout or Layout()
+        self._progress = progress or Progress()
+        self._sandbox = Sandbox(self.layout)
+        self._records = self.layout.state / "processes.json"
+        self._changes = self.layout.state / "machine-changes.json"
+        self._created = self.layout.state / "created"
+
+    # ---- what is there
+
+    def status(self) -> NodeStatus:
+        """Ask the kernel and the API server how the node is."""
+        running = self._sandbox.find() is not None
+        components = self._recorded() if running else dict.fromkeys(COMPONENTS)
+        client = self.client() if running else None
+        return NodeStatus(
+            running=running,
+            api_ready=bool(client and client.ready()),
+            node_ready=bool(client and client.node_ready(self.layout.name)),
+            dns_ready=bool(client and client.deployment_available("kube-system", "coredns")),
+            components=components,
+        )
+
+    def client(self) -> Client | None:
+        """Client of the administrator, once there is a kubeconfig."""
+        return Client(self.layout.admin_kubeconfig) if self.layout.admin_kubeconfig.exists() else None
+
+    def kubectl(self) -> Kubectl:
+        """kubectl of the administrator."""
+        return Kubectl(ensure("kubernetes", self._progress).command("kubectl"), self.layout.admin_kubeconfig)
+
+    # ---- up
+
+    def up(self) -> None:
+        """Bring the node up, or repair it, or find that all is well."""
+        require_root()
+        with self._lock():
+            if self.status().healthy:
+                self._refresh()
+                return
+            ensure_packages(NODE, self._progress, purpose="the node")
+            programs = {name: ensure(name, self._progress) for name in ("kubernetes", "coredns", "kube-router")}
+            repairing = self._sandbox.find() is not None
+            try:
+                self._start(programs)
+            except ClusterError as error:
+                if not repairing:
+                    raise
+                self._progress(f"The node could not be repaired ({error}). Building it anew.")
+                self._remove()
+                self._start(programs)
+
+    def _refresh(self) -> None:
+        client = self.client()
+        if client:
+            addons.ensure_volumes(self.layout, self.kubectl(), client)
+
+    def _start(self, programs: dict[str, Programs]) -> None:
+        # The marker says that namespaces and network were finished, not interrupted half way.
+        if self._sandbox.find() is None or not self._created.exists():
+            self._remove()
+            self._announce()
+            self._create()
+        plane = self._plane()
+        kubernetes = programs["kubernetes"]
+        agents = Agents(self.layout, plane)
+        kubeconfig.write(
+            self.layout.admin_kubeconfig,
+            server=plane.url,
+            authority=plane.authority.files.certificate,
+            client=plane.authority.client("kubernetes-admin", "system:masters"),
+            name=self.layout.name,
+        )
+        client = Client(self.layout.admin_kubeconfig)
+        kubectl = Kubectl(kubernetes.command("kubectl"), self.layout.admin_kubeconfig)
+
+        self._ensure("containerd", lambda: runtime.configure(self.layout))
+        self._ensure("etcd", lambda: plane.etcd(ensure("etcd", self._progress).command()))
+        self._ensure(
+            "kube-apiserver",
+            lambda: plane.api_server(kubernetes.command("kube-apiserver"), bind_address="0.0.0.0"),  # noqa: S104
+        )
+        image = self._first_images(programs["coredns"])
+        self._wait("API server", client.ready, "kube-apiserver", "etcd")
+        self._ensure("kube-controller-manager", lambda: agents.controller_manager(kubernetes.command("kube-controller-manager")))
+        self._ensure("kube-scheduler", lambda: agents.scheduler(kubernetes.command("kube-scheduler")))
+        self._ensure("kubelet", lambda: agents.kubelet(kubernetes.command("kubelet")))
+        self._ensure("kube-proxy", lambda: agents.proxy(kubernetes.command("kube-proxy")))
+        kubectl.apply(addons.policy_rights() + "\n---\n" + addons.cluster_dns(self.layout, image))
+        self._ensure("kube-router", lambda: agents.network_policy(programs["kube-router"].command()))
+        addons.ensure_volumes(self.layout, kubectl, client)
+        self._wait("node", lambda: client.node_ready(self.layout.name), "kubelet", "containerd")
+        self._wait("cluster DNS", lambda: client.deployment_available("kube-system", "coredns"), "kubelet")
+
+    def _announce(self) -> None:
+        layout = self.layout
+        self._progress(f"Starting a Kubernetes node in namespaces of its own, files in {layout.state}")
+        self._progress(
+            f"  on this machine it adds the network link {layout.link} with routes to {layout.pod_range} and "
+            f"{layout.service_range}, the nftables table {layout.nft_table}, IPv4 forwarding on the default route's "
+            f"device, and cgroups {layout.cgroup}; `make cluster-down` removes all of it"
+        )
+
+    def _create(self) -> None:
+        network.check_ranges(self.layout)
+        for folder in (self.layout.state, self.layout.config, self.layout.logs, self.layout.pki):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        changes: dict[str, Any] = {"folders": sandbox.make_hard_wired_folders(), "sysctls": {}}
+        self._changes.write_text(json.dumps(changes))
+        cgroups.create(self.layout.cgroup)
+        self._sandbox.create()
+        network.connect(self.layout, self._sandbox)
+        changes["sysctls"] = network.open_way_out(self.layout)
+        self._changes.write_text(json.dumps(changes))
+        self._created.touch()
+        self._progress("namespaces and network ready")
+
+    def _first_images(self, coredns: Programs) -> str:
+        """Import the images that the node itself needs; returns cluster DNS's."""
+        target = runtime.runtime(self.layout)
+        self._wait("containerd", lambda: target.answers, "containerd")
+        pause = StaticImage(
+            reference=runtime.pause_reference(self.layout),
+            program=self.layout.init_program,
+            path="/pause",
+            arguments=["-P"],
+        )
+        reference = f"{runtime.IMAGE_PREFIX}/coredns:{coredns.tool.version}"
+        dns = StaticImage(reference=reference, program=Path(coredns.command()[0]), path="/coredns")
+        for image in (pause, dns):
+            runtime.import_program(target, image, self.layout.state / "scratch")
+        return reference
+
+    def _plane(self) -> ControlPlane:
+        return ControlPlane(
+            folder=self.layout.state,
+            pki=self.layout.pki,
+            logs=self.layout.logs,
+            address=self.layout.node_ip,
+            api_port=API_PORT,
+            etcd_port=2379,
+            etcd_peer_port=2380,
+            service_range=self.layout.service_range,
+            api_service_ip=self.layout.api_service_ip,
+            advertised=self.layout.node_ip,
+        )
+
+    def _ensure(self, name: str, command: Callable[[], list[str]]) -> None:
+        """Start a program unless it runs."""
+        recorded = self._recorded()[name]
+        if recorded and recorded.alive:
+            return
+        process = self._sandbox.start(name, command())
+        records = {n: p for n, p in self._recorded().items() if p} | {name: process}
+        content = json.dumps({n: [p.pid, p.start] for n, p in records.items()})
+        kubeconfig.replace(self._records, content)
+
+    def _recorded(self) -> dict[str, Process | None]:
+        known: dict[str, Process | None] = dict.fromkeys(COMPONENTS)
+        with contextlib.suppress(OSError, ValueError):
+            for name, (pid, start) in json.loads(self._records.read_text()).items():
+                process = Process(pid, start)
+                known[name] = process if process.alive else None
+        return known
+
+    def _wait(self, what: str, probe: Callable[[], bool], *programs: str) -> None:
+        def ended() -> str | None:
+            recorded = self._recorded()
+            return next((name for name in programs if recorded[name] is None), None)
+
+        wait_until(lambda: probe() or ended(), seconds=READY_SECONDS)
+        if name := ended():
+            raise ClusterError(f"{name} ended.{log_tail(self.layout.logs / f'{name}.log')}")
+        if not probe():
+            log = log_tail(self.layout.logs / f"{programs[0]}.log")
+            raise ClusterError(f"{what} was not ready within {READY_SECONDS} s.{log}")
+        self._progress(f"{what} ready")
+
+    # ---- down
+
+    def down(self) -> None:
+        """Remove the node and everything it made on this machine; fine when there is nothing."""
+        require_root()
+        with self._lock():
+            self._remove()
+        with contextlib.suppress(OSError):
+            STATE_ROOT.rmdir()
+
+    def _remove(self) -> None:
+        self._sandbox.destroy()
+        changes: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            changes = json.loads(self._changes.read_text())
+        network.disconnect(self.layout, changes.get("sysctls", {}))
+        cgroups.remove(self.layout.cgroup)
+        sandbox.remove_folders(changes.get("folders", []))
+        remove_tree(self.layout.state)
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One `up` or `down` at a time, also from other checkouts."""
+        STATE_ROOT.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = STATE_ROOT / f"{self.layout.state.name}.lock"
+        while True:
+            with path.open("w") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    self._progress("Another process is starting or stopping the node, waiting for it")
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                # Whoever had it may have removed the file: then this lock guards nothing.
+                if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                    try:
+                        yield
+                    finally:
+                        if not self.layout.state.exists():
+                            path.unlink(missing_ok=True)
+                    return
+
+
+def require_root() -> None:
+    """The node needs namespaces, mounts and cgroups."""
+    if os.geteuid() != 0:
+        raise ClusterError("The node needs root. Run it with sudo, or use CLUSTER=kind or CLUSTER=current.")
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder, but never what is mounted below it."""
+    mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    inside = [point for point in mounted if point == str(folder) or point.startswith(f"{folder}/")]
+    if inside:
+        raise ClusterError(f"Not removing {folder}: something is mounted at {', '.join(inside)}. Unmount it first.")
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def stop_component(process: Process) -> None:
+    """Stop one program of the node (for tests of repair)."""
+    stop([process])
