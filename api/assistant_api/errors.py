@@ -7,6 +7,7 @@ problem+json. Codes are stable and never translated; sentences come from `locale
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +18,17 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException, MethodNotAllowedException, ValidationException
 
 from assistant_api.gateway import GatewayError, GatewayUnreachableError
+from assistant_api.hangup import CallerGoneError
 from assistant_api.i18n import Catalogs
 from assistant_api.tenant_config import NotConfiguredError
 from assistant_observability import logs
 
 PROBLEM_JSON = "application/problem+json"
 OPENAI_PREFIX = "/v1"
+CALLER_GONE = 499  # nobody reads it; the access metric counts it, as nginx does
+# What decoding somebody's JSON may raise; the last is how msgspec refuses endless nesting.
+MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_BOUND = re.compile(r"Expected `(?P<type>[^`]+)` (?P<length>of length )?(?P<bound>[<>]?=? ?[\d.]+)")
 _TYPE_PREFIX = "urn:assistantplatform:problem:"
 
 _log = logs.logger(__name__)
@@ -43,6 +49,7 @@ INVALID_API_KEY = Kind("invalid_api_key", 401)
 FORBIDDEN = Kind("forbidden", 403)
 NOT_FOUND = Kind("not_found", 404)
 METHOD_NOT_ALLOWED = Kind("method_not_allowed", 405)
+REQUEST_TIMEOUT = Kind("request_timeout", 408)
 CONFLICT = Kind("conflict", 409)
 REQUEST_TOO_LARGE = Kind("request_too_large", 413)  # values: limit (bytes)
 UNSUPPORTED_MEDIA_TYPE = Kind("unsupported_media_type", 415)  # values: expected
@@ -74,6 +81,7 @@ _BY_STATUS = {
     403: FORBIDDEN,
     404: NOT_FOUND,
     405: METHOD_NOT_ALLOWED,
+    408: REQUEST_TIMEOUT,
     409: CONFLICT,
     413: REQUEST_TOO_LARGE,
     415: UNSUPPORTED_MEDIA_TYPE,
@@ -119,7 +127,7 @@ def invalid_field(field: str, reason: str, **values: str) -> ApiError:
     return ApiError(INVALID_FIELD, field=field, reason=Reason(reason, values))
 
 
-def from_validation(error: msgspec.MsgspecError | UnicodeDecodeError) -> ApiError:
+def from_validation(error: Exception) -> ApiError:
     """Return the 400 for a body that msgspec refuses, with the field taken from msgspec's sentence."""
     if not isinstance(error, msgspec.ValidationError):
         return ApiError(INVALID_REQUEST, reason=Reason("malformed_json", {}))
@@ -131,7 +139,15 @@ def from_validation(error: msgspec.MsgspecError | UnicodeDecodeError) -> ApiErro
         return invalid_field(f"{field}.{missing}" if field else missing, "missing")
     if sentence.startswith("Expected `") and len(quoted) == 2:
         return invalid_field(field or "body", "type", expected=_type_of(quoted[0]), actual=_type_of(quoted[1]))
+    if bounded := _BOUND.match(sentence):
+        reason = "length" if bounded["length"] else "bound"
+        return invalid_field(field or "body", reason, expected=_type_of(bounded["type"]), bound=bounded["bound"])
     return invalid_field(field or "body", "value")
+
+
+def is_ours(error: GatewayError) -> bool:
+    """Whether the gateway's error is to be told in our words; of the others only the provider knows more."""
+    return error.status in {401, 403, 404} or (error.code in KINDS and error.status in {429, 502, 504})
 
 
 def from_gateway(error: GatewayError | GatewayUnreachableError, model: str = "") -> ApiError:
@@ -155,6 +171,8 @@ def from_gateway(error: GatewayError | GatewayUnreachableError, model: str = "")
 
 def respond(request: Request[Any, Any, State], error: Exception) -> Response[bytes]:
     """Turn any exception into the response of its kind; the handler of every exception of the application."""
+    if isinstance(error, CallerGoneError):
+        return Response(b"", status_code=CALLER_GONE)
     api_error = _as_api_error(request, error)
     catalogs: Catalogs = request.app.state.catalogs
     language = catalogs.negotiate(request.headers.get("accept-language"))

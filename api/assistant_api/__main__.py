@@ -1,0 +1,45 @@
+"""`python -m assistant_api`: the tenant API as a process."""
+
+from __future__ import annotations
+
+import gc
+
+import uvloop
+
+from assistant_api import config as settings_module
+from assistant_api.app import VERSION, create_app
+from assistant_api.clients import connect
+from assistant_api.config import Settings
+from assistant_api.i18n import Catalogs
+from assistant_api.server import MetricsApp, server, until_stopped
+from assistant_api.tenant_config import TenantConfigHolder
+from assistant_observability import logs, traces
+
+SERVICE = "assistant-api"
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM."""
+    config = TenantConfigHolder(settings.config_file)
+    app = create_app(config, connect(settings, config), Catalogs.load(settings.locales_dir))
+    main = server(app, settings.host, settings.port, settings.shutdown_seconds, lifespan=True)
+    side = server(MetricsApp(), settings.host, settings.metrics_port, 1, lifespan=False)
+    # What start-up made stays; collecting it again and again would only cost time.
+    gc.collect()
+    gc.freeze()
+    await until_stopped(main, side, app.drain, settings.drain_seconds)
+
+
+def main() -> None:
+    """Run the process."""
+    settings = settings_module.load()
+    logs.configure(SERVICE, settings.log_format, settings.log_level)
+    provider = traces.configure(SERVICE, VERSION)
+    try:
+        uvloop.run(serve(settings))
+    finally:
+        provider.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Build the application: routes, errors, start and stop. Nothing is built at import, nothing is read from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+
+from assistant_api.assistants.controller import ModelController
+from assistant_api.auth.service import require_identity
+from assistant_api.chat.controller import ChatController
+from assistant_api.chat.service import Retrieve
+from assistant_api.clients import Clients
+from assistant_api.edge import Edge
+from assistant_api.errors import OPENAI_PREFIX, respond
+from assistant_api.health.controller import HealthController
+from assistant_api.health.service import Health
+from assistant_api.i18n import Catalogs
+from assistant_api.knowledge.controller import KnowledgeController
+from assistant_api.knowledge.retrieval import retrieve as retrieve_passages
+from assistant_api.tenant_config import Served, TenantConfigHolder
+from assistant_observability import logs
+
+VERSION = "0.1.0"
+REST_PREFIX = "/api/v1"
+MAX_BODY = 1 << 20  # of routes that do not say otherwise
+
+_log = logs.logger(__name__)
+
+
+def create_app(
+    config: TenantConfigHolder, clients: Clients, catalogs: Catalogs, retrieve: Retrieve = retrieve_passages
+) -> Edge:
+    """Return the ASGI application. It starts and stops the watch of `config` and closes `clients` at its end."""
+    health = Health(clients, config)
+    app = Litestar(
+        route_handlers=[
+            HealthController,
+            Router(OPENAI_PREFIX, route_handlers=[ModelController, ChatController], guards=[require_identity]),
+            Router(REST_PREFIX, route_handlers=[KnowledgeController], guards=[require_identity]),
+        ],
+        dependencies={
+            "served": Provide(lambda: config.current, sync_to_thread=False),
+            "clients": Provide(lambda: clients, sync_to_thread=False),
+            "health": Provide(lambda: health, sync_to_thread=False),
+        },
+        signature_types=[Served, Clients, Health],
+        state=State(
+            {"config": config, "clients": clients, "catalogs": catalogs, "health": health, "retrieve": retrieve}
+        ),
+        exception_handlers={Exception: respond},
+        lifespan=[_running],
+        openapi_config=_openapi(),
+        logging_config=None,
+        request_max_body_size=MAX_BODY,
+    )
+    return Edge(app, health.drain)
+
+
+@asynccontextmanager
+async def _running(app: Litestar) -> AsyncIterator[None]:
+    config: TenantConfigHolder = app.state.config
+    clients: Clients = app.state.clients
+    health: Health = app.state.health
+    warming: set[asyncio.Task[None]] = set()
+
+    def warm(served: Served) -> None:
+        # The first question must not wait for the vector store's client to be imported.
+        if served.knowledge_bases and not warming:
+            warming.add(asyncio.create_task(_warm(clients, health)))
+
+    config.subscribe(warm)
+    await config.start()
+    if config.generation:
+        warm(config.current)
+    await health.start()
+    try:
+        yield
+    finally:
+        for task in warming:
+            task.cancel()
+        await asyncio.gather(*warming, return_exceptions=True)
+        await health.stop()
+        await config.stop()
+        await clients.close()
+
+
+async def _warm(clients: Clients, health: Health) -> None:
+    await health.started.wait()  # importing takes the processor that the start needs
+    try:
+        await clients.weaviate.client()
+    except Exception as error:  # noqa: BLE001  the first question tries again
+        _log.info("vector store not connected yet", reason=type(error).__name__)
+
+
+def _openapi() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Assistant Platform: tenant API",
+        version=VERSION,
+        description="OpenAI-compatible chat under /v1, knowledge under /api/v1.",
+        path="/schema",
+        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), YamlRenderPlugin()],
+        use_handler_docstrings=True,
+        components=Components(
+            security_schemes={"apiKey": SecurityScheme(type="http", scheme="bearer", description="An API key (ak_…)")}
+        ),
+        security=[{"apiKey": []}],
+    )

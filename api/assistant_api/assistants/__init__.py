@@ -1,0 +1,1 @@
+"""The tenant's assistants, as models of the OpenAI wire format."""

@@ -1,0 +1,45 @@
+"""Check the credential of a request: an API key, known here by its SHA-256 only.
+
+The keys have 256 random bits, so a plain hash is enough; a slow one would only make every request slow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Any
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from assistant_api.auth.schemas import Identity
+from assistant_api.errors import INVALID_API_KEY, ApiError
+from assistant_api.tenant_config import Served
+from assistant_observability import metrics
+
+API_KEY = "api_key"
+_PREFIX = "bearer "
+_MAX_CREDENTIAL = 4096  # longer ones are not hashed
+
+
+def identify(authorization: str | None, served: Served) -> Identity:
+    """Return who sent this `Authorization` header; the 401 does not say what is wrong with it."""
+    if not authorization or authorization[: len(_PREFIX)].lower() != _PREFIX or len(authorization) > _MAX_CREDENTIAL:
+        metrics.IDENTITY_FAILURES.labels("api", "missing").inc()
+        raise ApiError(INVALID_API_KEY)
+    digest = hashlib.sha256(authorization[len(_PREFIX) :].strip().encode()).digest()
+    found: str | None = None
+    # Every key is compared, each in constant time: the time taken tells nothing.
+    for name, known in served.api_key_digests.items():
+        if hmac.compare_digest(digest, known):
+            found = name
+    if found is None:
+        metrics.IDENTITY_FAILURES.labels("api", "unknown").inc()
+        raise ApiError(INVALID_API_KEY)
+    return Identity(kind=API_KEY, name=found)
+
+
+def require_identity(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
+    """Litestar guard: let only known callers pass; handlers find the caller in `request.auth`."""
+    served: Served = connection.app.state.config.current
+    connection.scope["auth"] = identify(connection.headers.get("authorization"), served)

@@ -1,0 +1,1 @@
+"""Chat completions: question in, knowledge found, answer with its sources out."""

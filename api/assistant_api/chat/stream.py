@@ -1,0 +1,179 @@
+"""Relay a stream of server-sent events, and add the chunk with the citations before a choice's last chunk.
+
+Only whole events are sent on, so that an error event can follow wherever the gateway breaks off. Without passages
+nothing else is looked at; with passages each event is decoded as far as its words, because a marker may come in
+pieces. Source of the framing: the HTML standard, "Server-sent events".
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from litestar.types import Receive, Scope, Send
+
+from assistant_api.chat.citations import Tracker, annotations_of
+from assistant_api.chat.schemas import MAX_CHOICES, Choice, Chunk
+from assistant_api.gateway import Answer, GatewayUnreachableError
+from assistant_api.hangup import CallerGoneError, until_hangup
+from assistant_api.knowledge.schemas import Passage
+from assistant_observability import logs, metrics
+
+EVENT_STREAM = "text/event-stream"
+_EVENT_END = re.compile(rb"\r?\n\r?\n")
+_DONE = b"[DONE]"
+_MAX_EVENT = 1 << 20  # an event that does not end within this is relayed unread
+
+_decode_chunk = msgspec.json.Decoder(Chunk).decode
+_log = logs.logger(__name__)
+
+
+class Relay:
+    """Takes the bytes of a stream as they come and returns the whole events among them."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return every event that is complete by now."""
+        buffer = self._rest + data if self._rest else data
+        end = buffer.rfind(b"\n\n") + 2
+        if end < 2:
+            end = buffer.rfind(b"\n\r\n") + 3
+            if end < 3:
+                end = len(buffer) if len(buffer) > _MAX_EVENT else 0
+        self._rest = buffer[end:]
+        return buffer[:end]
+
+    def end(self) -> bytes:
+        """Return what is left when the stream has ended."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+
+class CitingRelay(Relay):
+    """A relay that adds the citations of the passages that the answer used."""
+
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        super().__init__()
+        self._passages = passages
+        self._trackers: dict[int, Tracker] = {}
+        self._last = Chunk()
+
+    def feed(self, data: bytes) -> bytes:
+        """See `Relay.feed`."""
+        buffer = self._rest + data
+        out: list[bytes] = []
+        start = 0
+        for end in _EVENT_END.finditer(buffer, max(0, len(self._rest) - 3)):
+            event = buffer[start : end.end()]
+            out += (self._before(event), event)
+            start = end.end()
+        self._rest = buffer[start:]
+        if len(self._rest) > _MAX_EVENT:
+            out.append(self._rest)
+            self._rest = b""
+        return b"".join(out)
+
+    def _before(self, event: bytes) -> bytes:
+        """Return what has to be sent before `event`: mostly nothing."""
+        if not event.startswith(b"data:"):
+            return b""
+        payload = event[5:].strip()
+        if payload == _DONE:
+            # A provider that ended a choice without a finish_reason.
+            return self._citations([Choice(index=index) for index in self._trackers])
+        try:
+            chunk = _decode_chunk(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return b""
+        self._last = chunk
+        finished: list[Choice] = []
+        for choice in chunk.choices:
+            if choice.delta is not None and choice.delta.content:
+                self._tracker(choice.index).feed(choice.delta.content)
+            if choice.finish_reason is not None:
+                finished.append(choice)
+        return self._citations(finished) if finished else b""
+
+    def _tracker(self, index: int) -> Tracker:
+        tracker = self._trackers.get(index)
+        if tracker is None:
+            tracker = Tracker()
+            if len(self._trackers) < MAX_CHOICES:
+                self._trackers[index] = tracker
+        return tracker
+
+    def _citations(self, finished: Sequence[Choice]) -> bytes:
+        choices: list[dict[str, Any]] = []
+        for choice in finished:
+            tracker = self._trackers.pop(choice.index, None)
+            found = annotations_of(tracker.used, self._passages) if tracker else []
+            if found:
+                choices.append({"index": choice.index, "delta": {"annotations": found}, "finish_reason": None})
+        if not choices:
+            return b""
+        chunk = {
+            "id": self._last.id,
+            "object": "chat.completion.chunk",
+            "created": self._last.created,
+            "model": self._last.model,
+            "choices": choices,
+        }
+        return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+
+class EventStream:
+    """The ASGI response of a streamed answer.
+
+    A caller that hangs up ends the gateway's call at once; a gateway that breaks off ends the stream with an error
+    event, never silently. `interrupted` is that event's payload.
+    """
+
+    def __init__(
+        self,
+        answer: Answer,
+        *,
+        headers: Sequence[tuple[bytes, bytes]],
+        passages: Sequence[Passage],
+        assistant: str,
+        started: float,
+        interrupted: bytes,
+    ) -> None:
+        self._answer = answer
+        self._headers = headers
+        self._relay = CitingRelay(passages) if passages else Relay()
+        self._assistant = assistant
+        self._started = started
+        self._interrupted = interrupted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        del scope
+        try:
+            async with until_hangup(receive):
+                await send({"type": "http.response.start", "status": 200, "headers": list(self._headers)})
+                await self._body(send)
+        except CallerGoneError:
+            _log.debug("caller hung up during a stream", assistant=self._assistant)
+        finally:
+            self._answer.close()
+
+    async def _body(self, send: Send) -> None:
+        waiting = True
+        try:
+            async for data in self._answer.chunks():
+                if waiting:
+                    metrics.FIRST_TOKEN.labels(self._assistant).observe(time.perf_counter() - self._started)
+                    waiting = False
+                out = self._relay.feed(data)
+                if out:
+                    await send({"type": "http.response.body", "body": out, "more_body": True})
+            tail = self._relay.end()
+        except GatewayUnreachableError as error:
+            _log.warning("stream interrupted", assistant=self._assistant, reason=str(error))
+            tail = b"data: " + self._interrupted + b"\n\n"
+        await send({"type": "http.response.body", "body": tail, "more_body": False})

@@ -1,0 +1,128 @@
+"""What every request passes first and every answer last: request id, security headers, metrics, trace.
+
+An ASGI wrapper around the whole application, because Litestar's own middleware does not see unknown paths.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterable
+
+import structlog
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from assistant_observability import metrics, traces
+
+PART = "api"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_UNMATCHED = "unmatched"  # one label for every unknown path
+# Routes that machines ask all day: no span, so that traces hold what people did.
+_UNTRACED = frozenset({"/livez", "/readyz", "/health"})
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+NO_STORE = (b"cache-control", b"no-store")
+
+_tracer = traces.tracer(__name__)
+
+
+class Edge:
+    """The outermost ASGI application; `app` is the Litestar application inside, `drain` takes it out of service."""
+
+    def __init__(self, app: ASGIApp, drain: Callable[[], None]) -> None:
+        self.app = app
+        self.drain = drain
+        self.in_flight = metrics.HTTP_IN_FLIGHT.labels(PART)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != ScopeType.HTTP:
+            await self.app(scope, receive, send)
+            return
+        request_id, carrier = _of_caller(scope["headers"])
+        scope.setdefault("state", {})["request_id"] = request_id
+        answer = _Answer(send, request_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        self.in_flight.inc()
+        started = time.perf_counter()
+        try:
+            if scope["path"] in _UNTRACED:
+                await self.app(scope, receive, answer.send)
+            else:
+                await self._traced(scope, receive, answer, carrier)
+        finally:
+            self.in_flight.dec()
+            _count(scope, answer.status, time.perf_counter() - started)
+            structlog.contextvars.clear_contextvars()
+
+    async def _traced(self, scope: Scope, receive: Receive, answer: _Answer, carrier: dict[str, str]) -> None:
+        method = scope["method"]  # type: ignore[typeddict-item]
+        with _tracer.start_as_current_span(
+            method, context=traces.extract(carrier) if carrier else None, kind=SpanKind.SERVER
+        ) as span:
+            try:
+                await self.app(scope, receive, answer.send)
+            finally:
+                if span.is_recording():
+                    route = _route(scope)
+                    span.update_name(f"{method} {route}")
+                    span.set_attribute("http.request.method", str(method))
+                    span.set_attribute("http.route", route)
+                    span.set_attribute("http.response.status_code", answer.status)
+                    if answer.status >= 500:
+                        span.set_status(Status(StatusCode.ERROR))
+
+
+class _Answer:
+    """Adds the headers of every answer, and remembers its status."""
+
+    __slots__ = ("_request_id", "_send", "status")
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.status = 500  # what the caller sees when nothing was sent
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message["headers"], *SECURITY_HEADERS, (b"x-request-id", self._request_id.encode())]
+            if not any(name == b"cache-control" for name, _ in headers):
+                headers.append(NO_STORE)
+            message["headers"] = headers
+        await self._send(message)
+
+
+def _of_caller(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, dict[str, str]]:
+    """Return the request id (the caller's, if it is a sane one) and the trace context headers."""
+    request_id = ""
+    carrier: dict[str, str] = {}
+    for name, value in headers:
+        if name == b"x-request-id":
+            request_id = value.decode("latin-1")
+        elif name in {b"traceparent", b"tracestate"}:
+            carrier[name.decode()] = value.decode("latin-1")
+    if not _REQUEST_ID.match(request_id):
+        request_id = uuid.uuid4().hex
+    return request_id, carrier
+
+
+def _route(scope: Scope) -> str:
+    return str(scope.get("path_template") or _UNMATCHED)
+
+
+def _count(scope: Scope, status: int, seconds: float) -> None:
+    method = str(scope["method"])  # type: ignore[typeddict-item]
+    route = _route(scope)
+    metrics.HTTP_REQUESTS.labels(PART, method if method in _METHODS else "other", route, str(status)).inc()
+    metrics.HTTP_DURATION.labels(PART, route).observe(seconds)

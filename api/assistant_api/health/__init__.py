@@ -1,0 +1,1 @@
+"""Is this process alive, ready, and are the things it needs there."""

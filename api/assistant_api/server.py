@@ -1,0 +1,109 @@
+"""Run ASGI applications under uvicorn inside our own event loop: two ports, one process, one way to stop.
+
+SIGTERM: readiness goes off at once, connections are taken for a moment longer (Endpoints change later than the
+signal comes), then running answers may finish, and what still runs after that is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Generator
+
+import uvicorn
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from assistant_observability import logs, metrics
+
+KEEPALIVE_SECONDS = 75  # longer than OpenAI's client keeps a connection idle
+
+_log = logs.logger(__name__)
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that leaves signals to its process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Install nothing."""
+        yield
+
+
+def server(app: ASGIApp, host: str, port: int, shutdown_seconds: float, *, lifespan: bool) -> Server:
+    """Return a server for `app`; running requests get `shutdown_seconds` once it is told to stop."""
+    return Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="on" if lifespan else "off",
+            interface="asgi3",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEPALIVE_SECONDS,
+            timeout_graceful_shutdown=int(shutdown_seconds),
+        )
+    )
+
+
+async def until_stopped(main: Server, side: Server, on_signal: Callable[[], None], drain_seconds: float) -> None:
+    """Serve both until SIGTERM or SIGINT, then stop `main` gracefully and `side` last.
+
+    A second signal stops at once. `on_signal` is called when the first one comes.
+    """
+    loop = asyncio.get_running_loop()
+    stopping = False
+
+    def stop() -> None:
+        nonlocal stopping
+        if stopping:
+            main.force_exit = main.should_exit = True
+            return
+        stopping = True
+        _log.info("stopping")
+        on_signal()
+        loop.call_later(drain_seconds, setattr, main, "should_exit", True)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    beside = asyncio.create_task(side.serve())
+    try:
+        await main.serve()
+    finally:
+        side.should_exit = True
+        await asyncio.gather(beside, return_exceptions=True)
+
+
+class MetricsApp:
+    """`/metrics` and `/livez` on a port that no tenant's client reaches; also used by the worker.
+
+    `alive` is asked for `/livez`.
+    """
+
+    def __init__(self, alive: Callable[[], bool] = lambda: True) -> None:
+        self._alive = alive
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        del receive
+        path = scope["path"]
+        if path == "/metrics":
+            content, media_type = metrics.exposition()
+            await _send(send, 200, content, media_type)
+        elif path == "/livez":
+            alive = self._alive()
+            await _send(send, 200 if alive else 503, b"ok" if alive else b"not alive", "text/plain")
+        else:
+            await _send(send, 404, b"not found", "text/plain")
+
+
+async def _send(send: Send, status: int, content: bytes, media_type: str) -> None:
+    headers = [(b"content-type", media_type.encode()), (b"content-length", str(len(content)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content, "more_body": False})
