@@ -40,7 +40,7 @@ def _remove(folder: Path) -> bool:
 
 
 def _hierarchies() -> list[Path]:
-    """Mounted version 1 hierarchies; controllers that are mounted together appear once."""
+    """Mounted hierarchies of version 1, and the `unified` one beside them: runc uses it too where it exists."""
     if (ROOT / "cgroup.controllers").exists() or not ROOT.is_dir():
         return []
-    return [path for path in sorted(ROOT.iterdir()) if path.is_dir() and not path.is_symlink() and path.name != "unified"]
+    return [path for path in sorted(ROOT.iterdir()) if path.is_dir() and not path.is_symlink()]

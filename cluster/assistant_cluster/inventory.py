@@ -1,0 +1,129 @@
+"""What is on this machine that a node could leave behind. Taken before and after, the two must be equal.
+
+It looks at the machine, not at our records: a record of what was made cannot show what was forgotten.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from assistant_cluster import processes
+from assistant_cluster.layout import STATE_ROOT
+
+Inventory = dict[str, frozenset[str]]
+
+SYSCTLS = (
+    "net/ipv4/ip_forward",
+    "net/bridge/bridge-nf-call-iptables",
+    "net/netfilter/nf_conntrack_max",
+    "net/netfilter/nf_conntrack_tcp_timeout_established",
+    "net/netfilter/nf_conntrack_tcp_timeout_close_wait",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+)
+# Where Kubernetes, containerd, CNI and we ourselves could leave files: direct children only, except where noted.
+FOLDERS = (
+    "/etc",
+    "/etc/cni",
+    "/etc/cni/net.d",
+    "/etc/kubernetes",
+    "/opt",
+    "/opt/cni",
+    "/opt/cni/bin",
+    "/opt/containerd",
+    "/run",
+    "/run/lock",
+    "/run/netns",
+    "/run/containerd",
+    "/usr/libexec/kubernetes",
+    "/var/lib",
+    "/var/lib/cni",
+    "/var/lib/containerd",
+    "/var/lib/kubelet",
+    "/var/log",
+    "/var/run/netns",
+    str(STATE_ROOT),
+)
+COMMANDS = {
+    "links": ["ip", "-oneline", "-brief", "link"],
+    "addresses": ["ip", "-oneline", "-brief", "address"],
+    "routes": ["ip", "route", "show", "table", "all"],
+    "rules": ["ip", "rule"],
+    "nftables": ["nft", "--stateless", "list", "ruleset"],
+    "ipsets": ["ipset", "list", "-name"],
+    "network namespaces": ["ip", "netns"],
+}
+
+
+def take() -> Inventory:
+    """Everything as sets of lines."""
+    return {
+        **{name: _lines(command) for name, command in COMMANDS.items()},
+        "mounts": frozenset(_mounts()),
+        "folders": frozenset(_folders()),
+        "cgroups": frozenset(_cgroups()),
+        "sysctls": frozenset(_sysctls()),
+        "processes in other namespaces": frozenset(_contained_processes()),
+    }
+
+
+def difference(before: Inventory, after: Inventory) -> dict[str, list[str]]:
+    """What came (`+`) and what went (`-`), by subject; empty when nothing changed."""
+    changes = {}
+    for subject in before:
+        came, went = after[subject] - before[subject], before[subject] - after[subject]
+        if came or went:
+            changes[subject] = [f"+ {line}" for line in sorted(came)] + [f"- {line}" for line in sorted(went)]
+    return changes
+
+
+def _lines(command: list[str]) -> frozenset[str]:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(line.strip() for line in done.stdout.splitlines() if line.strip())
+
+
+def _mounts() -> Iterator[str]:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        yield f"{fields[4]} {fields[fields.index('-') + 1]}"
+
+
+def _folders() -> Iterator[str]:
+    for folder in FOLDERS:
+        if Path(folder).is_dir():
+            yield folder
+            yield from (entry.path for entry in os.scandir(folder))
+
+
+def _cgroups() -> Iterator[str]:
+    for folder, _, _ in os.walk("/sys/fs/cgroup"):
+        yield folder
+
+
+def _sysctls() -> Iterator[str]:
+    switches = [Path("/proc/sys") / name for name in SYSCTLS]
+    switches += sorted(Path("/proc/sys/net/ipv4/conf").glob("*/forwarding"))
+    for switch in switches:
+        if switch.exists():
+            yield f"{switch} = {switch.read_text().strip()}"
+
+
+def _contained_processes() -> Iterator[str]:
+    """Processes in a network or pid namespace other than ours, and programs that run from the state folder."""
+    ours = {kind: processes.namespace(os.getpid(), kind) for kind in ("net", "pid")}
+    for pid in processes.pids():
+        start = processes.start_ticks(pid)
+        theirs = {kind: processes.namespace(pid, kind) for kind in ours}
+        if start is None or None in theirs.values():
+            continue
+        command = (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        if theirs != ours or command.startswith(str(STATE_ROOT)):
+            yield f"{pid} {start} {command.strip()}"
