@@ -1,0 +1,193 @@
+"""Installs the platform's charts, and the stand-in model, into a cluster; does nothing when nothing changed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from assistant_crds.conditions import ConditionType
+from assistant_demo.errors import DemoError
+from assistant_demo.kubernetes import Kubernetes, Object, manifests, secret
+from assistant_demo.settings import STAND_IN_NAMESPACE, Model
+from assistant_demo.terminal import Step
+
+ROOT = Path(__file__).resolve().parents[2]
+CHARTS = ROOT / "charts"
+MANIFESTS = ROOT / "demo" / "manifests"
+NAMESPACE = "assistant-platform"
+RELEASE = "assistant-platform"
+CRDS_RELEASE = "assistant-crds"
+PROVIDER_KEYS = "assistant-provider-keys"
+PARTS = ("operator", "gateway", "api")
+STORES = ("postgres", "redis", "weaviate")
+READY_SECONDS = 300
+# What the kubelet says of a pod that will not start by waiting.
+STUCK = frozenset({"ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError", "RunContainerError"})
+
+
+def values(images: Mapping[str, str], model: Model) -> dict[str, Any]:
+    """Return the chart values that depend on this machine: images by part, and the catalogue."""
+    stores = {store: {"image": images[store]} for store in STORES if store in images}
+    return {
+        **{part: {"image": images[part]} for part in PARTS},
+        **({"embedded": stores} if stores else {}),
+        "providers": {model.provider: model.catalogue_entry()},
+        "networkPolicies": {"providers": {"ports": sorted({80, 443, model.port})}},
+    }
+
+
+def install(cluster: Kubernetes, step: Step, model: Model, *layers: Mapping[str, Any]) -> bool:
+    """Install or upgrade both charts with the demo's values and further layers; returns whether there was a change."""
+    cluster.apply(_namespace(NAMESPACE))
+    if model.key or model.stand_in:
+        key = model.key or _stand_in_key(cluster)
+        cluster.apply(secret(PROVIDER_KEYS, NAMESPACE, {model.provider: key}))
+    changed = _release(cluster, step, CRDS_RELEASE, CHARTS / "assistant-crds", [], [])
+    files = [CHARTS / "assistant-platform" / "values-small.yaml", ROOT / "demo" / "values.yaml"]
+    return _release(cluster, step, RELEASE, CHARTS / "assistant-platform", files, list(layers)) or changed
+
+
+def install_stand_in(cluster: Kubernetes, image: str) -> None:
+    """Deploy the stand-in model server with the key that the gateway sends."""
+    namespace, *rest = manifests(MANIFESTS / "model-server.yaml", IMAGE=image)
+    cluster.apply(namespace)
+    cluster.apply(secret("model-server", STAND_IN_NAMESPACE, {"api-key": _stand_in_key(cluster)}), *rest)
+
+
+def _stand_in_key(cluster: Kubernetes) -> str:
+    """The stand-in's API key: made up once, kept in the cluster."""
+    found = cluster.get("secret", "model-server", STAND_IN_NAMESPACE)
+    if found:
+        return base64.b64decode(found["data"]["api-key"]).decode()
+    found = cluster.get("secret", PROVIDER_KEYS, NAMESPACE)
+    if found and "demo" in found["data"]:
+        return base64.b64decode(found["data"]["demo"]).decode()
+    return secrets.token_urlsafe(24)
+
+
+def _namespace(name: str) -> Object:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def _release(
+    cluster: Kubernetes, step: Step, release: str, chart: Path, files: list[Path], layers: list[Mapping[str, Any]]
+) -> bool:
+    """Bring one Helm release to the given values. Its description carries a digest of all that went in."""
+    digest = _digest(chart, files, layers)
+    status = _status(cluster, release)
+    if status.get("status") == "deployed" and status.get("description") == digest:
+        return False
+    _unlock(cluster, step, release, status)
+    step.say(f"helm upgrade --install {release}")
+    options = [option for path in files for option in ("-f", str(path))]
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _merged(merged, layer)
+    cluster.helm(
+        *("upgrade", "--install", release, str(chart), "-n", NAMESPACE, "--description", digest),
+        *options,
+        *("-f", "-"),
+        stdin=json.dumps(merged),
+    )
+    return True
+
+
+def _digest(chart: Path, files: list[Path], layers: list[Mapping[str, Any]]) -> str:
+    content = hashlib.sha256(json.dumps(layers, sort_keys=True).encode())
+    for path in [*sorted(path for path in chart.rglob("*") if path.is_file()), *files]:
+        content.update(path.name.encode() + path.read_bytes())
+    return f"inputs {content.hexdigest()[:16]}"
+
+
+def _status(cluster: Kubernetes, release: str) -> dict[str, str]:
+    releases = json.loads(cluster.helm("list", "-n", NAMESPACE, "--all", "-f", f"^{release}$", "-o", "json"))
+    if not releases:
+        return {}
+    info: dict[str, str] = json.loads(cluster.helm("status", release, "-n", NAMESPACE, "-o", "json"))["info"]
+    return info
+
+
+def _unlock(cluster: Kubernetes, step: Step, release: str, status: dict[str, str]) -> None:
+    """Undo what an interrupted Helm left behind: it would refuse every further call."""
+    state = status.get("status", "")
+    if state == "pending-install":
+        step.say(f"an earlier installation of {release} was interrupted; it is begun anew")
+        cluster.helm("uninstall", release, "-n", NAMESPACE, "--no-hooks", "--wait")
+    elif state.startswith("pending-"):
+        step.say(f"an earlier upgrade of {release} was interrupted; it is rolled back first")
+        cluster.helm("rollback", release, "-n", NAMESPACE, "--no-hooks")
+
+
+def _merged(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in layer.items():
+        below = merged.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def wait_for_workloads(cluster: Kubernetes, step: Step, namespaces: tuple[str, ...]) -> None:
+    """Wait until every Deployment and StatefulSet of some namespaces runs its present version."""
+
+    def reason() -> str | None:
+        waiting = [
+            text
+            for namespace in namespaces
+            for workload in cluster.list("deployments,statefulsets", namespace)
+            if (text := _unfinished(workload))
+        ]
+        if not waiting:
+            return None
+        return f"{', '.join(waiting)}{_trouble(cluster, namespaces)}"
+
+    step.wait(reason, seconds=READY_SECONDS, hint=f"Look at: kubectl get pods,events -n {namespaces[0]}")
+
+
+def _unfinished(workload: Object) -> str | None:
+    spec, status = workload["spec"], workload.get("status", {})
+    wanted = spec.get("replicas", 1)
+    ready, updated = status.get("readyReplicas", 0), status.get("updatedReplicas", 0)
+    current = status.get("observedGeneration", 0) >= workload["metadata"]["generation"]
+    if current and ready >= wanted and updated >= wanted and status.get("replicas", 0) == wanted:
+        return None
+    return f"{workload['metadata']['name']} ({min(ready, updated) if current else 0} of {wanted})"
+
+
+def _trouble(cluster: Kubernetes, namespaces: tuple[str, ...]) -> str:
+    """What the kubelet complains of; raises when waiting will not mend it."""
+    told = []
+    for namespace in namespaces:
+        for pod in cluster.list("pods", namespace):
+            for container in pod.get("status", {}).get("containerStatuses", []):
+                waiting = container.get("state", {}).get("waiting", {})
+                reason = waiting.get("reason", "")
+                if reason in {"", "ContainerCreating", "PodInitializing"}:
+                    continue
+                text = f"{pod['metadata']['name']}: {reason} {waiting.get('message', '')}".strip()
+                if reason in STUCK:
+                    raise DemoError(f"{text}\nLook at: kubectl describe pod -n {namespace} {pod['metadata']['name']}")
+                told.append(text)
+    return f"; {'; '.join(told)}" if told else ""
+
+
+def unready(resource: Object) -> str | None:
+    """Return why an Assistant or KnowledgeBase is not ready: the first condition that is not True. None if it is."""
+    name = f"{resource['kind']} {resource['metadata']['name']}"
+    generation = resource["metadata"].get("generation", 0)
+    conditions = {entry["type"]: entry for entry in resource.get("status", {}).get("conditions", [])}
+    ready = conditions.get(ConditionType.READY)
+    if ready is None or ready.get("observedGeneration", 0) < generation:
+        return f"{name}: the operator has not seen it yet."
+    if ready["status"] == "True":
+        return None
+    first = next(
+        (conditions[kind] for kind in list(ConditionType)[1:] if conditions.get(kind, {}).get("status") == "False"),
+        ready,
+    )
+    return f"{name}: {first['type']} is {first['status']} ({first['reason']}): {first['message']}"

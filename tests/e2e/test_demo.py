@@ -1,0 +1,68 @@
+"""The main job itself: `make demo`, as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import openai
+import pytest
+from e2e_platform import Platform
+
+from assistant_demo import machine, up
+from assistant_demo.installation import ROOT
+
+COMMAND = [sys.executable, "-m", "assistant_demo", "up"]
+SECOND_SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def demo(platform: Platform) -> Iterator[str]:
+    """Run the demo on the running platform; returns what it printed. It goes again if it was not there before."""
+    there = platform.cluster.get("namespace", up.TENANT) is not None
+    yield run()
+    if not there:
+        platform.cluster.delete("tenant", up.TENANT)
+        platform.cluster.delete("namespace", up.TENANT)
+
+
+def run() -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DEMO_", "OPENAI_"))}
+    done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=280, check=False, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_it_streams_an_answer_with_the_pdf_as_its_source(demo: str) -> None:
+    """The answer's fact and the page it stands on are shown, with the table of resources and the way on."""
+    words = " ".join(demo.split())
+    assert "42 newton metres" in words
+    assert "Source [1] larkspur-service-manual.pdf, page 3" in words
+    assert "kubectl get asst,kb -n demo" in demo
+    assert "curl" in demo
+
+
+def test_it_leaves_what_other_programs_need(demo: str) -> None:
+    """`.cluster/demo.env` holds the kubeconfig, the URL and the key, for its owner only; they work."""
+    path = up.environment_file()
+    assert path.stat().st_mode & 0o777 == 0o600
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    values = dict(line.split("=", 1) for line in lines)
+    assert set(values) == {"KUBECONFIG", "ASSISTANT_URL", "ASSISTANT_API_KEY"}
+    with openai.OpenAI(base_url=f"{values['ASSISTANT_URL']}/v1", api_key=values["ASSISTANT_API_KEY"]) as client:
+        assert [model.id for model in client.models.list()] == ["support"]
+    assert (machine.folder() / "kubeconfig").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_second_run_takes_seconds(demo: str) -> None:
+    """When all is there, the demo finds it so, and asks."""
+    assert demo
+    started = time.monotonic()
+    again = run()
+    took = time.monotonic() - started
+    print(f"\nsecond `make demo`: {took:.1f} s")
+    assert took < SECOND_SECONDS
+    assert "unchanged" in again
