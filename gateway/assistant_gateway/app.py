@@ -1,0 +1,315 @@
+"""The gateway put together: routes, the order of steps in a call, and the one place where errors become answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+from aiohttp import ClientResponse, web
+from opentelemetry import trace
+
+from assistant_crds import contracts, naming
+from assistant_gateway import bodies, errors
+from assistant_gateway.calls import Call, Outcome, outcome_of
+from assistant_gateway.catalog import Catalog, Target
+from assistant_gateway.config import Settings
+from assistant_gateway.errors import GatewayError
+from assistant_gateway.identity import OPERATOR, Authenticator, Identity, SigningKeys
+from assistant_gateway.limits.limiter import Limiter
+from assistant_gateway.policies import Policies
+from assistant_gateway.probes import Prober
+from assistant_gateway.providers import openai_wire
+from assistant_gateway.providers.openai_wire import Upstream
+from assistant_gateway.relay import Relay, Result, StreamOptions
+from assistant_gateway.routing import Destination, Tenant, resolve
+from assistant_gateway.tracing import CallTrace
+from assistant_observability import genai, logs, metrics
+
+ROADS = frozenset({"ingest", "search"})
+SERVER = "assistant-gateway"
+LONGEST_USER = 256
+REQUEST_SECONDS = 60.0  # for the client to send its body
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+_log = logs.logger(__name__)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """What the gateway talks to and knows; made by `serve`, or by a test."""
+
+    keys: SigningKeys
+    policies: Policies
+    catalog: Catalog
+    limiter: Limiter
+    upstream: Upstream
+    tracer: trace.Tracer | None = None  # None: nothing is exported
+
+
+class Gateway:
+    """The handlers and what they share."""
+
+    def __init__(self, settings: Settings, clients: Clients) -> None:
+        self._settings = settings
+        self._policies = clients.policies
+        self._catalog = clients.catalog
+        self._limiter = clients.limiter
+        self._upstream = clients.upstream
+        self._tracer = clients.tracer
+        self._authenticator = Authenticator(clients.keys)
+        self._prober = Prober(clients.upstream, lambda: clients.catalog.targets)
+        self._logged: dict[tuple[str, str, str], float] = {}
+        self.relay = Relay(settings.max_answer_bytes)
+        self.running = 0
+        self.draining = False
+        self.application = self._application()
+
+    def _application(self) -> web.Application:
+        app = web.Application(client_max_size=self._settings.max_request_bytes, middlewares=[self._edge])
+        app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_post("/v1/embeddings", self.embeddings)
+        app.router.add_get("/v1/models", self.models, allow_head=False)
+        app.router.add_get("/v1/models/{model}", self.model, allow_head=False)
+        app.router.add_get("/internal/v1/tenants/{namespace}/probe", self.probe, allow_head=False)
+        return app
+
+    @web.middleware
+    async def _edge(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Where every request enters and leaves: its id, its metrics, and errors as answers."""
+        started = time.perf_counter()
+        given = request.headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+        request["id"] = request_id
+        self.running += 1
+        status = 499  # the client went away
+        route = "unknown"
+        try:
+            resource = request.match_info.route.resource
+            route = resource.canonical if resource is not None else "unknown"
+            try:
+                answer = await handler(request)
+            except GatewayError as error:
+                answer = _answer(error)
+            except web.HTTPException as error:
+                answer = _answer(_from_http(error))
+            except (ConnectionError, asyncio.CancelledError):
+                raise
+            except Exception:  # noqa: BLE001  # the edge: nothing may escape as a traceback
+                _log.exception("request failed", route=route, request_id=request_id)
+                answer = _answer(GatewayError(500, "internal_error", "The gateway failed.", kind=errors.SERVER))
+            if not answer.prepared:
+                answer.headers["x-request-id"] = request_id
+                answer.headers["Server"] = SERVER
+                if self.draining:
+                    answer.force_close()
+            status = answer.status
+            return answer
+        finally:
+            self.running -= 1
+            metrics.HTTP_REQUESTS.labels("gateway", request.method, route, str(status)).inc()
+            metrics.HTTP_DURATION.labels("gateway", route).observe(time.perf_counter() - started)
+
+    # --- the tenant's side -------------------------------------------------------------------------------------
+
+    async def _tenant(self, request: web.Request) -> tuple[Identity, Tenant | None]:
+        identity = await self._authenticator.identify(request.headers.get("Authorization"))
+        if identity.service_account != naming.API:
+            message = f"Only the ServiceAccount {naming.API} of a tenant's namespace may call models."
+            raise errors.forbidden("service_account_not_allowed", message)
+        return identity, self._policies.get(identity.namespace)
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """`POST /v1/chat/completions`."""
+        identity, tenant = await self._tenant(request)
+        body = bodies.parse(await _read(request), "messages")
+        route = tenant.assistants.get(body.model) if tenant is not None else None
+        if route is None:
+            raise errors.model_not_found(body.model, identity.namespace)
+        chat = bodies.chat(body)
+        target = resolve(route.to, self._catalog.targets)
+        limits = await self._limiter.admit(route.rates)
+        call = _call(request, route.to, "stream" if chat.stream else "chat")
+        headers = self._headers(request, route.to, limits)
+        payload = chat.encode(route, target)
+
+        async def relay(response: ClientResponse) -> Result:
+            if chat.stream:
+                options = StreamOptions(chat.wants_usage, headers)
+                return await self.relay.stream(request, response, target, call, options)
+            return await self.relay.answer(request, response, target, call, headers)
+
+        try:
+            return await self._forward(request, call, target, payload, relay)
+        except GatewayError as error:
+            error.headers = {**limits, **error.headers}
+            raise
+
+    async def embeddings(self, request: web.Request) -> web.StreamResponse:
+        """`POST /v1/embeddings`."""
+        identity, tenant = await self._tenant(request)
+        body = bodies.parse(await _read(request), "input")
+        route = tenant.knowledge_bases.get(body.model) if tenant is not None else None
+        if route is None:
+            raise errors.model_not_found(body.model, identity.namespace, "knowledge base")
+        target = resolve(route.to, self._catalog.targets)
+        road = request.headers.get("x-assistant-road", "").lower()
+        call = _call(request, route.to, road if road in ROADS else "embedding")
+        headers = self._headers(request, route.to, {})
+        payload = bodies.embeddings(body, route, target)
+        return await self._forward(
+            request, call, target, payload, lambda response: self.relay.answer(request, response, target, call, headers)
+        )
+
+    async def _forward(
+        self,
+        request: web.Request,
+        call: Call,
+        target: Target,
+        payload: bytes,
+        relay: Callable[[ClientResponse], Awaitable[Result]],
+    ) -> web.StreamResponse:
+        """Make the call, pass the answer on, and settle on every way out."""
+        embedding = call.road not in {"chat", "stream"}
+        operation = genai.OPERATION_EMBEDDINGS if embedding else genai.OPERATION_CHAT
+        span = CallTrace(self._tracer, request.headers, call, operation)
+        outcome, usage, response = Outcome.CLIENT_GONE, None, None
+        try:
+            url = target.embeddings if embedding else target.chat
+            response = await self._upstream.post(target, url, payload, span.headers)
+            if response.status != 200:
+                raise await openai_wire.refusal(target, response)
+            answer, outcome, usage = await relay(response)
+        except GatewayError as error:
+            outcome = outcome_of(error.status, error.code)
+            self._note_failure(call, outcome, error.message, span.trace_id)
+            error.headers["x-assistant-model"] = f"{call.provider}/{call.model}"
+            raise
+        else:
+            if outcome is not Outcome.OK:
+                self._note_failure(call, outcome, "while streaming", span.trace_id)
+            return answer
+        finally:
+            if response is not None:
+                response.close()  # puts a connection that was read to its end back, ends any other
+            call.settle(outcome, usage)
+            span.end(outcome, usage)
+
+    async def models(self, request: web.Request) -> web.StreamResponse:
+        """`GET /v1/models`: the tenant's assistants."""
+        identity, tenant = await self._tenant(request)
+        names = sorted(tenant.assistants) if tenant is not None else []
+        return _json({"object": "list", "data": [_model(name, identity.namespace) for name in names]})
+
+    async def model(self, request: web.Request) -> web.StreamResponse:
+        """`GET /v1/models/{model}`."""
+        identity, tenant = await self._tenant(request)
+        name = request.match_info["model"]
+        if tenant is None or name not in tenant.assistants:
+            raise errors.model_not_found(name, identity.namespace)
+        return _json(_model(name, identity.namespace))
+
+    # --- the operator's side -----------------------------------------------------------------------------------
+
+    async def probe(self, request: web.Request) -> web.StreamResponse:
+        """`GET /internal/v1/tenants/{namespace}/probe`."""
+        identity = await self._authenticator.identify(request.headers.get("Authorization"))
+        if identity != Identity(self._settings.namespace, OPERATOR):
+            raise errors.forbidden("service_account_not_allowed", "Only the platform's operator may ask for probes.")
+        namespace = request.match_info["namespace"]
+        tenant = self._policies.get(namespace)
+        if tenant is None:
+            raise GatewayError(404, "policy_not_found", f"No policy of namespace {namespace} is loaded.")
+        probe = await self._prober.probe(tenant)
+        return web.Response(body=contracts.encode(probe), content_type="application/json")
+
+    # --- small things ------------------------------------------------------------------------------------------
+
+    def _headers(self, request: web.Request, to: Destination, limits: Mapping[str, str]) -> dict[str, str]:
+        headers = {
+            **limits,
+            "x-request-id": request["id"],
+            "x-assistant-model": header_text(to.label),
+            "Server": SERVER,
+        }
+        if self.draining:
+            headers["Connection"] = "close"
+        return headers
+
+    def _note_failure(self, call: Call, outcome: Outcome, message: str, trace_id: str | None) -> None:
+        """Log the first failure of a kind in ten seconds; the metric counts all."""
+        key, now = (call.tenant, call.name, outcome.value), time.monotonic()
+        if now - self._logged.get(key, float("-inf")) < 10 or outcome is Outcome.INVALID_REQUEST:
+            return
+        if len(self._logged) > 1000:
+            self._logged.clear()
+        self._logged[key] = now
+        _log.warning(
+            "model call failed",
+            tenant=call.tenant,
+            route=call.name,
+            provider=call.provider,
+            model=call.model,
+            outcome=outcome.value,
+            error=message,
+            request_id=call.request_id,
+            **({"trace_id": trace_id} if trace_id else {}),
+        )
+
+
+async def _read(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise GatewayError(408, "request_timeout", "The body did not arrive in time.") from None
+
+
+def _call(request: web.Request, to: Destination, road: str) -> Call:
+    user = request.headers.get("x-assistant-user")
+    return Call(
+        tenant=to.tenant,
+        name=to.name,
+        provider=to.provider,
+        model=to.model,
+        road=road,
+        request_id=request["id"],
+        user=user[:LONGEST_USER] if user else None,
+    )
+
+
+def header_text(text: str) -> str:
+    """Return `text` as a header can carry it: a model's name may hold anything."""
+    return text.encode("ascii", "replace").decode() if text.isprintable() else "?"
+
+
+def _answer(error: GatewayError) -> web.Response:
+    headers = {name: header_text(value) for name, value in error.headers.items()}
+    return web.Response(status=error.status, body=error.body(), content_type="application/json", headers=headers)
+
+
+def _from_http(error: web.HTTPException) -> GatewayError:
+    if error.status == 413:
+        return GatewayError(413, "request_too_large", "The body is larger than the gateway takes.")
+    if error.status == 404:
+        return GatewayError(404, "not_found", "There is nothing at this address.")
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    return GatewayError(error.status, "http_error", error.reason, headers=headers)
+
+
+def _json(document: object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(document), content_type="application/json")
+
+
+def _model(name: str, namespace: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": namespace}
+
+
+def create_app(settings: Settings, clients: Clients) -> Gateway:
+    """Return the gateway; nothing runs until its application is served."""
+    return Gateway(settings, clients)

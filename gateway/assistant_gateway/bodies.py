@@ -1,0 +1,129 @@
+"""Request bodies: checked as far as the gateway needs, changed where the policy says, passed on otherwise.
+
+The top level is taken apart into raw slices and put together again; what is inside messages, tools or schemas is
+never decoded, so that a field this gateway has not heard of reaches the provider as it was written.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from assistant_gateway import errors
+from assistant_gateway.catalog import Target
+from assistant_gateway.routing import ChatRoute, EmbeddingRoute
+
+Fields = dict[str, msgspec.Raw]
+
+_TRUE = msgspec.Raw(b"true")
+_MAX_TOKENS = ("max_tokens", "max_completion_tokens")
+_fields = msgspec.json.Decoder(Fields)
+_encode = msgspec.json.Encoder().encode
+
+T = TypeVar("T")
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+_STR = msgspec.json.Decoder(str | None)
+_BOOL = msgspec.json.Decoder(bool | None)
+_MESSAGES = msgspec.json.Decoder(list[msgspec.Raw] | None)
+_OPTIONS = msgspec.json.Decoder(_StreamOptions | None)
+
+
+class Body(msgspec.Struct, frozen=True):
+    """A request's body, taken apart."""
+
+    fields: Fields
+    model: str
+
+
+def parse(raw: bytes, required: str) -> Body:
+    """Take a body apart; `required` names the field that has to be there besides `model`.
+
+    Raises:
+        GatewayError: 400, naming the field.
+    """
+    try:
+        fields = _fields.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        message = "The body is not a JSON object."
+        raise errors.invalid_request(message, code="invalid_json") from None
+    model = _field(fields, "model", _STR, "the name of an assistant, as a string")
+    if not model:
+        raise errors.invalid_request("'model' is required: the name of an assistant.", "model", code="missing_field")
+    if _is_absent(fields, required):
+        raise errors.invalid_request(f"{required!r} is required.", required, code="missing_field")
+    return Body(fields, model)
+
+
+def _field(fields: Fields, name: str, decoder: msgspec.json.Decoder[T], wanted: str) -> T | None:
+    """Return one field decoded, None where it is absent or null.
+
+    Raises:
+        GatewayError: 400: it is something else.
+    """
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        return decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise errors.invalid_request(f"{name!r} has to be {wanted}.", name) from None
+
+
+def _is_absent(fields: Fields, name: str) -> bool:
+    raw = fields.get(name)
+    return raw is None or bytes(raw) == b"null"
+
+
+class ChatBody(msgspec.Struct, frozen=True):
+    """A chat request that was checked."""
+
+    fields: Fields
+    stream: bool
+    wants_usage: bool  # whether the client asked for the event that carries usage
+
+    def encode(self, route: ChatRoute, target: Target) -> bytes:
+        """Return what goes to the provider."""
+        fields = dict(self.fields)
+        fields["model"] = route.to.model_json
+        for name, value in route.defaults.items():
+            if _is_absent(fields, name):
+                fields[name] = value
+        if route.max_output_tokens is not None and all(_is_absent(fields, name) for name in _MAX_TOKENS):
+            for name in _MAX_TOKENS:
+                fields.pop(name, None)
+            fields[target.max_tokens_field] = route.max_output_tokens
+        if self.stream and not self.wants_usage and target.settings.stream_usage:
+            options = {} if _is_absent(fields, "stream_options") else _fields.decode(fields["stream_options"])
+            fields["stream_options"] = msgspec.Raw(_encode({**options, "include_usage": _TRUE}))
+        return _encode(fields)
+
+
+def chat(body: Body) -> ChatBody:
+    """Check what the gateway itself acts on.
+
+    Raises:
+        GatewayError: 400, naming the field.
+    """
+    messages = _field(body.fields, "messages", _MESSAGES, "an array of messages")
+    if not messages:
+        raise errors.invalid_request("'messages' has to hold at least one message.", "messages")
+    stream = _field(body.fields, "stream", _BOOL, "true or false") or False
+    options = _field(body.fields, "stream_options", _OPTIONS, "an object with 'include_usage'")
+    return ChatBody(body.fields, stream, bool(options and options.include_usage))
+
+
+def embeddings(body: Body, route: EmbeddingRoute, target: Target) -> bytes:
+    """Return what goes to the provider."""
+    fields = dict(body.fields)
+    fields["model"] = route.to.model_json
+    if target.settings.embedding_dimensions:
+        fields["dimensions"] = route.dimensions
+    else:
+        fields.pop("dimensions", None)
+    return _encode(fields)

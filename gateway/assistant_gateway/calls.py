@@ -1,0 +1,79 @@
+"""One call of a model, from admission to settlement.
+
+Every way out of a call ends in `settle`, once: success, refusal by the provider, time-out, a client that hung up.
+Today it counts; limits on tokens and money will hold their reserve in the same object and give it back there.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from assistant_gateway.usage import Usage
+from assistant_observability import metrics
+
+
+class Outcome(StrEnum):
+    """How a call ended; also a metric's label, so the set is closed."""
+
+    OK = "ok"
+    CLIENT_GONE = "client_gone"
+    INVALID_REQUEST = "invalid_request"
+    PROVIDER_ERROR = "provider_error"
+    PROVIDER_UNREACHABLE = "provider_unreachable"
+    PROVIDER_UNAUTHORIZED = "provider_unauthorized"
+    PROVIDER_RATE_LIMITED = "provider_rate_limited"
+    PROVIDER_TIMEOUT = "provider_timeout"
+    INTERRUPTED = "interrupted"  # this process is going down
+
+
+_BY_CODE = {
+    "provider_unreachable": Outcome.PROVIDER_UNREACHABLE,
+    "provider_unauthorized": Outcome.PROVIDER_UNAUTHORIZED,
+    "provider_rate_limit_exceeded": Outcome.PROVIDER_RATE_LIMITED,
+    "provider_timeout": Outcome.PROVIDER_TIMEOUT,
+    "shutting_down": Outcome.INTERRUPTED,
+}
+
+
+def outcome_of(status: int, code: str) -> Outcome:
+    """Return the outcome that an error answer stands for."""
+    return _BY_CODE.get(code) or (Outcome.INVALID_REQUEST if status < 500 else Outcome.PROVIDER_ERROR)
+
+
+@dataclass(slots=True)
+class Call:
+    """Who asks which model for what. `name` is the assistant's or, for embeddings, the knowledge base's."""
+
+    tenant: str
+    name: str
+    provider: str
+    model: str
+    road: str  # chat, stream, ingest, search, embedding
+    request_id: str
+    user: str | None = None
+    started: float = field(default_factory=time.perf_counter)
+    first_byte: float | None = None
+    settled: bool = False
+
+    def note_first_byte(self) -> None:
+        """Remember when the provider began to answer."""
+        if self.first_byte is None:
+            self.first_byte = time.perf_counter()
+
+    def settle(self, outcome: Outcome, usage: Usage | None = None) -> None:
+        """Account for the call; a second time does nothing."""
+        if self.settled:
+            return
+        self.settled = True
+        metrics.MODEL_CALLS.labels(self.tenant, self.name, self.provider, self.model, self.road, outcome.value).inc()
+        elapsed = time.perf_counter() - self.started
+        metrics.MODEL_DURATION.labels(self.provider, self.model, self.road).observe(elapsed)
+        if self.first_byte is not None:
+            metrics.MODEL_FIRST_BYTE.labels(self.provider, self.model).observe(self.first_byte - self.started)
+        if usage is not None:
+            tokens = metrics.MODEL_TOKENS
+            where = (self.tenant, self.name, self.provider, self.model)
+            tokens.labels(*where, "input").inc(usage.input_tokens)
+            tokens.labels(*where, "output").inc(usage.output_tokens)

@@ -1,0 +1,183 @@
+"""The platform's providers and their keys, from files that the kubelet keeps up to date.
+
+Files are looked at once a second (a look costs a few `stat` calls; the kubelet swaps a symlink, so watching one
+file would miss it). What does not decode is logged and the last good catalogue stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import yaml
+from yarl import URL
+
+from assistant_observability import logs
+
+LOOK_SECONDS = 1.0
+SHORTEST_SECRET = 8  # shorter ones are not looked for in answers: they would match ordinary text
+OWN_ENDPOINT = "endpoint"  # the provider's name in metrics and headers when it is the tenant's own
+
+_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_log = logs.logger(__name__)
+
+
+class CatalogError(ValueError):
+    """The catalogue cannot be used, and why."""
+
+
+class Provider(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """One provider that speaks the OpenAI wire. `url` ends in its version path, such as `/v1`."""
+
+    url: str
+    key_ref: str | None = None  # file in the keys' folder; None: no key is sent
+    connect_seconds: float = 5
+    first_byte_seconds: float = 60
+    idle_seconds: float = 60
+    embedding_dimensions: bool = True  # whether it takes `dimensions`
+    stream_usage: bool = True  # whether it takes `stream_options`
+    lists_models: bool = True  # whether a model that `/models` does not know is surely absent
+    max_tokens_field: str | None = None  # `max_tokens` or `max_completion_tokens`
+
+
+class TenantEndpoints(msgspec.Struct, frozen=True, rename="camel"):
+    """What tenants' own endpoints may reach besides the public internet: patterns on host names."""
+
+    allow_hosts: list[str] = []
+
+
+class Document(msgspec.Struct, frozen=True, rename="camel"):
+    """The file as the chart renders it."""
+
+    providers: dict[str, Provider] = {}
+    tenant_endpoints: TenantEndpoints = TenantEndpoints()
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a call needs to know of where it goes. Holds a key: never logged."""
+
+    provider: str
+    chat: URL
+    embeddings: URL
+    models: URL
+    settings: Provider
+    max_tokens_field: str
+    headers: Mapping[str, str]
+    secret: bytes | None = None  # what must not appear in an answer
+    missing_key: str | None = None  # the file that should hold the key and does not
+    own: bool = False  # the tenant's: guarded
+
+    def __repr__(self) -> str:
+        return f"Target({self.provider!r}, {self.settings.url!r})"
+
+
+def target(provider: str, settings: Provider, key: str | None, *, own: bool = False) -> Target:
+    """Prepare the addresses and headers of one provider.
+
+    Raises:
+        CatalogError: the URL or the key cannot be used.
+    """
+    base = settings.url.rstrip("/")
+    parts = urlsplit(base)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise CatalogError(f"provider {provider}: url has to start with http:// or https:// and name a host")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise CatalogError(f"provider {provider}: url may hold neither credentials, query nor fragment")
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "assistant-gateway"}
+    if key:
+        if not key.isascii() or not key.isprintable():
+            raise CatalogError(f"provider {provider}: the key holds characters that no header can carry")
+        headers["Authorization"] = f"Bearer {key}"
+    try:
+        urls = [URL(base + path) for path in ("/chat/completions", "/embeddings", "/models")]
+    except ValueError:
+        raise CatalogError(f"provider {provider}: url is not a URL") from None
+    default_field = "max_completion_tokens" if parts.hostname == "api.openai.com" else "max_tokens"
+    return Target(
+        provider=provider,
+        chat=urls[0],
+        embeddings=urls[1],
+        models=urls[2],
+        settings=settings,
+        max_tokens_field=settings.max_tokens_field or default_field,
+        headers=headers,
+        secret=key.encode() if key and len(key) >= SHORTEST_SECRET else None,
+        own=own,
+    )
+
+
+class Catalog:
+    """The providers as they are now. `targets` is replaced as a whole."""
+
+    def __init__(self, file: Path, keys: Path) -> None:
+        self._file = file
+        self._keys = keys
+        self._seen: dict[Path, tuple[int, int, int] | None] = {}
+        self.targets: dict[str, Target] = {}
+        self.allow_hosts: list[str] = []
+
+    def load(self) -> None:
+        """Read the catalogue and all keys.
+
+        Raises:
+            CatalogError: it cannot be used; what was loaded before stays.
+        """
+        document = self._document()
+        files = {name: self._key_file(name, p) for name, p in document.providers.items() if p.key_ref is not None}
+        self._seen = {path: _state(path) for path in (self._file, *files.values())}
+        targets = {}
+        for name, provider in document.providers.items():
+            path = files.get(name)
+            key = _key(path) if path is not None else None
+            made = target(name, provider, key)
+            if path is not None and not key:
+                _log.warning("provider's key is missing", provider=name, file=path.name)
+                made = msgspec.structs.replace(made, missing_key=path.name)
+            targets[name] = made
+        self.targets, self.allow_hosts = targets, document.tenant_endpoints.allow_hosts
+        _log.info("catalogue loaded", providers=sorted(targets))
+
+    async def run(self) -> None:
+        """Load again whenever a file has changed, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if any(_state(path) != state for path, state in self._seen.items()):
+                try:
+                    self.load()
+                except CatalogError as error:
+                    self._seen[self._file] = _state(self._file)
+                    _log.error("catalogue not loaded, the last good one stays", error=str(error))
+
+    def _document(self) -> Document:
+        try:
+            content: Any = yaml.safe_load(self._file.read_bytes())
+            return msgspec.convert(content or {}, type=Document, strict=True)
+        except OSError as error:
+            raise CatalogError(f"{self._file}: {error.strerror}") from None
+        except (yaml.YAMLError, msgspec.ValidationError) as error:
+            raise CatalogError(f"{self._file}: {' '.join(str(error).split())}") from None
+
+    def _key_file(self, name: str, provider: Provider) -> Path:
+        if provider.key_ref is None or not _KEY_NAME.fullmatch(provider.key_ref):
+            raise CatalogError(f"provider {name}: keyRef is the name of a file, without a path")
+        return self._keys / provider.key_ref
+
+
+def _key(path: Path) -> str | None:
+    try:
+        return path.read_text().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

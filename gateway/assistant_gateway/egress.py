@@ -1,0 +1,151 @@
+"""Where a tenant's own endpoint may lead: to the public internet, and to what the platform team allows by name.
+
+Without this a tenant could make the gateway, which stands inside the platform's network, call anything there.
+The address is checked where the connection is made, after the name was resolved, and the connection goes to the
+address that was checked; a name that resolves differently a moment later (DNS rebinding) gains nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import ipaddress
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_IPV6_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
+_TEREDO = ipaddress.ip_network("2001::/32")
+_RELAY_6TO4 = ipaddress.ip_network("192.88.99.0/24")
+# Services of a cloud's host that answer on an address which counts as public.
+_HOST_SERVICES = frozenset({ipaddress.ip_address("168.63.129.16")})
+
+
+class EgressRefusedError(OSError):
+    """The address is not one that a tenant may reach. An `OSError`, so that the connector treats it as one."""
+
+
+def parse(host: str) -> Address | None:
+    """Return `host` as an IP address, or None when it is a name."""
+    try:
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+
+
+def _embedded(address: Address) -> Address:
+    """Return the IPv4 address that an IPv6 address stands for, or the address itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is a host on the public internet, and nothing that leads elsewhere."""
+    address = _embedded(address)
+    if isinstance(address, ipaddress.IPv6Address):
+        return address in _IPV6_GLOBAL_UNICAST and address not in _TEREDO and address.is_global
+    return (
+        address.is_global
+        and not address.is_multicast
+        and not address.is_reserved
+        and address not in _RELAY_6TO4
+        and address not in _HOST_SERVICES
+    )
+
+
+def is_never_allowed(address: Address) -> bool:
+    """Whether an address is refused even to an allowed name: metadata services, multicast, `0.0.0.0`."""
+    address = _embedded(address)
+    return address.is_link_local or address.is_multicast or address.is_unspecified or address in _HOST_SERVICES
+
+
+def is_allowed_host(host: str, patterns: Sequence[str]) -> bool:
+    """Whether the platform team allows this name (or literal address) whatever it resolves to."""
+    plain = host.strip("[]").rstrip(".").lower()
+    return any(fnmatch.fnmatchcase(plain, pattern.lower()) for pattern in patterns)
+
+
+def check(host: str, addresses: Sequence[Address], patterns: Sequence[str]) -> None:
+    """Refuse when any of the addresses is out of bounds.
+
+    Raises:
+        EgressRefusedError: with the host's name but not its address, which would map the network for the asker.
+    """
+    allowed = is_allowed_host(host, patterns)
+    for address in addresses:
+        if is_never_allowed(address) or not (allowed or is_public(address)):
+            raise EgressRefusedError(f"{host} is not on the public internet and not in tenantEndpoints.allowHosts")
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolves names for tenants' endpoints and hands over only addresses that were checked.
+
+    It has its own threads: a name whose servers never answer must not hold up the platform's own providers.
+    """
+
+    def __init__(self, patterns: Callable[[], Sequence[str]], threads: int = 8) -> None:
+        self._patterns = patterns
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolver")
+
+    def check_literal(self, host: str) -> None:
+        """Check a host that is an address: connectors do not resolve those, so nobody else would.
+
+        Raises:
+            EgressRefusedError: it is out of bounds.
+        """
+        address = parse(host)
+        if address is not None:
+            check(host, [address], self._patterns())
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the checked addresses of `host`.
+
+        Raises:
+            EgressRefusedError: one of them is out of bounds.
+            OSError: the name does not resolve.
+        """
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, self._look_up, host, port, family)
+        results: list[ResolveResult] = []
+        addresses: list[Address] = []
+        for family_found, _type, protocol, _name, where in found:
+            literal = str(where[0])
+            address = parse(literal)
+            if address is None:
+                continue
+            addresses.append(address)
+            results.append(
+                ResolveResult(
+                    hostname=host,
+                    host=literal.partition("%")[0],
+                    port=port,
+                    family=family_found,
+                    proto=protocol,
+                    flags=socket.AI_NUMERICHOST,
+                )
+            )
+        check(host, addresses, self._patterns())
+        return results
+
+    @staticmethod
+    def _look_up(
+        host: str, port: int, family: int
+    ) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int]]]:
+        return socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)  # type: ignore[return-value]
+
+    async def close(self) -> None:
+        """Let go of the threads without waiting for names that never answer."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

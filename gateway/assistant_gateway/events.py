@@ -1,0 +1,129 @@
+"""Server-sent events on their way through: found, counted and passed on as the bytes they are.
+
+Nothing is decoded and encoded again. Only whole events are passed on, so that an error event can follow at any
+point without landing in the middle of another; and only the event that carries usage is looked into.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from assistant_gateway.usage import SEEN, Usage, decode_usage
+
+DONE = b"data: [DONE]\n\n"
+_BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
+_ERROR = re.compile(rb'(?m)^data: ?\{\s*"error"\s*:\s*[{"]')
+
+
+class TooLargeError(Exception):
+    """One event is larger than the limit."""
+
+
+class _Chunk(msgspec.Struct, frozen=True):
+    choices: list[msgspec.Raw] | None = None
+    usage: msgspec.Raw | None = None
+
+
+def _last_boundary(data: bytes) -> int:
+    """Return where the last whole event ends, 0 when there is none."""
+    found = ((data.rfind(mark), len(mark)) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r"))
+    return max((at + length for at, length in found if at >= 0), default=0)
+
+
+def data_of(event: bytes) -> bytes:
+    """Return the data of one event, its `data:` lines joined."""
+    lines = [line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")]
+    return b"\n".join(lines)
+
+
+class EventRelay:
+    """The state of one stream. `feed` takes bytes as they arrive and returns those that may go on."""
+
+    def __init__(self, *, keep_usage: bool, secret: bytes | None, limit: int) -> None:
+        self._keep_usage = keep_usage  # whether the client asked for the event that carries usage
+        self._secret = secret
+        self._limit = limit
+        self._rest = b""
+        self._last = b""  # the last two blocks: what tells a finished answer from a broken one
+        self._before_last = b""
+        self.usage: Usage | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the whole events that `data` completes, as one block, or nothing.
+
+        Raises:
+            TooLargeError: an event does not end.
+        """
+        if self._rest:
+            data = self._rest + data
+        if data.endswith(b"\n\n"):
+            block, self._rest = data, b""
+        else:
+            end = _last_boundary(data)
+            block, self._rest = data[:end], data[end:]
+            if len(self._rest) > self._limit:
+                raise TooLargeError
+        return self._pass(block) if block else b""
+
+    def finish(self) -> bytes:
+        """Return what may still go on when the provider has ended the stream: an event without its blank line."""
+        rest, self._rest = self._rest.strip(b"\r\n"), b""
+        if not rest or rest.startswith(b":"):
+            return b""
+        data = data_of(rest)
+        if data != b"[DONE]":
+            try:
+                msgspec.json.decode(data, type=msgspec.Raw)
+            except msgspec.DecodeError:
+                return b""
+        return self._pass(rest + b"\n\n")
+
+    @property
+    def done(self) -> bool:
+        """Whether the provider has said that this was all."""
+        return b"data: [DONE]" in self._last or b"data:[DONE]" in self._last
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is whole, with or without the provider saying so."""
+        return bool(_FINISH.search(self._last) or _FINISH.search(self._before_last))
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last thing the provider sent was an error."""
+        return bool(_ERROR.search(self._last) or _ERROR.search(self._before_last))
+
+    def _pass(self, block: bytes) -> bytes:
+        self._before_last, self._last = self._last, block
+        if self._secret is not None and self._secret in block:
+            block = block.replace(self._secret, b"***")
+        if SEEN.search(block):
+            block = self._take_usage(block)
+        return block
+
+    def _take_usage(self, block: bytes) -> bytes:
+        """Note the usage in a block of events; leave the event out that a client did not ask for."""
+        kept = []
+        at = 0
+        while at < len(block):
+            boundary = _BOUNDARY.search(block, at)
+            end = boundary.end() if boundary else len(block)
+            event, at = block[at:end], end
+            if SEEN.search(event) and not self._note_usage(event):
+                continue
+            kept.append(event)
+        return b"".join(kept)
+
+    def _note_usage(self, event: bytes) -> bool:
+        """Return whether the event goes on."""
+        try:
+            chunk = msgspec.json.decode(data_of(event), type=_Chunk)
+        except msgspec.MsgspecError:
+            return True
+        if chunk.usage is None:
+            return True
+        self.usage = decode_usage(chunk.usage) or self.usage
+        return self._keep_usage or bool(chunk.choices)

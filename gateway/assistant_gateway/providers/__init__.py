@@ -1,0 +1,1 @@
+"""How the gateway speaks with model providers, one module per wire format."""

@@ -1,0 +1,223 @@
+"""Calls to a provider that speaks the OpenAI wire, and the translation of everything that can go wrong.
+
+Nothing here decodes a good answer: its bytes belong to the caller. Redirects are not followed, cookies not kept,
+proxies of the environment not used: a call goes to the address that was configured, or nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Mapping
+
+import aiohttp
+import msgspec
+from aiohttp import ClientResponse, ClientTimeout
+from yarl import URL
+
+from assistant_gateway import errors
+from assistant_gateway.catalog import Target
+from assistant_gateway.egress import EgressRefusedError, GuardedResolver
+
+CONNECTIONS_PER_PROVIDER = 1000
+KEEP_ALIVE_SECONDS = 30.0
+LARGEST_ERROR = 64 * 1024
+ERROR_BODY_SECONDS = 5.0
+LONGEST_MESSAGE = 1000
+
+
+class Detail(msgspec.Struct, frozen=True):
+    """What a provider says of its own error; any JSON may be in there."""
+
+    message: object = None
+    param: object = None
+    code: object = None
+
+
+class Upstream:
+    """The connections to providers: one pool per host, and a guarded resolver for tenants' own endpoints."""
+
+    def __init__(self, resolver: GuardedResolver) -> None:
+        self._resolver = resolver
+        self._platform = _session(None)
+        self._guarded = _session(resolver)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._platform.close()
+        await self._guarded.close()
+        await self._resolver.close()
+
+    async def post(self, target: Target, url: URL, body: bytes, trace: Mapping[str, str]) -> ClientResponse:
+        """Send a request and return the answer when its head is here, whatever its status; the caller closes it.
+
+        Raises:
+            GatewayError: no answer: 502 or 504.
+        """
+        started = asyncio.get_running_loop().time()
+        try:
+            return await self._send("POST", target, url, body, trace)
+        except (aiohttp.ClientError, ConnectionError) as error:
+            # A pooled connection that the provider closed in the same moment: it has not seen the request.
+            soon = asyncio.get_running_loop().time() - started < 0.5
+            if not (soon and _is_stale_connection(error)):
+                raise _failed(target, error) from None
+        try:
+            return await self._send("POST", target, url, body, trace)
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise _failed(target, error) from None
+
+    async def get(self, target: Target, url: URL, seconds: float) -> ClientResponse:
+        """Ask for a document, for probes.
+
+        Raises:
+            GatewayError: no answer: 502 or 504.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._send("GET", target, url, None, {})
+        except TimeoutError:
+            raise errors.provider_timeout(target.provider, f"did not answer within {seconds:g} s") from None
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise _failed(target, error) from None
+
+    async def _send(
+        self, method: str, target: Target, url: URL, body: bytes | None, trace: Mapping[str, str]
+    ) -> ClientResponse:
+        session = self._platform
+        if target.own:
+            session = self._guarded
+            try:
+                self._resolver.check_literal(url.host or "")
+            except EgressRefusedError as error:
+                raise errors.provider_unreachable(target.provider, str(error)) from None
+        settings = target.settings
+        headers = {**target.headers, **trace} if trace else target.headers
+        try:
+            async with asyncio.timeout(settings.connect_seconds + settings.first_byte_seconds):
+                return await session.request(
+                    method,
+                    url,
+                    data=body,
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=ClientTimeout(total=None, connect=settings.connect_seconds),
+                )
+        except aiohttp.ConnectionTimeoutError:
+            what = f"did not accept a connection within {settings.connect_seconds:g} s"
+            raise errors.provider_timeout(target.provider, what) from None
+        except TimeoutError:
+            what = f"did not begin to answer within {settings.first_byte_seconds:g} s"
+            raise errors.provider_timeout(target.provider, what) from None
+
+
+def _session(resolver: GuardedResolver | None) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(
+        limit=0,
+        limit_per_host=CONNECTIONS_PER_PROVIDER,
+        keepalive_timeout=KEEP_ALIVE_SECONDS,
+        resolver=resolver,
+        ttl_dns_cache=10,
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=True,
+        read_bufsize=2**18,
+        trust_env=False,
+    )
+
+
+def _is_stale_connection(error: Exception) -> bool:
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return True
+    return isinstance(error, OSError) and error.errno in {errno.ECONNRESET, errno.EPIPE}
+
+
+def _failed(target: Target, error: Exception) -> errors.GatewayError:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return errors.provider_unreachable(target.provider, _why(error))
+    if isinstance(error, aiohttp.ClientResponseError):
+        return errors.provider_error(target.provider, "did not answer in HTTP")
+    if isinstance(error, aiohttp.InvalidURL):
+        return errors.provider_unreachable(target.provider, "its URL cannot be used")
+    return errors.provider_unreachable(target.provider, "it closed the connection without an answer")
+
+
+def _why(error: aiohttp.ClientConnectorError) -> str:
+    """Return a reason that people can act on and that holds no address."""
+    if isinstance(error, aiohttp.ClientSSLError):
+        return f"no trusted TLS connection to {error.host}"
+    cause = error.os_error
+    if isinstance(cause, EgressRefusedError):
+        return str(cause)
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the name {error.host} does not resolve"
+    if isinstance(cause, ConnectionRefusedError):
+        return f"{error.host} refused the connection"
+    return f"no connection to {error.host}"
+
+
+async def refusal(target: Target, response: ClientResponse) -> errors.GatewayError:
+    """Return what to tell the client for an answer that is not a success; reads the answer's body, within bounds."""
+    detail = await detail_of(target, response)
+    return translate(target, response.status, detail or Detail(), response.headers.get("Retry-After"))
+
+
+async def detail_of(target: Target, response: ClientResponse) -> Detail | None:
+    """Return the error in an answer, None when there is none in its body."""
+    body = b""
+    try:
+        async with asyncio.timeout(ERROR_BODY_SECONDS):
+            while len(body) < LARGEST_ERROR and (chunk := await response.content.readany()):
+                body += chunk
+    except (TimeoutError, aiohttp.ClientError, ConnectionError):
+        pass
+    return error_detail(target, body)
+
+
+def error_detail(target: Target, body: bytes) -> Detail | None:
+    """Return the error in an answer's body, in any of the shapes that providers use, without the key in it."""
+    if target.secret is not None:
+        body = body.replace(target.secret, b"***")
+    try:
+        document = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    error = document.get("error") if isinstance(document, dict) else None
+    if isinstance(error, dict):
+        return Detail(error.get("message"), error.get("param"), error.get("code"))
+    if isinstance(error, str):
+        return Detail(error)
+    if isinstance(document, dict) and isinstance(document.get("message"), str):
+        return Detail(document["message"])
+    return None
+
+
+def translate(target: Target, status: int, detail: Detail, retry_after: str | None) -> errors.GatewayError:
+    """Map a provider's refusal to what it means for the gateway's client."""
+    provider = target.provider
+    said = detail.message if isinstance(detail.message, str) else ""
+    said = said[:LONGEST_MESSAGE].rstrip(".") or f"HTTP {status}"
+    if status in {401, 403}:
+        error = errors.provider_unauthorized(provider, own=target.own)
+    elif status in {408, 504}:
+        error = errors.provider_timeout(provider, "timed out")
+    elif status == 429:
+        message = f"Provider {provider} is limiting its callers: {said}."
+        error = errors.GatewayError(429, "provider_rate_limit_exceeded", message, kind=errors.RATE_LIMIT)
+    elif status == 404:
+        why = f"does not know the model or the path: {said}"
+        error = errors.provider_error(provider, why, code="provider_model_not_found")
+    elif 400 <= status < 500:
+        code = detail.code if isinstance(detail.code, str) else "provider_refused_request"
+        param = detail.param if isinstance(detail.param, str) else None
+        passed = status if status in {400, 409, 413, 415, 422} else 400
+        error = errors.GatewayError(passed, code, f"Provider {provider} refused the request: {said}.", param=param)
+    elif 300 <= status < 400:
+        error = errors.provider_error(provider, "answered with a redirect, which is not followed")
+    else:
+        error = errors.provider_error(provider, f"failed: {said}")
+    if retry_after and status in {429, 503}:
+        error.headers["retry-after"] = retry_after
+    return error

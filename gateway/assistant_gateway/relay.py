@@ -1,0 +1,262 @@
+"""A provider's answer on its way to the client, whole or as a stream.
+
+Bytes are passed on as they come. Whatever breaks before the first byte becomes a proper error answer; whatever
+breaks after it becomes an error event and a clean end, so that a client never takes half an answer for a whole one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import msgspec
+from aiohttp import ClientResponse, web
+
+from assistant_gateway import errors
+from assistant_gateway.calls import Call, Outcome, outcome_of
+from assistant_gateway.catalog import Target
+from assistant_gateway.errors import GatewayError
+from assistant_gateway.events import DONE, EventRelay, TooLargeError
+from assistant_gateway.providers import openai_wire
+from assistant_gateway.usage import Usage, decode_usage
+
+END_SECONDS = 1.0
+
+Result = tuple[web.StreamResponse, Outcome, Usage | None]
+
+
+class _Chat(msgspec.Struct, frozen=True):
+    choices: list[msgspec.Raw]
+    usage: msgspec.Raw | None = None
+
+
+class _Embeddings(msgspec.Struct, frozen=True):
+    data: list[msgspec.Raw]
+    usage: msgspec.Raw | None = None
+
+
+_chat = msgspec.json.Decoder(_Chat)
+_embeddings = msgspec.json.Decoder(_Embeddings)
+
+
+class InterruptedByShutdown(Exception):  # noqa: N818  # set on a stream from outside
+    """The process has to end before the stream does."""
+
+
+class IdleWatch:
+    """One timer per answer: notices that nothing has moved for too long, at next to no cost per event."""
+
+    def __init__(self, response: ClientResponse, request: web.Request, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._response = response
+        self._request = request
+        self._seconds = seconds
+        self._moved = self._loop.time()
+        self._timer = self._loop.call_later(seconds, self._look)
+        self.writing = False  # whether it is the client's turn to move
+
+    def moved(self) -> None:
+        """Note that something came or went."""
+        self._moved = self._loop.time()
+
+    def hurry(self) -> None:
+        """Wait for the end of the answer only, not for more of it."""
+        self._timer.cancel()
+        self._seconds = END_SECONDS
+        self._timer = self._loop.call_later(END_SECONDS, self._look)
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        left = self._moved + self._seconds - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        elif self.writing and self._request.transport is not None:
+            self._request.transport.abort()  # a client that does not read is a client that is gone
+        else:
+            self._response.content.set_exception(TimeoutError())
+
+
+class Relay:
+    """Passes answers on, and knows the streams that run, so that they can be ended in good order."""
+
+    def __init__(self, max_answer_bytes: int) -> None:
+        self._max_answer_bytes = max_answer_bytes
+        self._streams: set[ClientResponse] = set()
+
+    @property
+    def running(self) -> int:
+        """How many streams run."""
+        return len(self._streams)
+
+    def interrupt(self) -> None:
+        """End every stream with an error event."""
+        for response in self._streams:
+            response.content.set_exception(InterruptedByShutdown())
+
+    async def answer(
+        self, request: web.Request, response: ClientResponse, target: Target, call: Call, headers: Mapping[str, str]
+    ) -> Result:
+        """Pass on an answer that is not streamed, after a look at whether it is one.
+
+        Raises:
+            GatewayError: 502 or 504.
+        """
+        watch = IdleWatch(response, request, target.settings.idle_seconds)
+        body = bytearray()
+        try:
+            while chunk := await response.content.readany():
+                call.note_first_byte()
+                watch.moved()
+                body += chunk
+                if len(body) > self._max_answer_bytes:
+                    why = f"sent more than {self._max_answer_bytes} bytes"
+                    raise errors.provider_error(target.provider, why)
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            raise _broken(target, error) from None
+        finally:
+            watch.stop()
+        raw = bytes(body)
+        usage = _checked(raw, target, call)
+        if target.secret is not None and target.secret in raw:
+            raw = raw.replace(target.secret, b"***")
+        answer = web.Response(body=raw, content_type="application/json", headers=headers)
+        return answer, Outcome.OK, usage
+
+    async def stream(
+        self, request: web.Request, response: ClientResponse, target: Target, call: Call, options: StreamOptions
+    ) -> Result:
+        """Pass on a stream of events. Once the head is out nothing is raised but the client's going away.
+
+        Raises:
+            GatewayError: 502: the provider did not answer with a stream.
+        """
+        if not response.headers.get("Content-Type", "").lower().startswith("text/event-stream"):
+            raise await _not_a_stream(target, response)
+        relay = EventRelay(keep_usage=options.keep_usage, secret=target.secret, limit=self._max_answer_bytes)
+        watch = IdleWatch(response, request, target.settings.idle_seconds)
+        self._streams.add(response)
+        try:
+            answer = web.StreamResponse(headers={**options.headers, "Content-Type": "text/event-stream"})
+            await answer.prepare(request)
+            problem = await _Stream(response, answer, relay, watch, call, target).run()
+            outcome = Outcome.OK
+            if problem is not None:
+                outcome = outcome_of(problem.status, problem.code)
+                watch.writing = True
+                await answer.write(problem.event())
+            elif relay.failed:
+                outcome = Outcome.PROVIDER_ERROR
+            watch.writing = True
+            await answer.write_eof()
+        finally:
+            self._streams.discard(response)
+            watch.stop()
+        return answer, outcome, relay.usage
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """How a stream is passed on."""
+
+    keep_usage: bool
+    headers: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One stream, from the provider's head to its end."""
+
+    response: ClientResponse
+    answer: web.StreamResponse
+    relay: EventRelay
+    watch: IdleWatch
+    call: Call
+    target: Target
+
+    async def run(self) -> GatewayError | None:
+        """Pass events on until the provider ends; return what went wrong on the provider's side.
+
+        Raises:
+            ConnectionError: the client is gone.
+        """
+        read, feed, moved, watch, write = (
+            self.response.content.readany,
+            self.relay.feed,
+            self.watch.moved,
+            self.watch,
+            self.answer.write,
+        )
+        while True:
+            try:
+                data = await read()
+                if not data:
+                    break
+                block = feed(data)
+            except (aiohttp.ClientError, ConnectionError, TimeoutError, TooLargeError, InterruptedByShutdown) as error:
+                return None if self.relay.done else self._problem(error)
+            if self.call.first_byte is None:
+                self.call.note_first_byte()
+            if block:
+                watch.writing = True
+                await write(block)
+                watch.writing = False
+                if block.endswith(DONE):
+                    watch.hurry()
+            moved()
+        return await self._end()
+
+    async def _end(self) -> GatewayError | None:
+        """Deal with a stream that the provider ended without breaking off."""
+        if block := self.relay.finish():
+            await self.answer.write(block)
+        if self.relay.done or self.relay.failed:
+            return None
+        if self.relay.finished:
+            await self.answer.write(DONE)
+            return None
+        return errors.provider_error(self.target.provider, "ended the stream in the middle of the answer")
+
+    def _problem(self, error: Exception) -> GatewayError:
+        if isinstance(error, InterruptedByShutdown):
+            message = "The gateway is being restarted; ask again."
+            return GatewayError(503, "shutting_down", message, kind=errors.SERVER)
+        if isinstance(error, TooLargeError):
+            return errors.provider_error(self.target.provider, "sent an event that does not end")
+        return _broken(self.target, error)
+
+
+def _broken(target: Target, error: BaseException) -> GatewayError:
+    if isinstance(error, TimeoutError):
+        what = f"sent nothing for {target.settings.idle_seconds:g} s"
+        return errors.provider_timeout(target.provider, what)
+    return errors.provider_error(target.provider, "broke off in the middle of the answer")
+
+
+def _checked(raw: bytes, target: Target, call: Call) -> Usage | None:
+    """Return the usage of an answer that is what it should be.
+
+    Raises:
+        GatewayError: 502: it is something else.
+    """
+    decoder: msgspec.json.Decoder[Any] = _embeddings if call.road not in {"chat", "stream"} else _chat
+    try:
+        decoded = decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        detail = openai_wire.error_detail(target, raw)
+        if detail is not None:  # some answer 200 and put the error inside
+            raise openai_wire.translate(target, 500, detail, None) from None
+        what = "embeddings" if decoder is _embeddings else "a chat completion"
+        raise errors.provider_error(target.provider, f"answered with something that is not {what}") from None
+    return decode_usage(decoded.usage)
+
+
+async def _not_a_stream(target: Target, response: ClientResponse) -> GatewayError:
+    detail = await openai_wire.detail_of(target, response)
+    if detail is not None:
+        return openai_wire.translate(target, 500, detail, None)
+    return errors.provider_error(target.provider, "did not answer with a stream")

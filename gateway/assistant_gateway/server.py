@@ -1,0 +1,154 @@
+"""The gateway as a process: what is built, in which order it starts, and how it goes down without cutting anyone off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from assistant_gateway.app import Clients, Gateway, create_app
+from assistant_gateway.catalog import Catalog
+from assistant_gateway.config import Settings
+from assistant_gateway.egress import GuardedResolver
+from assistant_gateway.identity import SigningKeys
+from assistant_gateway.kubernetes import Cluster
+from assistant_gateway.limits.limiter import Limiter, load_script
+from assistant_gateway.limits.redis import Redis
+from assistant_gateway.operations import Operations, forget_tenant
+from assistant_gateway.policies import Policies
+from assistant_gateway.providers.openai_wire import Upstream
+from assistant_observability import logs, traces
+
+KEEP_ALIVE_SECONDS = 300.0  # longer than any client keeps an idle connection
+GOODBYE_SECONDS = 2.0  # for the last events of streams that were interrupted
+RESTART_SECONDS = 1.0
+
+_log = logs.logger(__name__)
+
+
+class Server:
+    """One running gateway."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._tasks: list[asyncio.Task[None]] = []
+        self._runners: list[web.AppRunner] = []
+        self._closing = contextlib.AsyncExitStack()
+        self._gateway: Gateway | None = None
+        self._operations: Operations | None = None
+        self.port = 0
+        self.metrics_port = 0
+
+    async def start(self) -> None:
+        """Build everything, begin to follow the cluster, and listen.
+
+        Raises:
+            CatalogError, ValueError, OSError: a setting, the catalogue or a port cannot be used.
+        """
+        settings = self._settings
+        catalog = Catalog(settings.catalog_file, settings.provider_keys_dir)
+        catalog.load()
+        cluster = Cluster(settings.cluster_url(), settings.kubernetes_credentials_dir)
+        self._closing.push_async_callback(cluster.close)
+        keys = SigningKeys(cluster, settings.issuer_url)
+        policies = Policies(cluster, settings.routes_namespace, forget_tenant)
+        redis = Redis(settings.redis_url, on_connect=load_script) if settings.redis_url else None
+        limiter = Limiter(redis)
+        upstream = Upstream(GuardedResolver(lambda: catalog.allow_hosts))
+        self._closing.push_async_callback(upstream.close)
+        exported = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        tracer = traces.tracer(__name__) if exported else None
+        self._gateway = create_app(settings, Clients(keys, policies, catalog, limiter, upstream, tracer))
+        self._operations = Operations(keys, policies, limiter)
+        self._follow("signing keys", keys.run)
+        self._follow("policies", policies.run)
+        self._follow("catalogue", catalog.run)
+        if redis is not None:
+            self._follow("redis", redis.run)
+        else:
+            _log.warning("no Redis configured: every limit holds for this process alone")
+        self.metrics_port = await self._listen(self._operations.application, settings.metrics_port)
+        self.port = await self._listen(self._gateway.application, settings.port)
+        _log.info("gateway listening", port=self.port, metrics_port=self.metrics_port)
+
+    def _follow(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.append(asyncio.create_task(_keep_running(name, run), name=name))
+
+    async def _listen(self, application: web.Application, port: int) -> int:
+        runner = web.AppRunner(
+            application,
+            access_log=None,
+            handler_cancellation=True,  # a client that hangs up ends its call
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            shutdown_timeout=GOODBYE_SECONDS,
+        )
+        await runner.setup()
+        self._runners.append(runner)
+        site = web.TCPSite(runner, self._settings.host or None, port, backlog=1024)
+        await site.start()
+        return int(runner.addresses[0][1])
+
+    async def stop(self, *, drain_seconds: float | None = None) -> None:
+        """Go down: say so, serve until everyone knows, let streams end, end those that do not, close."""
+        if self._gateway is not None and self._operations is not None:
+            self._gateway.draining = self._operations.draining = True
+            await asyncio.sleep(self._settings.drain_seconds if drain_seconds is None else drain_seconds)
+            for site in list(self._runners[-1].sites):
+                await site.stop()
+            await self._quiet(self._gateway, self._settings.stream_seconds)
+            if self._gateway.running:
+                _log.warning("streams interrupted", streams=self._gateway.relay.running)
+                self._gateway.relay.interrupt()
+                await self._quiet(self._gateway, GOODBYE_SECONDS)
+        for runner in reversed(self._runners):
+            await runner.cleanup()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._closing.aclose()
+
+    @staticmethod
+    async def _quiet(gateway: Gateway, seconds: float) -> None:
+        until = asyncio.get_running_loop().time() + seconds
+        while gateway.running and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.05)
+
+
+async def _keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Run one of the endless tasks; a fault in one of them is logged and must not end the service of the others."""
+    while True:
+        try:
+            await run()
+        except Exception:  # noqa: BLE001  # the edge of a task that must not end
+            _log.exception("background task failed, starting it again", task=name)
+        await asyncio.sleep(RESTART_SECONDS)
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT; a second signal ends the draining."""
+    stop, at_once = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def signalled() -> None:
+        (at_once if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled)
+    server = Server(settings)
+    try:
+        await server.start()
+        await stop.wait()
+        _log.info("gateway going down")
+    finally:
+        ending = asyncio.create_task(server.stop(drain_seconds=None if stop.is_set() else 0))
+        hurrying = asyncio.create_task(at_once.wait())
+        await asyncio.wait({ending, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+        hurrying.cancel()
+        if not ending.done():
+            ending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ending

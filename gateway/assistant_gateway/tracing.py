@@ -1,0 +1,68 @@
+"""The trace a call belongs to: taken from the caller, handed to the provider, with one span of ours in between.
+
+Where nothing is exported no span is made: the caller's context then passes through as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from opentelemetry import trace
+
+from assistant_gateway.calls import Call, Outcome
+from assistant_gateway.usage import Usage
+from assistant_observability import genai, traces
+
+_HEADERS = ("traceparent", "tracestate")
+_LONGEST = 512
+
+
+class CallTrace:
+    """The span of one model call, or none."""
+
+    def __init__(self, tracer: trace.Tracer | None, headers: Mapping[str, str], call: Call, operation: str) -> None:
+        self.headers: dict[str, str] = {}
+        self._span: trace.Span | None = None
+        incoming = {name: value for name in _HEADERS if (value := headers.get(name)) and _is_plain(value)}
+        if tracer is None:
+            self.headers = incoming
+            return
+        context = traces.extract(incoming)
+        self._span = tracer.start_span(
+            f"{operation} {call.model}",
+            context,
+            trace.SpanKind.CLIENT,
+            {
+                genai.OPERATION_NAME: operation,
+                genai.PROVIDER_NAME: call.provider,
+                genai.REQUEST_MODEL: call.model,
+                genai.TENANT: call.tenant,
+                genai.KNOWLEDGE_BASE if operation == genai.OPERATION_EMBEDDINGS else genai.ASSISTANT: call.name,
+                genai.ROAD: call.road,
+            },
+        )
+        traces.inject(self.headers, trace.set_span_in_context(self._span, context))
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace's id for log lines, where there is one."""
+        parts = self.headers.get("traceparent", "").split("-")
+        return parts[1] if len(parts) == 4 else None
+
+    def end(self, outcome: Outcome, usage: Usage | None) -> None:
+        """End the span."""
+        span = self._span
+        if span is None:
+            return
+        if usage is not None:
+            span.set_attribute(genai.USAGE_INPUT_TOKENS, usage.input_tokens)
+            span.set_attribute(genai.USAGE_OUTPUT_TOKENS, usage.output_tokens)
+        if outcome is not Outcome.OK:
+            span.set_attribute(genai.ERROR_TYPE, outcome.value)
+            if outcome is not Outcome.CLIENT_GONE:
+                span.set_status(trace.StatusCode.ERROR)
+        span.end()
+
+
+def _is_plain(value: str) -> bool:
+    return len(value) <= _LONGEST and value.isascii() and value.isprintable()
