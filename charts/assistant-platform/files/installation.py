@@ -1,3 +1,4 @@
+# ruff: noqa: INP001  # a script in a ConfigMap, of no package
 """`helm test`: do the operator, the gateway and the stores answer, with the credentials that the parts use?
 
 Runs in the operator's image. Prints one line per check and ends with 1 if one fails; credentials are never printed.
@@ -14,7 +15,7 @@ from pathlib import Path
 import asyncpg
 from redis.asyncio import Redis
 
-SECRETS = Path("/etc/assistant/secrets")
+SECRETS = Path(os.environ.get("SECRETS_DIR", "/etc/assistant/secrets"))
 SECONDS = 10
 
 
@@ -45,8 +46,8 @@ async def postgres() -> str:
     connection = await asyncpg.connect(secret("postgres_dsn"), timeout=SECONDS)
     try:
         row = await connection.fetchrow(
-            "SELECT rolcreatedb AND rolcreaterole AS enough, rolsuper AS too_much, current_setting('server_version') AS v "
-            "FROM pg_roles WHERE rolname = current_user",
+            "SELECT rolcreatedb AND rolcreaterole AS enough, rolsuper AS too_much, "
+            "current_setting('server_version') AS v FROM pg_roles WHERE rolname = current_user",
             timeout=SECONDS,
         )
     finally:
@@ -80,11 +81,11 @@ async def report(name: str, check: Awaitable[str]) -> bool:
 
 async def run() -> int:
     """Make all checks, and return the exit code."""
-    gateway, operator = os.environ["GATEWAY"], os.environ["OPERATOR"]
+    operator, gateway, metrics = (os.environ[name] for name in ("OPERATOR_URL", "GATEWAY_URL", "GATEWAY_METRICS_URL"))
     results = [
-        await report("operator is ready", answers(f"http://{operator}:9090/readyz", 200)),
-        await report("gateway is ready", answers(f"http://{gateway}:9090/readyz", 200)),
-        await report("gateway refuses strangers", answers(f"http://{gateway}:8081/v1/models", 401)),
+        await report("operator is ready", answers(f"{operator}/readyz", 200)),
+        await report("gateway is ready", answers(f"{metrics}/readyz", 200)),
+        await report("gateway refuses strangers", answers(f"{gateway}/v1/models", 401)),
         await report("postgres as operator", postgres()),
         await report("redis as operator", redis("redis_operator_url")),
         await report("redis as gateway", redis("redis_gateway_url")),

@@ -1,3 +1,4 @@
+# ruff: noqa: INP001  # a script in a ConfigMap, of no package
 """Refuse to uninstall the platform while there are Assistants or KnowledgeBases: a Job before `helm uninstall`.
 
 Standard library only. Ends with 1, which stops Helm, and says which ones and what to do.
@@ -11,7 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-CREDENTIALS = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+CREDENTIALS = Path(os.environ.get("SERVICE_ACCOUNT_DIR", "/var/run/secrets/kubernetes.io/serviceaccount"))
 SHOWN = 10
 
 

@@ -1,0 +1,103 @@
+"""Values: documented, checked before anything is installed, and refused with a sentence that names the mistake."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CHART = Path(__file__).parents[2] / "charts" / "assistant-platform"
+VALUE_SETS = {
+    "defaults": [],
+    "small": ["--values", str(CHART / "values-small.yaml")],
+    "demo": ["--values", str(CHART / "values-small.yaml"), "--values", str(CHART.parents[1] / "demo" / "values.yaml")],
+    "everything on": [
+        "--set=providers.openai.url=https://api.openai.com/v1,providers.openai.keyRef=openai",
+        "--set=providerKeys.keys.openai=sk-x,telemetry.otlpEndpoint=http://collector.observability.svc:4318",
+        "--set=monitoring.serviceMonitor.enabled=true,monitoring.serviceMonitor.labels.release=prometheus",
+        "--set=image.pullSecrets={one,two},gateway.priorityClassName=high,operator.nodeSelector.pool=platform",
+        "--set=tenantEndpoints.allowHosts={*.llm.example,10.1.2.3},networkPolicies.dns[0].podSelector.matchLabels.k=v",
+    ],
+    "everything off": [
+        "--set=networkPolicies.enabled=false,admission.enabled=false,uninstallGuard.enabled=false",
+        "--set=userRoles.aggregate=false,routesNamespace.create=false",
+    ],
+    "stores of one's own": [
+        "--set=embedded.postgres.enabled=false,embedded.redis.enabled=false,embedded.weaviate.enabled=false",
+        "--set=external.postgres.existingSecret=pg,external.postgres.tenantAddress=db.example.com:5432",
+        "--set=external.redis.existingSecret=rd,external.redis.tenantAddress=redis.example.com:6380",
+        "--set=external.weaviate.existingSecret=wv,external.weaviate.tenantUrl=https://wv.example.com",
+        "--set=external.weaviate.tenantGrpc=wv.example.com:50051,external.postgres.cidrs={10.1.0.0/16}",
+    ],
+}
+
+
+@pytest.mark.parametrize("chart", ["assistant-crds", "assistant-platform"])
+def test_charts_pass_helms_linter(helm: Any, chart: str) -> None:
+    """`helm lint --strict` has nothing to say."""
+    done = helm.run("lint", "--strict", "--kube-version", "1.34.0", str(CHART.parent / chart))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS)
+def test_every_kind_of_installation_renders(helm: Any, values: list[str]) -> None:
+    """Objects are complete, of one name each, and lint as well as the defaults."""
+    objects = helm.template("assistant-platform", *values)
+    keys = [(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]) for o in objects]
+    assert len(keys) == len(set(keys))
+    done = helm.run("lint", "--strict", "--kube-version", "1.34.0", str(CHART), *values)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+REFUSED = {
+    "gateway.replica=3": "at '/gateway': additional properties 'replica' not allowed",
+    "gatewy.replicas=3": "additional properties 'gatewy' not allowed",
+    "gateway.replicas=0": "/gateway/replicas",
+    "image.pullPolicy=Sometimes": "/image/pullPolicy",
+    "providers.OpenAI.url=https://x.example/v1": "OpenAI",
+    "providers.x.keyRef=x": "missing property 'url'",
+    "providers.x.url=ftp://x.example": "/providers/x/url",
+    "providers.x.url=https://user:secret@x.example": "/providers/x/url",
+    "operator.resyncSeconds=3000": "/operator/resyncSeconds",
+    "tenantDefaults.requestsPerMinute=0": "/tenantDefaults/requestsPerMinute",
+    "tenantDefaults.resources.limits.memory=lots": "/tenantDefaults/resources/limits/memory",
+    "networkPolicies.apiServer.cidrs={somewhere}": "/networkPolicies/apiServer/cidrs/0",
+    "tenantEndpoints.allowHosts={x' || 'a' == 'a}": "/tenantEndpoints/allowHosts/0",
+    "embedded.postgres.image=": "/embedded/postgres/image",
+    "embedded.postgres.enabled=false": "external.postgres.existingSecret",
+    "embedded.redis.enabled=false,external.redis.existingSecret=mine": "external.redis.tenantAddress",
+    "providerKeys.existingSecret=a,providerKeys.keys.openai=b": "not both",
+}
+
+
+@pytest.mark.parametrize(("value", "sentence"), REFUSED.items())
+def test_mistakes_are_told(helm: Any, value: str, sentence: str) -> None:
+    """A misspelt, impossible or half-set value is refused, and the answer names it."""
+    assert sentence in helm.refusal("--set", value)
+
+
+def test_every_value_is_in_the_schema_and_every_property_has_a_default() -> None:
+    """Schema and values.yaml tell the same story, so that what is documented is what exists."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    missing: list[str] = []
+
+    def compare(node: dict[str, Any], value: Any, path: str) -> None:
+        if "properties" not in node or not isinstance(value, dict):
+            return
+        names = set(node["properties"]) - {"global"}
+        missing.extend(f"{path}.{name}" for name in names ^ set(value))
+        for name in names & set(value):
+            compare(node["properties"][name], value[name], f"{path}.{name}")
+
+    compare(schema, values, "")
+    assert missing == []
+
+
+def test_the_small_profile_only_makes_things_smaller() -> None:
+    """values-small.yaml changes replicas, resources and volumes, nothing that decides what the platform does."""
+    allowed = {"replicas", "resources", "storage"}
+    small = yaml.safe_load((CHART / "values-small.yaml").read_text())
+    embedded = small.pop("embedded")
+    assert {name for part in [*small.values(), *embedded.values()] for name in part} <= allowed
