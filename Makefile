@@ -50,3 +50,16 @@ check: env ## Format, lint, types, import contracts, unit tests (under 90 s)
 format: env ## Format and mend what can be mended
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
+
+##### local cluster
+.PHONY: cluster-up
+cluster-up: env ## Bring up the local cluster (15 s; the first time minutes, to get its programs); CLUSTER=node|kind|current chooses
+	@$(PY) -m assistant_cluster up
+
+.PHONY: cluster-status
+cluster-status: env ## What runs in the local cluster, and how to use it
+	@$(PY) -m assistant_cluster status
+
+.PHONY: cluster-down
+cluster-down: env ## Remove the local cluster and everything it made on this machine
+	@$(PY) -m assistant_cluster down

@@ -27,9 +27,7 @@ class Kubectl:
         cache = self.kubeconfig.parent / "kubectl-cache"
         command = [*self.program, f"--kubeconfig={self.kubeconfig}", f"--cache-dir={cache}", *arguments]
         try:
-            done = subprocess.run(
-                command, input=stdin, capture_output=True, text=True, timeout=SECONDS, check=False
-            )
+            done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=SECONDS, check=False)
         except subprocess.TimeoutExpired as error:
             raise ClusterError(f"kubectl {' '.join(arguments)} took longer than {SECONDS} s.") from error
         if done.returncode != 0:
@@ -50,11 +48,10 @@ def policy_rights() -> str:
 def cluster_dns(layout: Layout, image: str) -> str:
     """CoreDNS with the machine's name servers behind it, if there are any that answer."""
     servers = upstream.name_servers()
-    forward = (
-        f"        forward . {' '.join(servers)} {{\n            max_fails 2\n            failfast_all_unhealthy_upstreams\n"
-        "        }"
+    behind = (
+        ["forward . " + " ".join(servers) + " {", "    max_fails 2", "    failfast_all_unhealthy_upstreams", "}"]
         if servers
-        else "        template ANY ANY {\n            rcode NXDOMAIN\n        }"
+        else ["template ANY ANY {", "    rcode NXDOMAIN", "}"]
     )
     template = Template((MANIFESTS / "coredns.yaml").read_text())
     return template.substitute(
@@ -62,7 +59,7 @@ def cluster_dns(layout: Layout, image: str) -> str:
         host_ip=layout.host_ip,
         dns_ip=layout.dns_service_ip,
         image=image,
-        upstream=forward,
+        upstream="\n".join(f"        {line}" for line in behind),
     )
 
 

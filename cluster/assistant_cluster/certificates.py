@@ -3,7 +3,7 @@
 Shared by the node and by the API server that integration tests start.
 """
 
-import datetime
+import datetime as dt
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-LIFETIME = datetime.timedelta(days=365)
+LIFETIME = dt.timedelta(days=365)
 # A machine whose clock was just corrected must not see certificates from the future.
-BACKDATED = datetime.timedelta(hours=1)
+BACKDATED = dt.timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,7 @@ class Authority:
         """Certificate for a server reached under these host names and IP addresses, made once."""
         return self._issue(name, _name(name, None), ExtendedKeyUsageOID.SERVER_AUTH, addresses)
 
-    def _issue(
-        self, file: str, subject: x509.Name, purpose: x509.ObjectIdentifier, addresses: list[str]
-    ) -> KeyPair:
+    def _issue(self, file: str, subject: x509.Name, purpose: x509.ObjectIdentifier, addresses: list[str]) -> KeyPair:
         files = KeyPair(self._folder / f"{file}.crt", self._folder / f"{file}.key")
         if files.certificate.exists() and files.key.exists():
             return files
@@ -74,9 +72,7 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
         if addresses:
             names = x509.SubjectAlternativeName([_general_name(address) for address in addresses])
@@ -94,15 +90,13 @@ def service_account_keys(folder: Path) -> KeyPair:
         return files
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     _write(files.key, _private_pem(key))
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     _write(files.certificate, public)
     return files
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from functools import partial
 from pathlib import Path
 
 from assistant_cluster.errors import ClusterError
@@ -28,7 +29,7 @@ def remove(name: str) -> None:
     """Remove the subtrees, deepest first; processes in them are on their way out."""
     for hierarchy in (ROOT, *_hierarchies()):
         folder = hierarchy / name
-        if folder.is_dir() and not wait_until(lambda folder=folder: _remove(folder), seconds=15):
+        if folder.is_dir() and not wait_until(partial(_remove, folder), seconds=15):
             raise ClusterError(f"The cgroup {folder} cannot be removed: processes are left in it.")
 
 

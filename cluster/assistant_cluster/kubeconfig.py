@@ -15,9 +15,7 @@ def write(path: Path, *, server: str, authority: Path, client: KeyPair, name: st
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": name,
-        "clusters": [
-            {"name": name, "cluster": {"server": server, "certificate-authority-data": _inline(authority)}}
-        ],
+        "clusters": [{"name": name, "cluster": {"server": server, "certificate-authority-data": _inline(authority)}}],
         "users": [
             {
                 "name": name,

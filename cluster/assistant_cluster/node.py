@@ -24,9 +24,10 @@ from assistant_cluster.errors import ClusterError
 from assistant_cluster.layout import API_PORT, STATE_ROOT, Layout
 from assistant_cluster.oci import StaticImage
 from assistant_cluster.packages import NODE, ensure_packages
-from assistant_cluster.processes import Process, stop
+from assistant_cluster.processes import Process
 from assistant_cluster.progress import Progress, wait_until
 from assistant_cluster.sandbox import Sandbox, log_tail
+from assistant_cluster.tools import TOOLS
 
 READY_SECONDS = 60
 # The order in which they start. Stopping needs none: the kernel ends them all at once.
@@ -84,6 +85,12 @@ class NodeCluster:
             components=components,
         )
 
+    def version(self) -> str | None:
+        """Kubernetes version of the running node, which another checkout may have started."""
+        with contextlib.suppress(OSError):
+            return self._created.read_text()
+        return None
+
     def client(self) -> Client | None:
         """Client of the administrator, once there is a kubeconfig."""
         return Client(self.layout.admin_kubeconfig) if self.layout.admin_kubeconfig.exists() else None
@@ -100,6 +107,11 @@ class NodeCluster:
         with self._lock():
             if self.status().healthy:
                 self._refresh()
+                if self.version() != TOOLS["kubernetes"].version:
+                    wanted = TOOLS["kubernetes"].version
+                    self._progress(
+                        f"The running node is Kubernetes {self.version()}, this checkout is made for {wanted}."
+                    )
                 return
             ensure_packages(NODE, self._progress, purpose="the node")
             programs = {name: ensure(name, self._progress) for name in ("kubernetes", "coredns", "kube-router")}
@@ -145,7 +157,9 @@ class NodeCluster:
         )
         image = self._first_images(programs["coredns"])
         self._wait("API server", client.ready, "kube-apiserver", "etcd")
-        self._ensure("kube-controller-manager", lambda: agents.controller_manager(kubernetes.command("kube-controller-manager")))
+        self._ensure(
+            "kube-controller-manager", lambda: agents.controller_manager(kubernetes.command("kube-controller-manager"))
+        )
         self._ensure("kube-scheduler", lambda: agents.scheduler(kubernetes.command("kube-scheduler")))
         self._ensure("kubelet", lambda: agents.kubelet(kubernetes.command("kubelet")))
         self._ensure("kube-proxy", lambda: agents.proxy(kubernetes.command("kube-proxy")))
@@ -175,7 +189,7 @@ class NodeCluster:
         network.connect(self.layout, self._sandbox)
         changes["sysctls"] = network.open_way_out(self.layout)
         self._changes.write_text(json.dumps(changes))
-        self._created.touch()
+        self._created.write_text(TOOLS["kubernetes"].version)
         self._progress("namespaces and network ready")
 
     def _first_images(self, coredns: Programs) -> str:
@@ -296,8 +310,3 @@ def remove_tree(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         shutil.rmtree(folder)
-
-
-def stop_component(process: Process) -> None:
-    """Stop one program of the node (for tests of repair)."""
-    stop([process])

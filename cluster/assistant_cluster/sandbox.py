@@ -114,7 +114,9 @@ class Sandbox:
         except subprocess.TimeoutExpired as error:
             raise ClusterError(f"`{' '.join(command)}` in the node took longer than {seconds:.0f} s.") from error
         if done.returncode != 0:
-            raise ClusterError(f"`{' '.join(command)}` in the node failed: {done.stderr.strip() or done.stdout.strip()}")
+            raise ClusterError(
+                f"`{' '.join(command)}` in the node failed: {done.stderr.strip() or done.stdout.strip()}"
+            )
         return done.stdout
 
     def start(self, name: str, command: list[str]) -> Process:
@@ -135,10 +137,10 @@ class Sandbox:
         while init := self.find():
             inside = processes.namespace(init.pid, "pid")
             init.signal(signal.SIGKILL)
-            if not wait_until(lambda init=init: not init.alive, seconds=60, every=0.05):
+            if not _wait_for_end(init):
                 raise ClusterError(f"Process {init.pid} of the node does not end although it was killed.")
             if inside:
-                wait_until(lambda inside=inside: not processes.in_pid_namespace(inside), seconds=10, every=0.05)
+                _wait_until_empty(inside)
         for leftover in processes.running_executable(self._layout.init_program):
             leftover.signal(signal.SIGKILL)
 
@@ -168,6 +170,14 @@ def log_tail(log: Path, lines: int = 5) -> str:
     except OSError:
         return ""
     return f" Its log {log} ends with:\n  " + "\n  ".join(line[:300] for line in last)
+
+
+def _wait_for_end(process: Process) -> bool:
+    return bool(wait_until(lambda: not process.alive, seconds=60, every=0.05))
+
+
+def _wait_until_empty(pid_namespace: str) -> None:
+    wait_until(lambda: not processes.in_pid_namespace(pid_namespace), seconds=10, every=0.05)
 
 
 def _inner_pid(pid: int) -> int | None:

@@ -23,7 +23,7 @@ def wipe(layout: Layout, name: str) -> None:
     folder = layout.volumes / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    folder.chmod(0o777)  # noqa: S103 - inside a folder that only root may enter
+    folder.chmod(0o777)
 
 
 def manifests(layout: Layout, wanted: list[str]) -> str:
