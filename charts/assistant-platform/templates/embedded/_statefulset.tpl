@@ -40,13 +40,11 @@ spec:
           {{- include (printf "platform.%sContainer" $store) $root | nindent 10 }}
       volumes:
         - {name: tmp, emptyDir: {}}
-        {{- if ne $store "weaviate" }}
         - {name: run, emptyDir: {}}
         - name: secrets
           secret: {secretName: {{ $name }}, defaultMode: 0440}
         - name: scripts
           configMap: {name: assistant-store-scripts}
-        {{- end }}
   volumeClaimTemplates:
     - apiVersion: v1
       kind: PersistentVolumeClaim
