@@ -8,7 +8,7 @@ from assistant_cluster import current, kubeconfig, modes
 from assistant_cluster.checkout import CONTEXT, Checkout
 from assistant_cluster.errors import ClusterError
 from assistant_cluster.kind import KindCluster
-from assistant_cluster.layout import Layout
+from assistant_cluster.layout import STATE_ROOT, Layout
 from assistant_cluster.node import NodeCluster
 from assistant_cluster.progress import Progress
 
@@ -86,7 +86,7 @@ def _mode_to_remove(mode: str | None, checkout: Checkout) -> str | None:
     if wanted != "auto":
         return wanted
     # Any checkout, also one that never started it, may take the machine's node down.
-    return checkout.mode or ("node" if Layout().state.exists() else None)
+    return checkout.mode or ("node" if STATE_ROOT.exists() else None)
 
 
 def _asked_for_current(mode: str | None) -> bool:

@@ -5,9 +5,11 @@ switches; all other rules (kube-proxy, kube-router, CNI) live in the node's own 
 """
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
+from assistant_cluster import machine
 from assistant_cluster.errors import ClusterError
 from assistant_cluster.layout import POD_BRIDGE, UPLINK, Layout
 from assistant_cluster.progress import wait_until
@@ -79,20 +81,13 @@ route add local {layout.host_ip} dev lo table local
 """
 
 
-def open_way_out(layout: Layout) -> dict[str, str]:
-    """Let pods reach what the machine reaches; returns the former values of the sysctls that were changed."""
+def open_way_out(layout: Layout) -> None:
+    """Let pods reach what the machine reaches."""
     default = _default_route()
     if default is None:
-        return {}
-    former = {}
-    for device in (layout.link, default["dev"]):
-        switch = SYSCTL / "net/ipv4/conf" / device / "forwarding"
-        value = switch.read_text().strip()
-        if value != "1":
-            # The cable's own switch goes with the cable.
-            if device != layout.link:
-                former[str(switch)] = value
-            switch.write_text("1")
+        return
+    (SYSCTL / "net/ipv4/conf" / layout.link / "forwarding").write_text("1")
+    machine.set_switch(SYSCTL / "net/ipv4/conf" / default["dev"] / "forwarding", "1")
     rules = f"""\
 add table ip {layout.nft_table}
 flush table ip {layout.nft_table}
@@ -104,19 +99,17 @@ table ip {layout.nft_table} {{
 }}
 """
     _host(["nft", "-f", "-"], stdin=rules)
-    return former
 
 
-def disconnect(layout: Layout, former: dict[str, str]) -> None:
-    """Remove what `connect` and `open_way_out` left on the machine."""
+def disconnect(layout: Layout) -> None:
+    """Remove the cable and the table of rules."""
     if (Path("/sys/class/net") / layout.link).exists():
-        _host(["ip", "link", "del", layout.link])
-    _host(["nft", "delete", "table", "ip", layout.nft_table], may_fail=True)
-    for switch, value in former.items():
-        if Path(switch).exists():
-            Path(switch).write_text(value)
-    # The kernel destroys a network namespace in the background.
-    wait_until(lambda: not (Path("/sys/class/net") / layout.link).exists(), seconds=10)
+        # The kernel removes it in the background, too, once the node's namespace is gone.
+        _host(["ip", "link", "del", layout.link], may_fail=True)
+    if shutil.which("nft"):
+        _host(["nft", "delete", "table", "ip", layout.nft_table], may_fail=True)
+    if not wait_until(lambda: not (Path("/sys/class/net") / layout.link).exists(), seconds=10):
+        raise ClusterError(f"The network link {layout.link} does not go away.")
 
 
 def _uplink_mtu() -> int:

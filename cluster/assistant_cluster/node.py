@@ -5,16 +5,14 @@ killed run is finished by the next one.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from assistant_cluster import addons, cgroups, kubeconfig, network, runtime, sandbox
+from assistant_cluster import addons, cgroups, kubeconfig, machine, network, runtime
 from assistant_cluster.addons import Kubectl
 from assistant_cluster.agents import Agents
 from assistant_cluster.binaries import Programs, ensure
@@ -67,7 +65,6 @@ class NodeCluster:
         self._progress = progress or Progress()
         self._sandbox = Sandbox(self.layout)
         self._records = self.layout.state / "processes.json"
-        self._changes = self.layout.state / "machine-changes.json"
         self._created = self.layout.state / "created"
 
     # ---- what is there
@@ -104,7 +101,7 @@ class NodeCluster:
     def up(self) -> None:
         """Bring the node up, or repair it, or find that all is well."""
         require_root()
-        with self._lock():
+        with machine.lock(self._progress):
             if self.status().healthy:
                 self._refresh()
                 if self.version() != TOOLS["kubernetes"].version:
@@ -182,13 +179,11 @@ class NodeCluster:
         network.check_ranges(self.layout)
         for folder in (self.layout.state, self.layout.config, self.layout.logs, self.layout.pki):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        changes: dict[str, Any] = {"folders": sandbox.make_hard_wired_folders(), "sysctls": {}}
-        self._changes.write_text(json.dumps(changes))
+        machine.load_modules()
         cgroups.create(self.layout.cgroup)
         self._sandbox.create()
         network.connect(self.layout, self._sandbox)
-        changes["sysctls"] = network.open_way_out(self.layout)
-        self._changes.write_text(json.dumps(changes))
+        network.open_way_out(self.layout)
         self._created.write_text(TOOLS["kubernetes"].version)
         self._progress("namespaces and network ready")
 
@@ -258,41 +253,16 @@ class NodeCluster:
     def down(self) -> None:
         """Remove the node and everything it made on this machine; fine when there is nothing."""
         require_root()
-        with self._lock():
+        with machine.lock(self._progress):
             self._remove()
-        with contextlib.suppress(OSError):
-            STATE_ROOT.rmdir()
+            if not list(STATE_ROOT.glob("node*")):
+                machine.undo()
 
     def _remove(self) -> None:
         self._sandbox.destroy()
-        changes: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError):
-            changes = json.loads(self._changes.read_text())
-        network.disconnect(self.layout, changes.get("sysctls", {}))
+        network.disconnect(self.layout)
         cgroups.remove(self.layout.cgroup)
-        sandbox.remove_folders(changes.get("folders", []))
         remove_tree(self.layout.state)
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        """One `up` or `down` at a time, also from other checkouts."""
-        STATE_ROOT.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = STATE_ROOT / f"{self.layout.state.name}.lock"
-        while True:
-            with path.open("w") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    self._progress("Another process is starting or stopping the node, waiting for it")
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                # Whoever had it may have removed the file: then this lock guards nothing.
-                if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                    try:
-                        yield
-                    finally:
-                        if not self.layout.state.exists():
-                            path.unlink(missing_ok=True)
-                    return
 
 
 def require_root() -> None:

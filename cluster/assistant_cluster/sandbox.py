@@ -6,13 +6,12 @@ node down cannot forget anything, and the node cannot collide with what else run
 """
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
 from pathlib import Path
 
-from assistant_cluster import processes
+from assistant_cluster import machine, processes
 from assistant_cluster.errors import ClusterError
 from assistant_cluster.layout import Layout
 from assistant_cluster.processes import Process
@@ -49,6 +48,7 @@ class Sandbox:
 
     def create(self) -> Process:
         """Start the first process in new namespaces and prepare its mounts."""
+        machine.make_folders(HARD_WIRED)
         pause = shutil.which("catatonit")
         if pause is None:
             raise ClusterError("catatonit is missing: install the Debian package of that name.")
@@ -143,24 +143,6 @@ class Sandbox:
                 _wait_until_empty(inside)
         for leftover in processes.running_executable(self._layout.init_program):
             leftover.signal(signal.SIGKILL)
-
-
-def make_hard_wired_folders() -> list[str]:
-    """Make the mount points that this machine lacks; returns the ones that were made, outermost first."""
-    made = []
-    for path in HARD_WIRED:
-        missing = [str(folder) for folder in (Path(path), *Path(path).parents) if not folder.exists()]
-        for folder in reversed(missing):
-            Path(folder).mkdir(mode=0o755)
-            made.append(folder)
-    return made
-
-
-def remove_folders(folders: list[str]) -> None:
-    """Remove mount points that we made, unless somebody uses them by now."""
-    for folder in reversed(folders):
-        with contextlib.suppress(OSError):
-            os.rmdir(folder)  # noqa: PTH106 - Path.rmdir says the same at greater length
 
 
 def log_tail(log: Path, lines: int = 5) -> str:
