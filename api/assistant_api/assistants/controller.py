@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from litestar import Controller, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
 
 from assistant_api.assistants import service
 from assistant_api.assistants.schemas import Model, ModelList
@@ -16,11 +18,11 @@ class ModelController(Controller):
     tags = ["OpenAI"]
 
     @get("/", summary="List the assistants", sync_to_thread=False)
-    def list_models(self, served: Served) -> ModelList:
+    def list_models(self, served: NamedDependency[Served]) -> ModelList:
         """Return every assistant of this tenant."""
         return service.models(served)
 
     @get("/{name:str}", summary="Get one assistant", sync_to_thread=False)
-    def get_model(self, served: Served, name: str) -> Model:
+    def get_model(self, served: NamedDependency[Served], name: FromPath[str]) -> Model:
         """Return the assistant called `name`."""
         return service.model(served, service.find(served, name))
