@@ -1,0 +1,50 @@
+"""The tenant database's schema: Alembic migrations that the API's room owns and the operator runs.
+
+The operator's image carries them as data; nothing of the API is imported. They run inside one transaction, as the
+role that owns the database, so that an interrupted migration leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+
+class Migrations:
+    """The migrations in one folder. `head` is None when there are none."""
+
+    def __init__(self, folder: Path) -> None:
+        self._config = Config()
+        self._config.set_main_option("script_location", str(folder))
+        # Alembic keeps the migration that runs in module-level proxies: two at once would get into each other's way.
+        self._one_at_a_time = asyncio.Lock()
+        self.head = ScriptDirectory.from_config(self._config).get_current_head()
+
+    async def upgrade(self, url: str, owner: str, connect_seconds: float) -> None:
+        """Bring the database at `url` to the newest version, as the role `owner`."""
+        async with self._one_at_a_time:
+            await self._upgrade(url, owner, connect_seconds)
+
+    async def _upgrade(self, url: str, owner: str, connect_seconds: float) -> None:
+        engine = create_async_engine(url, poolclass=NullPool, connect_args={"timeout": connect_seconds})
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(self._run, owner)
+        finally:
+            await engine.dispose()
+
+    def _run(self, connection: Connection, owner: str) -> None:
+        connection.execute(text(f'SET LOCAL ROLE "{owner}"'))
+        # Two operators cannot migrate the same database at once, even if both believe that they lead.
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('assistant-migrations'))"))
+        config = Config()
+        config.set_main_option("script_location", self._config.get_main_option("script_location") or "")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

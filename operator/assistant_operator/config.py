@@ -1,0 +1,87 @@
+"""Settings of the operator, read once at start from the environment and from mounted Secrets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_SECRET_FILES = ("postgres_dsn", "redis_url", "weaviate_url", "weaviate_grpc", "weaviate_api_key")
+
+
+class ResourcesSetting(BaseModel):
+    """Kubernetes quantities by resource name."""
+
+    requests: dict[str, str] = {}
+    limits: dict[str, str] = {}
+
+
+class EgressSetting(BaseModel):
+    """A network outside the cluster that tenants' pods may reach: a managed store, for example."""
+
+    cidr: str
+    ports: list[int]
+
+
+class Settings(BaseSettings):
+    """Every setting has the environment variable `OPERATOR_<NAME>`; store credentials may also be files."""
+
+    model_config = SettingsConfigDict(env_prefix="OPERATOR_", extra="ignore")
+
+    namespace: str
+    routes_namespace: str
+    pod_name: str = Field(default_factory=lambda: os.environ.get("HOSTNAME", "operator"))
+    lease_name: str = "assistant-operator"
+
+    postgres_dsn: SecretStr
+    redis_url: SecretStr
+    weaviate_url: str
+    weaviate_grpc: str
+    weaviate_api_key: SecretStr
+    migrations_dir: Path
+
+    # The same stores as tenants' pods reach them.
+    tenant_postgres: str  # host:port
+    tenant_redis: str  # host:port
+    tenant_weaviate_url: str
+    tenant_weaviate_grpc: str  # host:port
+    egress: list[EgressSetting] = []
+
+    gateway_url: str
+    gateway_token_file: Path = Path("/var/run/secrets/assistant-gateway/token")
+    catalog_file: Path = Path("/etc/assistant/catalog/catalog.yaml")
+
+    api_image: str
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    otlp_endpoint: str = ""
+    default_requests_per_minute: int | None = 600
+    default_replicas: int = 1
+    default_resources: ResourcesSetting = ResourcesSetting(
+        requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "256Mi"}
+    )
+    default_worker_resources: ResourcesSetting = ResourcesSetting(
+        requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"}
+    )
+
+    resync_seconds: float = 300
+    observe_seconds: float = 15
+    health_seconds: float = 4
+    workers: int = 8
+    metrics_port: int = 9090
+    log_format: Literal["json", "console"] = "json"
+    log_level: str = "INFO"
+
+
+def load() -> Settings:
+    """Return the settings; files of the folder `OPERATOR_SECRETS_DIR` take precedence over the environment."""
+    values: dict[str, Any] = {}
+    folder = os.environ.get("OPERATOR_SECRETS_DIR")
+    if folder:
+        for name in _SECRET_FILES:
+            file = Path(folder) / name
+            if file.is_file():
+                values[name] = file.read_text().strip()
+    return Settings(**values)

@@ -1,0 +1,142 @@
+"""The tenant's pods. Only what shapes a pod is here: configuration reaches running pods through the ConfigMap.
+
+Pods fulfil the Pod Security Standard `restricted`, and carry no token but the projected one for the gateway.
+"""
+
+from __future__ import annotations
+
+from assistant_crds import naming
+from assistant_operator.desired.platform import Credentials, Platform, Resources, metadata, selector
+from assistant_operator.reconcile.resolve import TenantSettings
+from assistant_operator.snapshot import Json
+
+API_PORT = 8080
+METRICS_PORT = 9090
+ANNOTATION_CREDENTIALS = f"{naming.GROUP}/credentials"
+USER = 10001
+TOKEN_FOLDER = "/var/run/secrets/assistant-gateway"  # noqa: S105 - a folder
+CONFIG_FOLDER = "/etc/assistant/config"
+STORES_FOLDER = "/etc/assistant/stores"
+
+
+def api(namespace: str, settings: TenantSettings, platform: Platform, credentials: Credentials) -> Json:
+    """Return the Deployment of the tenant's API."""
+    container = {
+        **_container(naming.API, "assistant_api", platform, Resources(settings.requests, settings.limits)),
+        "ports": [
+            {"name": "http", "containerPort": API_PORT, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
+        ],
+        # Asked every second, so that a new assistant gets its first request within seconds.
+        "readinessProbe": _probe("/readyz", "http", {"periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 3}),
+        "livenessProbe": _probe(
+            "/livez", "http", {"initialDelaySeconds": 15, "periodSeconds": 10, "timeoutSeconds": 3}
+        ),
+        # Streams that run when the pod is told to go have time to end; new requests go elsewhere by then.
+        "lifecycle": {"preStop": {"sleep": {"seconds": 3}}},
+    }
+    return _deployment(naming.API, namespace, settings.replicas, container, platform, credentials)
+
+
+def worker(namespace: str, platform: Platform, credentials: Credentials) -> Json:
+    """Return the Deployment of the tenant's ingestion worker."""
+    container = {
+        **_container(naming.WORKER, "assistant_api.worker", platform, platform.worker_resources),
+        "ports": [{"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"}],
+        "livenessProbe": _probe(
+            "/livez", "metrics", {"initialDelaySeconds": 15, "periodSeconds": 10, "timeoutSeconds": 3}
+        ),
+    }
+    return _deployment(naming.WORKER, namespace, 1, container, platform, credentials)
+
+
+def _deployment(
+    name: str, namespace: str, replicas: int, container: Json, platform: Platform, credentials: Credentials
+) -> Json:
+    labels = metadata(name, namespace, namespace, name)["labels"]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(name, namespace, namespace, name),
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 2,
+            "progressDeadlineSeconds": 120,
+            "selector": {"matchLabels": selector(name)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {
+                "metadata": {"labels": labels, "annotations": {ANNOTATION_CREDENTIALS: credentials.digest}},
+                "spec": {
+                    "serviceAccountName": naming.API,
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "terminationGracePeriodSeconds": 40,
+                    "securityContext": {
+                        "runAsNonRoot": True,
+                        "runAsUser": USER,
+                        "runAsGroup": USER,
+                        "fsGroup": USER,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "topologySpreadConstraints": [
+                        {
+                            "maxSkew": 1,
+                            "topologyKey": "kubernetes.io/hostname",
+                            "whenUnsatisfiable": "ScheduleAnyway",
+                            "labelSelector": {"matchLabels": selector(name)},
+                        }
+                    ],
+                    "containers": [container],
+                    "volumes": _volumes(),
+                },
+            },
+        },
+    }
+
+
+def _container(name: str, module: str, platform: Platform, resources: Resources) -> Json:
+    environment = {
+        "API_CONFIG_FILE": f"{CONFIG_FOLDER}/{naming.CONFIG_KEY}",
+        "API_SECRETS_DIR": STORES_FOLDER,
+        "API_GATEWAY_TOKEN_FILE": f"{TOKEN_FOLDER}/token",
+        "API_PORT": str(API_PORT),
+        "API_METRICS_PORT": str(METRICS_PORT),
+        "API_LOG_FORMAT": platform.log_format,
+        **({"OTEL_EXPORTER_OTLP_ENDPOINT": platform.otlp_endpoint} if platform.otlp_endpoint else {}),
+    }
+    return {
+        "name": name,
+        "image": platform.api_image,
+        "imagePullPolicy": platform.image_pull_policy,
+        "args": ["python", "-m", module],  # the image's entry point is an init
+        "env": [{"name": key, "value": value} for key, value in environment.items()],
+        "resources": {"requests": dict(resources.requests), "limits": dict(resources.limits)},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
+            {"name": "stores", "mountPath": STORES_FOLDER, "readOnly": True},
+            {"name": "gateway-token", "mountPath": TOKEN_FOLDER, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - inside the container
+        ],
+    }
+
+
+def _volumes() -> list[Json]:
+    token = {"path": "token", "audience": naming.GATEWAY_AUDIENCE, "expirationSeconds": 3600}
+    return [
+        {"name": "config", "configMap": {"name": naming.CONFIG_MAP}},
+        {"name": "stores", "secret": {"secretName": naming.STORES_SECRET, "defaultMode": 0o440}},
+        {
+            "name": "gateway-token",
+            "projected": {"defaultMode": 0o440, "sources": [{"serviceAccountToken": token}]},
+        },
+        {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+    ]
+
+
+def _probe(path: str, port: str, timing: Json) -> Json:
+    return {"httpGet": {"path": path, "port": port}, **timing}

@@ -1,0 +1,100 @@
+"""The index of everything that wakes the operator. No logic: an event names a tenant, the queue does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from assistant_crds import naming
+from assistant_operator.index import Index
+from assistant_operator.liveness import Liveness
+
+_OURS = f"{naming.LABEL_MANAGED_BY}={naming.MANAGED_BY}"
+# Kinds of which only our own objects are watched: the API server leaves out all others.
+_OWNED = (
+    ("apps", "v1", "deployments"),
+    ("", "v1", "services"),
+    ("", "v1", "serviceaccounts"),
+    ("", "v1", "pods"),
+    ("networking.k8s.io", "v1", "networkpolicies"),
+    ("policy", "v1", "poddisruptionbudgets"),
+)
+# Secrets that nobody refers to for an API key, and that are many or large.
+_FOREIGN_SECRETS = (
+    "helm.sh/release.v1",
+    "kubernetes.io/service-account-token",
+    "kubernetes.io/dockerconfigjson",
+    "kubernetes.io/dockercfg",
+    "bootstrap.kubernetes.io/token",
+)
+
+
+class Triggers:
+    """What an event comes down to: the namespace of a tenant, handed to `wake`. Called from kopf's thread."""
+
+    def __init__(self, routes_namespace: str, index: Index, liveness: Liveness, wake: Callable[[str], None]) -> None:
+        self._routes_namespace = routes_namespace
+        self._index = index
+        self._liveness = liveness
+        self._wake = wake
+
+    async def resource(self, *, namespace: Any, event: Any, **_: Any) -> None:
+        """An Assistant or KnowledgeBase."""
+        self._note(event)
+        self._wake(namespace)
+
+    async def tenant(self, *, name: Any, event: Any, **_: Any) -> None:
+        """A Tenant: it has the name of its namespace."""
+        self._note(event)
+        self._wake(name)
+
+    async def owned(self, *, namespace: Any, labels: Any, **_: Any) -> None:
+        """One of our objects; in the routes namespace they name their tenant."""
+        self._liveness.heard()
+        self._wake(labels.get(naming.LABEL_TENANT, "") if namespace == self._routes_namespace else namespace)
+
+    def secret_matters(self, *, name: Any, namespace: Any, labels: Any, **_: Any) -> bool:
+        """Whether a Secret is ours or referred to."""
+        return _is_ours(labels) or self._index.secret(namespace, name)
+
+    def config_map_matters(self, *, name: Any, namespace: Any, labels: Any, **_: Any) -> bool:
+        """Whether a ConfigMap is ours or referred to."""
+        return _is_ours(labels) or self._index.config_map(namespace, name)
+
+    def _note(self, event: Any) -> None:
+        (self._liveness.gone if event["type"] == "DELETED" else self._liveness.seen)(event["object"])
+
+
+def _is_ours(labels: Any) -> bool:
+    return bool(labels.get(naming.LABEL_MANAGED_BY) == naming.MANAGED_BY)
+
+
+def register(registry: kopf.OperatorRegistry, triggers: Triggers) -> None:
+    """Register every trigger."""
+    group, version, on = naming.GROUP, naming.VERSION, kopf.on.event
+    on(group, version, "assistants", registry=registry)(triggers.resource)
+    on(group, version, "knowledgebases", registry=registry)(triggers.resource)
+    on(group, version, "tenants", registry=registry)(triggers.tenant)
+    on("", "v1", "secrets", when=triggers.secret_matters, registry=registry)(triggers.owned)
+    on("", "v1", "configmaps", when=triggers.config_map_matters, registry=registry)(triggers.owned)
+    for owned in _OWNED:
+        on(*owned, registry=registry)(triggers.owned)
+
+
+def configure(settings: kopf.OperatorSettings) -> None:
+    """Make kopf a reader: nothing it does by default may change an object."""
+    settings.peering.standalone = True
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    # Kopf removes "its" finalizer from whatever it watches; this one nobody ever sets, and no other operator's is it.
+    settings.persistence.finalizer = f"{naming.GROUP}/never-set"
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 5
+    settings.watching.connect_timeout = 5
+    # Watches are begun anew now and then, so that none lives on half dead for ever.
+    settings.watching.server_timeout = 290
+    for resource in _OWNED:
+        settings.watching.label_selectors[resource] = _OURS
+    settings.watching.field_selectors["", "v1", "secrets"] = ",".join(f"type!={kind}" for kind in _FOREIGN_SECRETS)

@@ -1,0 +1,151 @@
+"""Which condition holds, for each kind of resource. Pure; `status.py` turns the verdicts into statuses."""
+
+from __future__ import annotations
+
+from assistant_crds import naming
+from assistant_crds.conditions import ConditionType, Reason
+from assistant_crds.contracts import ModelProbe
+from assistant_operator.observed import Observed
+from assistant_operator.reconcile.resolve import Resolved, ResolvedAssistant, ResolvedKnowledgeBase
+from assistant_operator.snapshot import Snapshot, name_of
+from assistant_operator.verdict import Verdict, no, waiting, yes
+from assistant_operator.workload import judge
+
+_STORE_HINT = "Check that it runs and that the platform's credentials for it are right; the operator keeps trying."
+
+
+class Judgements:
+    """The verdicts on one tenant's resources."""
+
+    def __init__(self, resolved: Resolved, snapshot: Snapshot, observed: Observed) -> None:
+        self._resolved = resolved
+        self._snapshot = snapshot
+        self._observed = observed
+        self._bases = {name_of(base.raw): base for base in resolved.knowledge_bases}
+
+    def assistant(self, item: ResolvedAssistant) -> dict[ConditionType, Verdict]:
+        """Return the verdicts on an Assistant."""
+        name = name_of(item.raw)
+        probe = self._observed.gateway.probe
+        known = None if probe is None else probe.assistants.get(name)
+        held = self._held(item.accepted, item.resolved)
+        knowledge = held or self._knowledge(item)
+        # An assistant without usable knowledge is not served, so nothing can be said of its model.
+        unserved = held or (None if item.served else waiting(f"Assistant {name} waits for its knowledge bases."))
+        return {
+            ConditionType.ACCEPTED: item.accepted,
+            ConditionType.REFS_RESOLVED: item.resolved,
+            ConditionType.MODEL_REACHABLE: unserved or self._model(known),
+            ConditionType.KNOWLEDGE_READY: knowledge,
+            ConditionType.QUOTA_SYNCED: unserved or self._quota(),
+            ConditionType.WORKLOAD_AVAILABLE: self._workload([naming.API]),
+            ConditionType.ENDPOINT_ANSWERING: unserved or self._endpoint(),
+        }
+
+    def knowledge_base(self, item: ResolvedKnowledgeBase) -> dict[ConditionType, Verdict]:
+        """Return the verdicts on a KnowledgeBase."""
+        probe = self._observed.gateway.probe
+        known = None if probe is None else probe.knowledge_bases.get(name_of(item.raw))
+        held = self._held(item.accepted, item.resolved)
+        return {
+            ConditionType.ACCEPTED: item.accepted,
+            ConditionType.REFS_RESOLVED: item.resolved,
+            ConditionType.MODEL_REACHABLE: held or self._model(known),
+            ConditionType.KNOWLEDGE_READY: held or self._stores(),
+            ConditionType.WORKLOAD_AVAILABLE: self._workload([naming.API, naming.WORKER] if item.served else []),
+            ConditionType.ENDPOINT_ANSWERING: held or self._endpoint(),
+        }
+
+    def tenant(self) -> dict[ConditionType, Verdict]:
+        """Return the verdicts on the Tenant."""
+        return {
+            ConditionType.ACCEPTED: self._resolved.settings.accepted,
+            ConditionType.QUOTA_SYNCED: self._quota(),
+            ConditionType.WORKLOAD_AVAILABLE: self._workload([naming.API]),
+            ConditionType.ENDPOINT_ANSWERING: self._endpoint(),
+        }
+
+    @staticmethod
+    def _held(accepted: Verdict, resolved: Verdict) -> Verdict | None:
+        for kind, verdict in ((ConditionType.ACCEPTED, accepted), (ConditionType.REFS_RESOLVED, resolved)):
+            if verdict.ok is False:
+                return waiting(f"Waits for {kind.value}: {verdict.message}")
+        return None
+
+    def _gateway_behind(self) -> Verdict | None:
+        gateway = self._observed.gateway
+        if gateway.error:
+            message = f"The gateway cannot be asked: {gateway.error} Look at Deployment assistant-gateway."
+            return no(Reason.GATEWAY_UNREACHABLE, message)
+        if gateway.probe is None or gateway.probe.generation != self._observed.policy_generation:
+            return waiting("The gateway has not loaded this configuration yet.")
+        return None
+
+    def _model(self, known: ModelProbe | None) -> Verdict:
+        behind = self._gateway_behind()
+        if behind is not None or known is None:
+            return behind or waiting("The gateway has not loaded this configuration yet.")
+        if known.reachable:
+            return yes(Reason.REACHABLE, known.message or "The model's provider answers.")
+        try:
+            return no(Reason(known.reason), known.message)
+        except ValueError:
+            return no(Reason.PROVIDER_UNREACHABLE, known.message)
+
+    def _knowledge(self, item: ResolvedAssistant) -> Verdict:
+        if not item.knowledge_bases:
+            return yes(Reason.READY, "It uses no knowledge base.")
+        for name in item.knowledge_bases:
+            verdicts = self.knowledge_base(self._bases[name])
+            for kind in (
+                ConditionType.ACCEPTED,
+                ConditionType.REFS_RESOLVED,
+                ConditionType.KNOWLEDGE_READY,
+                ConditionType.MODEL_REACHABLE,
+            ):
+                verdict = verdicts[kind]
+                if verdict.reason is Reason.STORE_UNREACHABLE:
+                    return verdict
+                if verdict.ok is False:
+                    return no(Reason.KNOWLEDGE_BASE_NOT_READY, f"KnowledgeBase {name} is not ready: {verdict.message}")
+                if verdict.ok is None:
+                    return waiting(f"KnowledgeBase {name}: {verdict.message}")
+        return yes(Reason.READY, "Its knowledge bases are ready.")
+
+    def _stores(self) -> Verdict:
+        for store in ("postgres", "weaviate"):
+            if store in self._observed.stores.errors:
+                return self._store_down(store)
+        return yes(Reason.READY, "Database and vector store are ready.")
+
+    def _store_down(self, store: str) -> Verdict:
+        return no(Reason.STORE_UNREACHABLE, f"Store {store}: {self._observed.stores.errors[store]} {_STORE_HINT}")
+
+    def _quota(self) -> Verdict:
+        if "redis" in self._observed.stores.errors:
+            return self._store_down("redis")
+        behind = self._gateway_behind()
+        return behind or yes(Reason.SYNCED, "The gateway enforces this configuration's limits.")
+
+    def _workload(self, names: list[str]) -> Verdict:
+        if self._observed.apply_error:
+            return no(Reason.APPLY_FAILED, self._observed.apply_error)
+        if not names:
+            return waiting("Not served.")
+        if self._observed.stores.errors and ("Deployment", naming.API) not in self._snapshot.owned:
+            return waiting(f"The pods start once these stores answer: {', '.join(self._observed.stores.errors)}.")
+        return judge(self._snapshot.owned, self._snapshot.pods, names)
+
+    def _endpoint(self) -> Verdict:
+        answers = self._observed.answers
+        if not answers:
+            return waiting("No pod runs yet.")
+        for answer in answers:
+            if not answer.ready:
+                message = f"Pod {answer.pod} is not ready to serve: {answer.detail or 'no answer on /readyz'}"
+                return no(Reason.NOT_ANSWERING, message)
+        for answer in answers:
+            if answer.generation != self._observed.config_generation:
+                message = f"Pod {answer.pod} still serves configuration {answer.generation or 'none'}."
+                return no(Reason.STALE_CONFIGURATION, message)
+        return yes(Reason.ANSWERING, "Every pod serves this configuration.")

@@ -1,0 +1,136 @@
+"""Who leads: one operator at a time holds a Lease; whoever cannot renew it stops writing before another may start.
+
+Times as in client-go: a Lease that nobody renewed for `DURATION` seconds, by the watcher's own clock, may be taken; its
+holder gives up `DEADLINE` seconds after the last renewal: it refuses further writes and cancels those under way.
+Source: https://pkg.go.dev/k8s.io/client-go/tools/leaderelection
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from assistant_observability import logs, metrics
+from assistant_operator.adapters.cluster import Cluster
+from assistant_operator.errors import ClusterError, ClusterUnreachableError, NotLeaderError
+from assistant_operator.snapshot import Json
+
+DURATION = 15.0
+DEADLINE = 10.0
+PERIOD = 2.0
+_log = logs.logger(__name__)
+
+
+class Lease:
+    """The Lease `name`, as seen by the operator called `identity`."""
+
+    def __init__(self, namespace: str, name: str, identity: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._namespace = namespace
+        self._name = name
+        self._identity = identity
+        self._clock = clock
+        self._renewed: float | None = None  # when we last asked for what was then granted
+        self._observed: tuple[object, float] | None = None  # the holder's last sign, and when we first saw it
+        self._cluster: Cluster | None = None
+
+    def attach(self, cluster: Cluster) -> None:
+        """Use this cluster; its writes in turn ask this Lease."""
+        self._cluster = cluster
+
+    @property
+    def held(self) -> bool:
+        """Whether we lead, for certain, at this moment."""
+        return self._renewed is not None and self._clock() - self._renewed < DEADLINE
+
+    def guard(self) -> None:
+        """Raise NotLeaderError unless we lead; asked before every write."""
+        if not self.held:
+            raise NotLeaderError("another operator may lead by now")
+
+    async def acquire(self) -> None:
+        """Return once we lead."""
+        while not await self.attempt():  # noqa: ASYNC110 - the API server is asked, no event of ours
+            await asyncio.sleep(PERIOD * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
+        metrics.LEADER.set(1)
+        _log.info("leading", lease=self._name, identity=self._identity)
+
+    async def hold(self) -> None:
+        """Renew the Lease; return when it is lost."""
+        while self.held:
+            await asyncio.sleep(PERIOD)
+            await self.attempt()
+        metrics.LEADER.set(0)
+        _log.error("the lease is lost", lease=self._name, identity=self._identity)
+
+    async def release(self) -> None:
+        """Give the Lease up, so that another operator need not wait."""
+        if not self.held:
+            return
+        self._renewed = None
+        metrics.LEADER.set(0)
+        try:
+            async with asyncio.timeout(PERIOD):
+                lease = await self._read()
+                if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
+                    lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
+                    await self._require().replace(lease)
+        except (ClusterError, ClusterUnreachableError, TimeoutError) as error:
+            _log.warning("the lease could not be released", error=str(error))
+
+    async def attempt(self) -> bool:
+        """Try once to take or renew the Lease; return whether we lead."""
+        asked = self._clock()
+        try:
+            async with asyncio.timeout(DEADLINE / 3):
+                granted = await self._attempt()
+        except (ClusterError, ClusterUnreachableError, TimeoutError) as error:
+            _log.warning("the lease could not be renewed", error=str(error) or "no answer in time")
+            return self.held
+        if granted:
+            self._renewed = asked
+        elif self._renewed is not None:
+            self._renewed = None  # someone else took it
+        return granted
+
+    async def _attempt(self) -> bool:
+        lease = await self._read()
+        if lease is None:
+            return await self._require().create(self._wanted({})) is not None
+        spec = lease["spec"]
+        if spec.get("holderIdentity") not in {self._identity, "", None} and not self._is_stale(spec):
+            return False
+        return await self._require().replace(self._wanted(lease)) is not None
+
+    def _is_stale(self, spec: Json) -> bool:
+        sign = (spec.get("holderIdentity"), spec.get("renewTime"), spec.get("leaseTransitions"))
+        if self._observed is None or self._observed[0] != sign:
+            self._observed = (sign, self._clock())
+        return self._clock() - self._observed[1] > float(spec.get("leaseDurationSeconds") or DURATION)
+
+    def _wanted(self, lease: Json) -> Json:
+        spec = lease.get("spec") or {}
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        is_ours = spec.get("holderIdentity") == self._identity
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": lease.get("metadata") or {"name": self._name, "namespace": self._namespace},
+            "spec": {
+                "holderIdentity": self._identity,
+                "leaseDurationSeconds": int(DURATION),
+                "acquireTime": spec.get("acquireTime") or now if is_ours else now,
+                "renewTime": now,
+                "leaseTransitions": int(spec.get("leaseTransitions") or 0) + (0 if is_ours else 1),
+            },
+        }
+
+    async def _read(self) -> Json | None:
+        return await self._require().get("Lease", self._name, self._namespace)
+
+    def _require(self) -> Cluster:
+        if self._cluster is None:
+            raise RuntimeError("the lease has no cluster yet")
+        return self._cluster

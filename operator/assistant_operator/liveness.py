@@ -1,0 +1,83 @@
+"""Whether the operator still does its work, as opposed to whether its process still runs.
+
+Kopf's own answer notices neither a watch that went silent nor an event that was lost. Looked at here: how long
+ago anything was heard from the API server, how long the oldest tenant has waited, and whether the watches told of
+changes that a list shows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from assistant_observability import metrics
+from assistant_operator.snapshot import Json
+
+# A tenant may wait while a store's time-outs are sat out in every worker, not much longer.
+OLDEST_SECONDS = 300.0
+
+
+class Liveness:
+    """Collects signs of life. `heard` and `seen` are also called from the watch thread: each sets one value."""
+
+    def __init__(self, resync_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._silence = 2 * resync_seconds + 60
+        self._heard = clock()
+        self._leading = False
+        self._seen: dict[str, str] = {}
+        self._missed: dict[str, str] = {}
+        self.missed_twice: list[str] = []
+
+    def lead(self) -> None:
+        """Note that this operator leads from now on: only then is it expected to hear anything."""
+        self._leading, self._heard = True, self._clock()
+
+    def heard(self) -> None:
+        """Note that the API server was heard."""
+        self._heard = self._clock()
+
+    def seen(self, obj: Json) -> None:
+        """Note a resource that a watch told of."""
+        self._heard = self._clock()
+        metadata = obj["metadata"]
+        self._seen[str(metadata["uid"])] = _version(metadata)
+
+    def gone(self, obj: Json) -> None:
+        """Note a resource that a watch said was deleted."""
+        self._heard = self._clock()
+        self._seen.pop(str(obj["metadata"]["uid"]), None)
+
+    def listed(self, resources: Iterable[Json]) -> None:
+        """Compare a list with what the watches told: a version that two lists in a row show alone was missed.
+
+        The first list only notes it: its event may be on the way.
+        """
+        for resource in resources:
+            metadata = resource["metadata"]
+            uid, version = str(metadata["uid"]), _version(metadata)
+            if self._seen.get(uid) == version:
+                self._missed.pop(uid, None)
+            elif self._missed.get(uid) == version:
+                self.missed_twice.append(f"{metadata.get('namespace', '')}/{metadata['name']}")
+            else:
+                self._missed[uid] = version
+
+    def problem(self, oldest: float) -> str:
+        """Return why the operator should be started anew; empty when it works. `oldest` is the longest wait."""
+        if not self._leading:
+            return ""
+        age = self._clock() - self._heard
+        metrics.WATCH_AGE.set(age)
+        if age > self._silence:
+            return f"nothing was heard from the API server for {age:.0f} s"
+        if oldest > OLDEST_SECONDS:
+            return f"a tenant has waited for {oldest:.0f} s"
+        if self.missed_twice:
+            return f"the watches do not tell of changes: {', '.join(self.missed_twice[:3])}"
+        return ""
+
+
+def _version(metadata: Json) -> str:
+    """Return what of a resource matters to us: its specification, and whether it is being deleted."""
+    return f"{metadata.get('generation')} {metadata.get('deletionTimestamp', '')}"

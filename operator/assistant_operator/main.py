@@ -1,0 +1,182 @@
+"""Put the parts together, run them while this operator leads, and end in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+from assistant_observability import logs
+from assistant_operator.adapters.cluster import ALL_NAMESPACES, Cluster
+from assistant_operator.adapters.migrations import Migrations
+from assistant_operator.adapters.postgres import Postgres
+from assistant_operator.adapters.probes import Probes
+from assistant_operator.adapters.redis import Redis
+from assistant_operator.adapters.weaviate import Weaviate
+from assistant_operator.catalog import Catalog
+from assistant_operator.config import Settings
+from assistant_operator.desired.deployment import API_PORT
+from assistant_operator.errors import ClusterError, ClusterUnreachableError
+from assistant_operator.health import StoreHealth
+from assistant_operator.lease import Lease
+from assistant_operator.liveness import Liveness
+from assistant_operator.observe import Observer
+from assistant_operator.queue import Outcome, WorkQueue
+from assistant_operator.reconcile.context import Context
+from assistant_operator.reconcile.run import reconcile
+from assistant_operator.resync import Resync
+from assistant_operator.server import serve
+from assistant_operator.watches import Watches
+
+# Within the 30 seconds that a pod is given to end.
+STOP_SECONDS = 20.0
+CATALOG_SECONDS = 2.0
+_log = logs.logger(__name__)
+
+
+class Operator:
+    """One operator process: standby until it holds the Lease, then the one that works."""
+
+    def __init__(self, settings: Settings, pod_port: int = API_PORT) -> None:
+        self._settings = settings
+        self.lease = Lease(settings.namespace, settings.lease_name, settings.pod_name)
+        guard = self.lease.guard
+        self.liveness = Liveness(settings.resync_seconds)
+        self.queue = WorkQueue(settings.workers)
+        self._known: set[str] = set()
+        cluster = Cluster.connect(guard)
+        self.lease.attach(cluster)
+        postgres = Postgres(settings.postgres_dsn.get_secret_value(), Migrations(settings.migrations_dir), guard)
+        redis = Redis(settings.redis_url.get_secret_value(), guard)
+        weaviate = Weaviate(
+            settings.weaviate_url, settings.weaviate_grpc, settings.weaviate_api_key.get_secret_value(), guard
+        )
+        self.context = Context(
+            settings=settings,
+            catalog=Catalog(settings.catalog_file),
+            cluster=cluster,
+            postgres=postgres,
+            redis=redis,
+            weaviate=weaviate,
+            probes=Probes(settings.gateway_url, settings.gateway_token_file, pod_port),
+            health=StoreHealth(
+                {"postgres": postgres.ping, "redis": redis.ping, "weaviate": weaviate.ping}, self.wake_all
+            ),
+        )
+        self._stop = asyncio.Event()
+
+    def wake(self, namespace: str, delay: float = 0.0) -> None:
+        """Ask for a run for a tenant."""
+        self._known.add(namespace)
+        self.queue.add(namespace, delay)
+
+    def wake_all(self) -> None:
+        """Ask for a run for every tenant that was ever seen."""
+        for namespace in self._known:
+            self.queue.add(namespace)
+
+    def stop(self) -> None:
+        """Begin to end in good order."""
+        self._stop.set()
+
+    async def run(self) -> int:
+        """Run until stopped or until this operator cannot go on; return the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        server = await serve(self._settings.metrics_port, self._problem, lambda: "")
+        try:
+            if not await self._first(self.lease.acquire()) or not await self._first(self._wait_for_kinds()):
+                return 0
+            return await self._lead()
+        finally:
+            await self.lease.release()
+            await server.cleanup()
+            for adapter in (self.context.probes, self.context.weaviate, self.context.redis, self.context.cluster):
+                await adapter.close()
+
+    async def _lead(self) -> int:
+        self.liveness.lead()
+        await self.context.health.check()
+        watches = Watches(self._settings.routes_namespace, self.context.index, self.liveness, self.wake)
+        watches.start()
+        resync = Resync(self.context, self.wake, self.liveness)
+        tasks = {
+            asyncio.create_task(coroutine, name=name)
+            for name, coroutine in {
+                "stopped": self._stop.wait(),
+                "lease lost": self.lease.hold(),
+                "watches failed": watches.failed.wait(),
+                "queue": self.queue.run(self._reconcile),
+                "resync": resync.watch(),
+                "observer": Observer(self.context, self.wake).watch(),
+                "store health": self.context.health.watch(self._settings.health_seconds),
+                "catalogue": self._watch_catalog(),
+            }.items()
+        }
+        done, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        reasons = sorted(task.get_name() for task in done)
+        in_order = reasons == ["stopped"]
+        _log.info("ending", reasons=reasons)
+        for task in done:
+            if not task.cancelled() and task.exception() is not None:
+                _log.error("a part failed", part=task.get_name(), exc_info=task.exception())
+        for task in running:
+            if task.get_name() not in {"queue", "lease lost"}:
+                task.cancel()
+        # Who no longer leads may not finish anything.
+        await self.queue.stop(STOP_SECONDS if in_order else 0)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await watches.stop()
+        return 0 if in_order else 1
+
+    async def _reconcile(self, namespace: str) -> Outcome:
+        outcome = await reconcile(namespace, self.context)
+        self.liveness.heard()
+        return outcome
+
+    async def _watch_catalog(self) -> None:
+        while True:
+            await asyncio.sleep(CATALOG_SECONDS)
+            if self.context.catalog.refresh():
+                _log.info("the catalogue changed", providers=sorted(self.context.catalog.providers or ()))
+                self.wake_all()
+
+    async def _wait_for_kinds(self) -> None:
+        """Wait until the API server knows our kinds: the watches would not notice them later."""
+        told = False
+        while True:
+            try:
+                await asyncio.gather(
+                    self.context.cluster.list("Assistant", ALL_NAMESPACES),
+                    self.context.cluster.list("KnowledgeBase", ALL_NAMESPACES),
+                    self.context.cluster.list("Tenant", None),
+                )
+            except (ClusterError, ClusterUnreachableError) as error:
+                if not told:
+                    _log.warning(
+                        "waiting for the CustomResourceDefinitions: is the chart assistant-crds installed?",
+                        error=str(error),
+                    )
+                told = True
+                await asyncio.sleep(2)
+                await self.lease.attempt()
+            else:
+                return
+
+    async def _first(self, coroutine: Coroutine[Any, Any, None]) -> bool:
+        """Return whether the coroutine ended before we were told to stop."""
+        task, stopped = asyncio.create_task(coroutine), asyncio.create_task(self._stop.wait())
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in (task, stopped):
+            waiting.cancel()
+        await asyncio.gather(task, stopped, return_exceptions=True)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+        return not self._stop.is_set()
+
+    def _problem(self) -> str:
+        return self.liveness.problem(self.queue.oldest())

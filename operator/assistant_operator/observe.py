@@ -1,0 +1,56 @@
+"""What may change without any event: providers that stop answering, documents that are uploaded.
+
+Asks lightly, between the runs, and wakes the queue for a tenant when the answer differs from what its status says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from assistant_observability import logs
+from assistant_operator.reconcile.context import Context, Report
+from assistant_operator.reconcile.probe import ask_gateway, count
+
+# Questions per second over all tenants, at most: with many tenants each is asked less often.
+RATE = 40.0
+_log = logs.logger(__name__)
+
+
+class Observer:
+    """Compares what was reported with what is. Models are asked about three times as often as documents."""
+
+    def __init__(self, context: Context, wake: Callable[[str], None], rate: float = RATE) -> None:
+        self._context = context
+        self._wake = wake
+        self._rate = rate
+        self._rounds = 0
+
+    async def watch(self) -> None:
+        """Ask about every tenant, for ever."""
+        while True:
+            started = asyncio.get_running_loop().time()
+            await self.round()
+            took = asyncio.get_running_loop().time() - started
+            await asyncio.sleep(max(0.1, self._context.settings.observe_seconds / 3 - took))
+
+    async def round(self) -> None:
+        """Ask about every tenant once, evenly spread."""
+        counting = self._rounds % 3 == 0
+        self._rounds += 1
+        async with asyncio.TaskGroup() as group:
+            for namespace, report in list(self._context.memory.reported.items()):
+                group.create_task(self._one(namespace, report, counting=counting))
+                await asyncio.sleep(1 / self._rate)
+
+    async def _one(self, namespace: str, report: Report, *, counting: bool) -> None:
+        try:
+            changed = await ask_gateway(namespace, self._context) != report.gateway
+            if not changed and counting and report.knowledge_bases:
+                counts = await count(report.tenant, report.knowledge_bases, self._context)
+                changed = bool(counts) and counts != report.counts
+        except Exception:  # noqa: BLE001 - one tenant's trouble must not end the round for the others
+            _log.exception("could not be observed", namespace=namespace)
+            return
+        if changed and self._context.memory.reported.get(namespace) is report:
+            self._wake(namespace)

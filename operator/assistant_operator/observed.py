@@ -1,0 +1,57 @@
+"""What was found out about a tenant's running parts: plain data, from which its status is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from assistant_crds.contracts import TenantProbe
+
+
+@dataclass(frozen=True)
+class GatewayView:
+    """The gateway's answer about the tenant, or why there is none."""
+
+    probe: TenantProbe | None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class PodAnswer:
+    """What one pod said to `/readyz`."""
+
+    pod: str
+    ready: bool
+    generation: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one knowledge base holds: rows as the tenant's database counts them, vectors as the vector store does."""
+
+    documents: int
+    pending: int
+    failed: int
+    chunks: int
+    vectors: int
+
+
+@dataclass(frozen=True)
+class StoreView:
+    """The state of the stores for one tenant: what is wrong, by store, and what is not there yet."""
+
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything that a tenant's status is computed from, besides its resolved resources and live objects."""
+
+    config_generation: str
+    policy_generation: str
+    gateway: GatewayView
+    answers: list[PodAnswer]
+    stores: StoreView
+    counts: Mapping[str, Counts]  # by the key of the knowledge base
+    apply_error: str = ""

@@ -1,0 +1,225 @@
+"""Which tenant is worked on when: one run per key at a time, duplicates merged, failures backed off, starts limited.
+
+`Schedule` holds the rules and knows no clock and no event loop; `WorkQueue` drives it. Kopf's own retries are not
+used: they give up on some failures for good (docs/decisions/0005-kopf-as-watch-layer.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from assistant_observability import logs, metrics
+
+_log = logs.logger(__name__)
+
+BACKOFF_FIRST = 0.25
+# A resource that is mended shows it within 15 seconds, also when nothing tells us that it was mended.
+BACKOFF_CAP = 8.0
+JITTER = 0.25
+# From this many runs in quick succession that each wrote something, further runs are held back, whatever asks for
+# them: someone else writes the same fields.
+UNSTEADY_AFTER = 20
+UNSTEADY_PAUSE = 10.0
+UNSTEADY_CAP = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one run: whether it changed anything, and when to run again if nothing happens until then.
+
+    `retry` asks for it with growing intervals, `later` after that many seconds.
+    """
+
+    retry: bool = False
+    wrote: bool = False
+    later: float | None = None
+
+
+@dataclass
+class _Key:
+    """What is known of one key. `due` is None while nothing is asked for it."""
+
+    due: float | None = None
+    running: bool = False
+    failures: int = 0
+    writes: int = 0
+    ended: float = 0.0
+    held_until: float = 0.0
+    since: float = 0.0  # when the oldest unanswered request fell due
+
+
+@dataclass
+class Schedule:
+    """Keys and the times at which they are due. All times are seconds on one monotonic clock."""
+
+    rate: float = 50.0  # starts per second
+    burst: int = 50
+    jitter: Callable[[], float] = random.random
+    _keys: dict[str, _Key] = field(default_factory=dict)
+    _heap: list[tuple[float, int, str]] = field(default_factory=list)
+    _sequence: int = 0
+    _tokens: float | None = None
+    _refilled: float = 0.0
+
+    def add(self, key: str, now: float, delay: float = 0.0) -> None:
+        """Ask for a run of `key` in `delay` seconds; an earlier request for the same key stands."""
+        state = self._keys.setdefault(key, _Key())
+        due = max(now + delay, state.held_until)
+        if state.due is not None and state.due <= due:
+            return
+        if state.due is None:
+            state.since = due
+        state.due, state.since = due, min(state.since, due)
+        if not state.running:
+            self._push(key, due)
+
+    def take(self, now: float) -> str | None:
+        """Return a key to run now, and note that it runs; None when none is due or the rate is used up."""
+        self._refill(now)
+        while self._heap and self._heap[0][0] <= now:
+            due, _, key = self._heap[0]
+            state = self._keys.get(key)
+            if state is None or state.running or state.due != due:
+                heapq.heappop(self._heap)
+                continue
+            if self._tokens is not None and self._tokens < 1:
+                return None
+            heapq.heappop(self._heap)
+            self._tokens = (self._tokens or 0) - 1
+            state.running, state.due = True, None
+            return key
+        return None
+
+    def done(self, key: str, outcome: Outcome, now: float) -> None:
+        """Note the end of a run."""
+        state = self._keys[key]
+        state.running = False
+        if not outcome.wrote or now - state.ended > max(UNSTEADY_PAUSE, 2 * self._hold(state.writes)):
+            state.writes = 0
+        state.writes += int(outcome.wrote)
+        state.ended = now
+        state.held_until = now + self._hold(state.writes)
+        if outcome.retry:
+            # Progress starts the back-off anew: what was just written is about to take effect.
+            state.failures = 1 if outcome.wrote else state.failures + 1
+            self.add(key, now, self._backoff(state.failures))
+        else:
+            state.failures = 0
+            if outcome.later is not None:
+                self.add(key, now, outcome.later)
+        if state.due is not None:
+            self._push(key, max(state.due, state.held_until))
+            state.due = max(state.due, state.held_until)
+        elif not state.writes:
+            del self._keys[key]
+
+    def next_due(self, now: float) -> float | None:
+        """Return in how many seconds `take` may have something; None when nothing waits."""
+        while self._heap:
+            due, _, key = self._heap[0]
+            state = self._keys.get(key)
+            if state is None or state.running or state.due != due:
+                heapq.heappop(self._heap)
+                continue
+            wait = due - now
+            if self._tokens is not None and self._tokens < 1:
+                wait = max(wait, (1 - self._tokens) / self.rate)
+            return max(0.0, wait)
+        return None
+
+    def depth(self, now: float) -> int:
+        """Return how many keys are due and wait."""
+        return sum(1 for state in self._keys.values() if state.due is not None and state.due <= now)
+
+    def oldest(self, now: float) -> float:
+        """Return for how many seconds the longest-waiting due key has waited."""
+        return max(
+            (now - state.since for state in self._keys.values() if state.due is not None and state.due <= now),
+            default=0.0,
+        )
+
+    def _push(self, key: str, due: float) -> None:
+        self._sequence += 1
+        heapq.heappush(self._heap, (due, self._sequence, key))
+
+    def _refill(self, now: float) -> None:
+        before = self.burst if self._tokens is None else self._tokens
+        self._tokens = min(float(self.burst), before + (now - self._refilled) * self.rate)
+        self._refilled = now
+
+    def _backoff(self, failures: int) -> float:
+        base = min(BACKOFF_FIRST * 2.0 ** min(failures - 1, 16), BACKOFF_CAP)
+        return float(base * (1 + JITTER * (2 * self.jitter() - 1)))
+
+    @staticmethod
+    def _hold(writes: int) -> float:
+        return 0.0 if writes < UNSTEADY_AFTER else min(2.0 ** min(writes - UNSTEADY_AFTER, 16), UNSTEADY_CAP)
+
+
+class WorkQueue:
+    """Runs a handler for the keys of a schedule, several keys at a time."""
+
+    def __init__(self, workers: int, schedule: Schedule | None = None) -> None:
+        self._workers = workers
+        self._schedule = schedule or Schedule()
+        self._changed = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    def add(self, key: str, delay: float = 0.0) -> None:
+        """Ask for a run; call it from the loop's own thread."""
+        self._schedule.add(key, self._now(), delay)
+        self._changed.set()
+
+    async def run(self, handler: Callable[[str], Awaitable[Outcome]]) -> None:
+        """Run the handler for due keys until `stop` is called. An exception counts as a failure to be retried."""
+        while not self._stopping:
+            now = self._now()
+            while len(self._running) < self._workers and (key := self._schedule.take(now)) is not None:
+                task = asyncio.create_task(self._one(key, handler), name=f"reconcile {key}")
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+            self._measure(now)
+            wait = self._schedule.next_due(now) if len(self._running) < self._workers else None
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def stop(self, grace: float) -> None:
+        """Start no more runs, give the running ones `grace` seconds, then cancel them."""
+        self._stopping = True
+        self._changed.set()
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=grace)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def oldest(self) -> float:
+        """Return for how many seconds the longest-waiting due key has waited."""
+        return self._schedule.oldest(self._now())
+
+    async def _one(self, key: str, handler: Callable[[str], Awaitable[Outcome]]) -> None:
+        outcome = Outcome(retry=True)
+        try:
+            outcome = await handler(key)
+        except Exception:  # noqa: BLE001 - whatever it was, this key is tried again and the others go on
+            _log.exception("run failed", namespace=key)
+        finally:
+            self._schedule.done(key, outcome, self._now())
+            self._changed.set()
+
+    def _measure(self, now: float) -> None:
+        metrics.QUEUE_DEPTH.set(self._schedule.depth(now))
+        metrics.QUEUE_OLDEST.set(self._schedule.oldest(now))
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()

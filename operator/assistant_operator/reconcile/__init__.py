@@ -1,0 +1,1 @@
+"""One tenant, once: look, judge, make the stores and objects be as wanted, ask whether it works, report."""

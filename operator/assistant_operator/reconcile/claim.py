@@ -1,0 +1,41 @@
+"""Put our finalizer on a tenant's resources before anything is made for them, and take it off when nothing is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from assistant_crds import naming
+from assistant_operator.errors import ClusterError
+from assistant_operator.reconcile.context import Context
+from assistant_operator.snapshot import Json, has_finalizer, is_deleting
+
+
+async def claim(resources: Iterable[Json], context: Context) -> bool:
+    """Add the finalizer where it is missing; return whether anything was written."""
+    wrote = False
+    for resource in resources:
+        if not has_finalizer(resource) and not is_deleting(resource):
+            wrote = True
+            finalizers = [*(resource["metadata"].get("finalizers") or []), naming.FINALIZER]
+            await _write(resource, finalizers, context)
+    return wrote
+
+
+async def release(resources: Iterable[Json], context: Context) -> bool:
+    """Remove the finalizer where it is; return whether anything was written."""
+    wrote = False
+    for resource in resources:
+        if has_finalizer(resource):
+            wrote = True
+            finalizers = [name for name in resource["metadata"]["finalizers"] if name != naming.FINALIZER]
+            await _write(resource, finalizers, context)
+    return wrote
+
+
+async def _write(resource: Json, finalizers: list[str], context: Context) -> None:
+    try:
+        await context.cluster.patch_metadata(resource["kind"], resource, {"finalizers": finalizers})
+    except ClusterError as error:
+        # Someone changed the resource meanwhile: the event of that change starts the next run.
+        if error.code != 409:
+            raise

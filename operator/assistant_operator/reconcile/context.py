@@ -1,0 +1,91 @@
+"""What a reconcile run works with, and what is remembered between runs to spare the stores needless questions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from assistant_operator.adapters.cluster import Cluster
+from assistant_operator.adapters.postgres import Postgres
+from assistant_operator.adapters.probes import Probes
+from assistant_operator.adapters.redis import Redis
+from assistant_operator.adapters.weaviate import Weaviate
+from assistant_operator.catalog import Catalog
+from assistant_operator.config import Settings
+from assistant_operator.desired.platform import Egress, Platform, Resources
+from assistant_operator.health import StoreHealth
+from assistant_operator.index import Index
+from assistant_operator.observed import Counts
+from assistant_operator.reconcile.resolve import Defaults
+
+
+@dataclass
+class Memory:
+    """What the last runs found out. Losing it costs questions, never correctness."""
+
+    # (tenant, store) -> (what was wanted, until when it needs no check)
+    checked: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
+    # namespace -> what the status of its resources was computed from
+    reported: dict[str, Report] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What of a tenant may change without any event: asked again between runs, a difference wakes the queue."""
+
+    tenant: str  # key in the stores
+    knowledge_bases: frozenset[str]
+    gateway: object
+    counts: dict[str, Counts]
+
+
+@dataclass
+class Context:
+    """Everything a run needs."""
+
+    settings: Settings
+    catalog: Catalog
+    cluster: Cluster
+    postgres: Postgres
+    redis: Redis
+    weaviate: Weaviate
+    probes: Probes
+    health: StoreHealth
+    index: Index = field(default_factory=Index)
+    memory: Memory = field(default_factory=Memory)
+    monotonic: Callable[[], float] = time.monotonic
+
+    @property
+    def platform(self) -> Platform:
+        """What the objects of every tenant have in common."""
+        settings = self.settings
+        return Platform(
+            namespace=settings.namespace,
+            routes_namespace=settings.routes_namespace,
+            gateway_url=settings.gateway_url,
+            api_image=settings.api_image,
+            image_pull_policy=settings.image_pull_policy,
+            log_format=settings.log_format,
+            otlp_endpoint=settings.otlp_endpoint,
+            worker_resources=Resources(
+                settings.default_worker_resources.requests, settings.default_worker_resources.limits
+            ),
+            egress=[Egress(out.cidr, out.ports) for out in settings.egress],
+        )
+
+    @property
+    def defaults(self) -> Defaults:
+        """What holds where a Tenant says nothing."""
+        return Defaults(
+            requests_per_minute=self.settings.default_requests_per_minute,
+            replicas=self.settings.default_replicas,
+            requests=self.settings.default_resources.requests,
+            limits=self.settings.default_resources.limits,
+        )
+
+
+def timestamp() -> str:
+    """Return the present time as Kubernetes writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

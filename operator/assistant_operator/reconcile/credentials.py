@@ -1,0 +1,73 @@
+"""The tenant's secrets: kept as they are, made where they are missing, never derived from anything.
+
+The cluster's Secret is the only copy. It is written before the database and Redis learn a password, so that a
+password that is in use is never lost; Weaviate makes its keys itself, so there the order is the other way round.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import secrets
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from assistant_crds import naming
+from assistant_operator.config import Settings
+from assistant_operator.desired.platform import Credentials
+from assistant_operator.snapshot import Json
+
+API_KEY = re.compile(r"ak_[A-Za-z0-9_-]{43}")
+_PASSWORD = re.compile(r"[A-Za-z0-9_-]{32,}")
+
+
+def credentials(owned: Mapping[tuple[str, str], Json], tenant: str, settings: Settings) -> Credentials:
+    """Return the tenant's credentials: what its Secrets hold where that is usable, new ones where it is not."""
+    held = _values(owned.get(("Secret", naming.STORES_SECRET)))
+    postgres_password = _password(held.get("postgres_dsn", ""))
+    redis_password = _password(held.get("redis_url", ""))
+    redis_scheme = urlsplit(settings.redis_url.get_secret_value()).scheme
+    api_key = _values(owned.get(("Secret", naming.API_KEY_SECRET))).get(naming.API_KEY_KEY, "")
+    return Credentials(
+        stores={
+            "postgres_dsn": (
+                f"postgresql://{naming.login_role(tenant)}:{postgres_password}@{settings.tenant_postgres}"
+                f"/{naming.database(tenant)}"
+            ),
+            "redis_url": f"{redis_scheme}://{naming.redis_user(tenant)}:{redis_password}@{settings.tenant_redis}/0",
+            "weaviate_url": settings.tenant_weaviate_url,
+            "weaviate_grpc": settings.tenant_weaviate_grpc,
+            "weaviate_api_key": held.get("weaviate_api_key", ""),
+        },
+        api_key=api_key if API_KEY.fullmatch(api_key) else f"ak_{secrets.token_urlsafe(32)}",
+    )
+
+
+def passwords(wanted: Credentials) -> tuple[str, str]:
+    """Return the Postgres and the Redis password."""
+    return (urlsplit(wanted.stores["postgres_dsn"]).password or "", urlsplit(wanted.stores["redis_url"]).password or "")
+
+
+def with_weaviate_key(wanted: Credentials, key: str) -> Credentials:
+    """Return the credentials with another Weaviate key."""
+    return Credentials(stores={**wanted.stores, "weaviate_api_key": key}, api_key=wanted.api_key)
+
+
+def _password(url: str) -> str:
+    """Return the password in a URL that we wrote, or a new one when there is none of that form."""
+    try:
+        password = urlsplit(url).password or ""
+    except ValueError:
+        password = ""
+    return password if _PASSWORD.fullmatch(password) else secrets.token_urlsafe(32)
+
+
+def _values(secret: Json | None) -> dict[str, str]:
+    values = {}
+    for key, encoded in ((secret or {}).get("data") or {}).items():
+        try:
+            values[key] = base64.b64decode(encoded, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            continue
+    return values

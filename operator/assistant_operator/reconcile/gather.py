@@ -1,0 +1,57 @@
+"""Look at a tenant: everything a run decides upon, read at once and fresh from the API server."""
+
+from __future__ import annotations
+
+import asyncio
+
+from assistant_crds import naming
+from assistant_operator.adapters.cluster import OWNED_KINDS
+from assistant_operator.reconcile.context import Context
+from assistant_operator.snapshot import Json, Snapshot, is_deleting, name_of, references
+
+OURS = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
+
+
+async def gather(namespace: str, context: Context) -> Snapshot:
+    """Return the tenant's state."""
+    cluster = context.cluster
+    found, tenant, assistants, knowledge_bases, policies = await asyncio.gather(
+        cluster.get("Namespace", namespace),
+        cluster.get("Tenant", namespace),
+        cluster.list("Assistant", namespace),
+        cluster.list("KnowledgeBase", namespace),
+        cluster.list("Secret", context.settings.routes_namespace, {**OURS, naming.LABEL_TENANT: namespace}),
+    )
+    refers = references(resource for resource in (*assistants, *knowledge_bases) if not is_deleting(resource))
+    # First the index, then the reads: a Secret made in between is noticed by one or the other.
+    context.index.put(namespace, refers)
+    owned, pods, secrets, config_maps = await asyncio.gather(
+        _owned(namespace, context),
+        cluster.list("Pod", namespace, OURS),
+        _named("Secret", refers.secrets, namespace, context),
+        _named("ConfigMap", refers.config_maps, namespace, context),
+    )
+    metadata = (found or {}).get("metadata", {})
+    return Snapshot(
+        namespace=namespace,
+        uid=metadata.get("uid"),
+        terminating="deletionTimestamp" in metadata,
+        tenant=tenant,
+        assistants=assistants,
+        knowledge_bases=knowledge_bases,
+        owned=owned,
+        pods=pods,
+        policies=policies,
+        secrets=secrets,
+        config_maps=config_maps,
+    )
+
+
+async def _owned(namespace: str, context: Context) -> dict[tuple[str, str], Json]:
+    lists = await asyncio.gather(*(context.cluster.list(kind, namespace, OURS) for kind in OWNED_KINDS))
+    return {(kind, name_of(obj)): obj for kind, objects in zip(OWNED_KINDS, lists, strict=True) for obj in objects}
+
+
+async def _named(kind: str, names: frozenset[str], namespace: str, context: Context) -> dict[str, Json]:
+    found = await asyncio.gather(*(context.cluster.get(kind, name, namespace) for name in sorted(names)))
+    return {name_of(obj): obj for obj in found if obj is not None}

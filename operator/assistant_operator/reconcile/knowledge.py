@@ -1,0 +1,110 @@
+"""A KnowledgeBase goes while the tenant stays: its vectors and rows are removed, counted, and a receipt is left.
+
+Assistants being deleted need nothing but to be left out of the configuration, which has happened by now.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from assistant_crds import naming
+from assistant_crds.contracts import TenantIdentity
+from assistant_observability import logs
+from assistant_operator.errors import ClusterError, StoreUnreachableError
+from assistant_operator.observed import Observed
+from assistant_operator.queue import Outcome
+from assistant_operator.reconcile.claim import release
+from assistant_operator.reconcile.context import Context, timestamp
+from assistant_operator.reconcile.report import write
+from assistant_operator.snapshot import Json, Snapshot, has_finalizer, is_deleting, name_of
+from assistant_operator.status import deleting
+
+# For how long running pods may take to let go of a knowledge base before it is removed under them.
+LET_GO_SECONDS = 30
+_log = logs.logger(__name__)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was removed with a knowledge base. Counted before (vectors) and by the removal itself (documents)."""
+
+    vectors: int
+    documents: int
+
+
+async def remove_knowledge_bases(
+    identity: TenantIdentity, snapshot: Snapshot, observed: Observed, context: Context
+) -> Outcome:
+    """Finish the deletion of single resources of a tenant that stays."""
+    wrote = await release((item for item in snapshot.assistants if is_deleting(item)), context)
+    waiting = False
+    for raw in snapshot.knowledge_bases:
+        if not is_deleting(raw) or not has_finalizer(raw):
+            continue
+        reason = _in_use(raw, observed)
+        if not reason:
+            try:
+                receipt = await _remove(identity.key, raw, context)
+            except StoreUnreachableError as error:
+                reason = f"store {error.store} cannot remove its data: {error.detail}"
+            else:
+                await leave_receipt(raw, receipt, context)
+                await release([raw], context)
+                wrote = True
+        if reason:
+            waiting = True
+            message = f"KnowledgeBase {name_of(raw)} is being deleted; {reason}"
+            wrote |= await write(raw, deleting(raw, message, timestamp()), context)
+    return Outcome(retry=waiting, wrote=wrote)
+
+
+async def leave_receipt(raw: Json, receipt: Receipt, context: Context) -> None:
+    """Say what was removed, in the log and as an Event of the knowledge base; the same Event is never made twice."""
+    name, metadata = name_of(raw), raw["metadata"]
+    _log.info("knowledge base removed", knowledge_base=name, vectors=receipt.vectors, documents=receipt.documents)
+    now = timestamp()
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{name}.removed.{metadata['uid'][:8]}", "namespace": metadata["namespace"]},
+        "involvedObject": {
+            "apiVersion": naming.API_VERSION,
+            "kind": "KnowledgeBase",
+            "name": name,
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+        },
+        "type": "Normal",
+        "reason": "KnowledgeRemoved",
+        "message": f"Removed {receipt.vectors} vectors and {receipt.documents} documents.",
+        "source": {"component": naming.MANAGED_BY},
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }
+    try:
+        await context.cluster.create(event)
+    except ClusterError as error:
+        # Nothing can be created in a namespace that goes away itself; the log has the receipt.
+        if error.code != 403:
+            raise
+
+
+def _in_use(raw: Json, observed: Observed) -> str:
+    """Return which pod still has the knowledge base in its configuration, unless it had time enough to let go."""
+    since = datetime.fromisoformat(raw["metadata"]["deletionTimestamp"])
+    if (datetime.now(UTC) - since).total_seconds() > LET_GO_SECONDS:
+        return ""
+    for answer in observed.answers:
+        if answer.generation != observed.config_generation:
+            return f"pod {answer.pod} still serves it."
+    return ""
+
+
+async def _remove(tenant: str, raw: Json, context: Context) -> Receipt:
+    key = naming.knowledge_base_key(tenant, raw["metadata"]["uid"])
+    vectors = await context.weaviate.vectors(key)
+    await context.weaviate.remove_knowledge_base(key)
+    documents = await context.postgres.forget(tenant, key)
+    return Receipt(vectors, documents)

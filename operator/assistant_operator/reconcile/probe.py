@@ -1,0 +1,59 @@
+"""Ask whether it works: the gateway about policy and models, every running pod about the configuration it serves."""
+
+from __future__ import annotations
+
+import asyncio
+
+from assistant_crds import naming
+from assistant_operator.errors import ProbeError, StoreUnreachableError
+from assistant_operator.observed import Counts, GatewayView, PodAnswer
+from assistant_operator.reconcile.context import Context
+from assistant_operator.snapshot import Json
+from assistant_operator.workload import running
+
+
+async def ask_gateway(namespace: str, context: Context) -> GatewayView:
+    """Return the gateway's view of the tenant."""
+    try:
+        return GatewayView(await context.probes.gateway(namespace))
+    except ProbeError as error:
+        return GatewayView(None, str(error))
+
+
+async def ask_pods(pods: list[Json], context: Context) -> list[PodAnswer]:
+    """Return what every running pod of the API says, in the order of their names."""
+
+    async def ask(name: str, address: str) -> PodAnswer:
+        try:
+            readiness = await context.probes.pod(address)
+        except ProbeError as error:
+            return PodAnswer(name, ready=False, generation="", detail=str(error))
+        # What works is told by "ok"; only what does not is of interest.
+        missing = "; ".join(f"{part}: {state}" for part, state in sorted(readiness.checks.items()) if state != "ok")
+        return PodAnswer(name, readiness.status == "ready", readiness.config_generation, missing)
+
+    return list(await asyncio.gather(*(ask(name, address) for name, address in sorted(running(pods, naming.API)))))
+
+
+async def count(tenant: str, knowledge_bases: frozenset[str], context: Context) -> dict[str, Counts]:
+    """Return what each knowledge base holds; nothing at all when a store does not answer."""
+    if not knowledge_bases or context.health.error("postgres") or context.health.error("weaviate"):
+        return {}
+    keys = sorted(knowledge_bases)
+    try:
+        rows, vectors = await asyncio.gather(
+            context.postgres.rows(tenant), asyncio.gather(*(context.weaviate.vectors(key) for key in keys))
+        )
+    except StoreUnreachableError:
+        return {}
+    counts = {}
+    for key, number in zip(keys, vectors, strict=True):
+        row = rows.get(key)
+        counts[key] = Counts(
+            documents=row.documents if row else 0,
+            pending=row.pending if row else 0,
+            failed=row.failed if row else 0,
+            chunks=row.chunks if row else 0,
+            vectors=number,
+        )
+    return counts

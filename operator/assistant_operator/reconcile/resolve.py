@@ -1,0 +1,264 @@
+"""Judge every resource of a tenant by itself: usable, or not and why. A bad one never blocks its neighbours.
+
+An Assistant or KnowledgeBase that cannot be resolved is left out of what the tenant's pods and the gateway get. An
+Assistant whose KnowledgeBase is unusable is left out too: answering without its knowledge would be silently wrong.
+Pure: a snapshot in, verdicts and contract documents out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from assistant_crds import naming
+from assistant_crds.assistant import AssistantSpec
+from assistant_crds.conditions import Reason
+from assistant_crds.contracts import (
+    AssistantConfig,
+    AssistantPolicy,
+    EmbeddingPolicy,
+    KnowledgeBaseConfig,
+    TenantIdentity,
+)
+from assistant_crds.knowledge_base import KnowledgeBaseSpec
+from assistant_crds.tenant import TenantSpec
+from assistant_operator import quantities
+from assistant_operator.reconcile.routes import Refusal, Resolver, created, instructions
+from assistant_operator.snapshot import Json, Snapshot, is_deleting, name_of
+from assistant_operator.verdict import Verdict, no, yes
+
+Spec = TypeVar("Spec", AssistantSpec, KnowledgeBaseSpec, TenantSpec)
+_ACCEPTED = yes(Reason.ACCEPTED, "The specification is valid.")
+_RESOLVED = yes(Reason.RESOLVED, "Everything it refers to exists.")
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What holds for a namespace without a Tenant, and for what a Tenant leaves open."""
+
+    requests_per_minute: int | None
+    replicas: int
+    requests: Mapping[str, str]
+    limits: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TenantSettings:
+    """What the platform lets the tenant do, and how it is served."""
+
+    accepted: Verdict
+    requests_per_minute: int | None
+    replicas: int
+    requests: Mapping[str, str]
+    limits: Mapping[str, str]
+    models_allow: list[str]
+    allow_own_endpoints: bool
+
+
+@dataclass(frozen=True)
+class ResolvedKnowledgeBase:
+    """One KnowledgeBase; `config` and `policy` are set when it can be served."""
+
+    raw: Json
+    key: str
+    model: str
+    accepted: Verdict
+    resolved: Verdict
+    config: KnowledgeBaseConfig | None = None
+    policy: EmbeddingPolicy | None = None
+
+    @property
+    def served(self) -> bool:
+        """Whether pods and gateway get it."""
+        return self.config is not None
+
+
+@dataclass(frozen=True)
+class ResolvedAssistant:
+    """One Assistant; `config` and `policy` are set when it can be served."""
+
+    raw: Json
+    model: str
+    accepted: Verdict
+    resolved: Verdict
+    knowledge_bases: list[str]
+    requests_per_minute: int | None = None
+    config: AssistantConfig | None = None
+    policy: AssistantPolicy | None = None
+
+    @property
+    def served(self) -> bool:
+        """Whether pods and gateway get it."""
+        return self.config is not None
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Everything that is known about a tenant before anything is done. Resources being deleted are not in it."""
+
+    identity: TenantIdentity
+    settings: TenantSettings
+    assistants: list[ResolvedAssistant]
+    knowledge_bases: list[ResolvedKnowledgeBase]
+
+    def served_knowledge_bases(self) -> list[ResolvedKnowledgeBase]:
+        """Return the knowledge bases that pods and gateway get."""
+        return [knowledge_base for knowledge_base in self.knowledge_bases if knowledge_base.served]
+
+
+def resolve(snapshot: Snapshot, providers: frozenset[str] | None, defaults: Defaults) -> Resolved:
+    """Return the tenant's resolved resources; `providers` are the catalogue's names, None when unknown."""
+    if snapshot.uid is None:
+        raise ValueError(f"namespace {snapshot.namespace} does not exist")
+    key = naming.tenant_key(snapshot.uid)
+    settings = tenant_settings(snapshot.tenant, defaults)
+    resolver = Resolver(snapshot, providers, settings.models_allow, settings.allow_own_endpoints)
+    knowledge_bases = [
+        _knowledge_base(raw, key, resolver)
+        for raw in sorted(snapshot.knowledge_bases, key=name_of)
+        if not is_deleting(raw)
+    ]
+    by_name = {name_of(knowledge_base.raw): knowledge_base for knowledge_base in knowledge_bases}
+    assistants = [
+        _assistant(raw, by_name, resolver) for raw in sorted(snapshot.assistants, key=name_of) if not is_deleting(raw)
+    ]
+    return Resolved(
+        identity=TenantIdentity(namespace=snapshot.namespace, uid=snapshot.uid, key=key),
+        settings=settings,
+        assistants=assistants,
+        knowledge_bases=knowledge_bases,
+    )
+
+
+def tenant_settings(raw: Json | None, defaults: Defaults) -> TenantSettings:
+    """Return the platform's settings for the tenant: its Tenant resource over the defaults."""
+    spec, accepted = TenantSpec(), _ACCEPTED
+    if raw is not None:
+        try:
+            spec = _convert(raw, TenantSpec)
+            for text in (*spec.serving.resources.requests.values(), *spec.serving.resources.limits.values()):
+                quantities.parse(text)
+        except (msgspec.ValidationError, ValueError) as error:
+            spec, accepted = TenantSpec(), no(Reason.INVALID_SPEC, f"Tenant {name_of(raw)}: {error}. Correct its spec.")
+    rate = spec.limits.requests_per_minute
+    return TenantSettings(
+        accepted=accepted,
+        requests_per_minute=defaults.requests_per_minute if rate is None else rate,
+        replicas=spec.serving.replicas.min if raw is not None and accepted.ok else defaults.replicas,
+        requests=spec.serving.resources.requests or defaults.requests,
+        limits=spec.serving.resources.limits or defaults.limits,
+        models_allow=list(spec.models.allow),
+        allow_own_endpoints=spec.models.allow_own_endpoints,
+    )
+
+
+def _convert(raw: Json, kind: type[Spec]) -> Spec:
+    return msgspec.convert(raw.get("spec") or {}, type=kind)
+
+
+def _knowledge_base(raw: Json, tenant: str, resolver: Resolver) -> ResolvedKnowledgeBase:
+    name, key = name_of(raw), naming.knowledge_base_key(tenant, raw["metadata"]["uid"])
+    model, accepted = "", _ACCEPTED
+    try:
+        spec = _convert(raw, KnowledgeBaseSpec)
+        model = resolver.describe(spec.embedding)
+        max_bytes = int(quantities.parse(spec.limits.bytes))
+        resolver.check_model(spec.embedding, f"KnowledgeBase {name}", "spec.embedding")
+    except (msgspec.ValidationError, ValueError) as error:
+        verdict = no(Reason.INVALID_SPEC, f"KnowledgeBase {name}: {error}. Correct its spec.")
+        return ResolvedKnowledgeBase(raw, key, model, verdict, _after(verdict))
+    except Refusal as refusal:
+        return ResolvedKnowledgeBase(raw, key, model, refusal.verdict, _after(refusal.verdict))
+    try:
+        route = resolver.route(spec.embedding, f"KnowledgeBase {name}")
+    except Refusal as refusal:
+        return ResolvedKnowledgeBase(raw, key, model, accepted, refusal.verdict)
+    config = KnowledgeBaseConfig(
+        name=name,
+        key=key,
+        display_name=spec.display_name or name,
+        dimensions=spec.embedding.dimensions,
+        max_tokens=spec.chunking.max_tokens,
+        overlap_tokens=spec.chunking.overlap_tokens,
+        max_documents=spec.limits.documents,
+        max_bytes=max_bytes,
+    )
+    policy = EmbeddingPolicy(route=route, dimensions=spec.embedding.dimensions)
+    return ResolvedKnowledgeBase(raw, key, model, accepted, _RESOLVED, config, policy)
+
+
+def _assistant(raw: Json, known: Mapping[str, ResolvedKnowledgeBase], resolver: Resolver) -> ResolvedAssistant:
+    name, model = name_of(raw), ""
+    wanted: list[str] = []
+    rate: int | None = None
+    try:
+        spec = _convert(raw, AssistantSpec)
+        wanted = [reference.name for reference in spec.knowledge_bases]
+        rate = spec.limits.requests_per_minute
+        model = resolver.describe(spec.model)
+        parameters = spec.model.parameters
+        temperature = _decimal("model.parameters.temperature", parameters.temperature, 2)
+        top_p = _decimal("model.parameters.topP", parameters.top_p, 1)
+        min_score = _decimal("retrieval.minScore", spec.retrieval.min_score, 1) or 0.0
+        resolver.check_model(spec.model, f"Assistant {name}", "spec.model")
+    except (msgspec.ValidationError, ValueError) as error:
+        verdict = no(Reason.INVALID_SPEC, f"Assistant {name}: {error}. Correct its spec.")
+        return ResolvedAssistant(raw, model, verdict, _after(verdict), wanted, rate)
+    except Refusal as refusal:
+        return ResolvedAssistant(raw, model, refusal.verdict, _after(refusal.verdict), wanted, rate)
+    try:
+        route = resolver.route(spec.model, f"Assistant {name}")
+        text = instructions(spec, f"Assistant {name}", resolver.snapshot)
+        _require_knowledge_bases(name, wanted, known)
+    except Refusal as refusal:
+        return ResolvedAssistant(raw, model, _ACCEPTED, refusal.verdict, wanted, rate)
+    if not all(known[knowledge_base].served for knowledge_base in wanted):
+        return ResolvedAssistant(raw, model, _ACCEPTED, _RESOLVED, wanted, rate)
+    config = AssistantConfig(
+        name=name,
+        generation=raw["metadata"]["generation"],
+        display_name=spec.display_name or name,
+        description=spec.description,
+        instructions=text,
+        knowledge_bases=wanted,
+        max_chunks=spec.retrieval.max_chunks,
+        min_score=min_score,
+        created=created(raw),
+    )
+    policy = AssistantPolicy(
+        route=route,
+        requests_per_minute=rate,
+        temperature=temperature,
+        top_p=top_p,
+        max_output_tokens=parameters.max_output_tokens,
+    )
+    return ResolvedAssistant(raw, model, _ACCEPTED, _RESOLVED, wanted, rate, config, policy)
+
+
+def _require_knowledge_bases(name: str, wanted: list[str], known: Mapping[str, ResolvedKnowledgeBase]) -> None:
+    for knowledge_base in wanted:
+        if knowledge_base not in known:
+            message = (
+                f"Assistant {name} refers to KnowledgeBase {knowledge_base}, which does not exist in its namespace. "
+                "Create it, or take it out of spec.knowledgeBases."
+            )
+            raise Refusal(no(Reason.KNOWLEDGE_BASE_NOT_FOUND, message))
+
+
+def _decimal(field: str, text: str | None, highest: float) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f'spec.{field} is {text!r}, not a decimal such as "0.2"') from None
+    if not 0 <= value <= highest:
+        raise ValueError(f"spec.{field} is {text}, not between 0 and {highest:g}")
+    return value
+
+
+def _after(verdict: Verdict) -> Verdict:
+    return Verdict(None, Reason.WAITING, f"Not looked at while it is not accepted: {verdict.message}")

@@ -1,0 +1,126 @@
+"""From a model in a spec to the gateway's route: what is allowed, and where the key is.
+
+The key of a tenant's own endpoint travels only in the policy Secret of the routes namespace, never in a
+ConfigMap, log line or condition.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import datetime
+from fnmatch import fnmatchcase
+from urllib.parse import urlsplit
+
+from assistant_crds.assistant import AssistantSpec, Model
+from assistant_crds.conditions import Reason
+from assistant_crds.contracts import Endpoint, ModelRoute
+from assistant_crds.knowledge_base import Embedding
+from assistant_crds.meta import KeyReference
+from assistant_operator.snapshot import Json, Snapshot
+from assistant_operator.verdict import Verdict, no
+
+
+class Refusal(Exception):  # noqa: N818 - a verdict on its way up, not a fault
+    """A resource cannot be served; `verdict` says why."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.message)
+        self.verdict = verdict
+
+
+class Resolver:
+    """The rules that hold for every model of one tenant."""
+
+    def __init__(
+        self, snapshot: Snapshot, providers: frozenset[str] | None, models_allow: list[str], allow_own: bool
+    ) -> None:
+        self.snapshot = snapshot
+        self._providers = providers
+        self._allow = models_allow
+        self._allow_own = allow_own
+
+    @staticmethod
+    def describe(model: Model | Embedding) -> str:
+        """Return the model for people: `provider/name`, or `host/name` of an own endpoint."""
+        if model.endpoint is not None:
+            return f"{urlsplit(model.endpoint.url).hostname or '?'}/{model.name}"
+        return f"{model.provider or '?'}/{model.name}"
+
+    def check_model(self, model: Model | Embedding, subject: str, field: str) -> None:
+        """Raise Refusal or ValueError unless the tenant may use the model."""
+        if (model.provider is None) == (model.endpoint is None):
+            raise ValueError(f"exactly one of {field}.provider and {field}.endpoint must be set")
+        if model.endpoint is not None:
+            if urlsplit(model.endpoint.url).scheme not in {"http", "https"}:
+                raise ValueError(f"{field}.endpoint.url must begin with http:// or https://")
+            if not self._allow_own:
+                message = (
+                    f"{subject} names an endpoint of its own, which this tenant may not do. Use a model of the "
+                    "platform's catalogue, or ask the platform team for models.allowOwnEndpoints."
+                )
+                raise Refusal(no(Reason.MODEL_NOT_ALLOWED, message))
+            return
+        if self._providers is not None and model.provider not in self._providers:
+            message = (
+                f"{subject} uses provider {model.provider}, which the platform's catalogue does not have. "
+                f"Known providers: {', '.join(sorted(self._providers)) or 'none'}."
+            )
+            raise Refusal(no(Reason.PROVIDER_UNKNOWN, message))
+        if not any(fnmatchcase(f"{model.provider}/{model.name}", pattern) for pattern in self._allow):
+            message = (
+                f"{subject} uses {model.provider}/{model.name}, which this tenant may not use. "
+                f"Allowed: {', '.join(self._allow) or 'none'}. Choose one of these, or ask the platform team."
+            )
+            raise Refusal(no(Reason.MODEL_NOT_ALLOWED, message))
+
+    def route(self, model: Model | Embedding, subject: str) -> ModelRoute:
+        """Return the gateway's route; raises Refusal when the endpoint's key cannot be read."""
+        if model.endpoint is None:
+            return ModelRoute(model=model.name, provider=model.provider)
+        reference = model.endpoint.api_key_secret_ref
+        key = None if reference is None else self._secret(reference, subject)
+        return ModelRoute(model=model.name, endpoint=Endpoint(url=model.endpoint.url, api_key=key))
+
+    def _secret(self, reference: KeyReference, subject: str) -> str:
+        secret = self.snapshot.secrets.get(reference.name)
+        if secret is None:
+            message = (
+                f"{subject} takes its API key from Secret {reference.name}, which does not exist in namespace "
+                f"{self.snapshot.namespace}. Create it with the key {reference.key}."
+            )
+            raise Refusal(no(Reason.SECRET_NOT_FOUND, message))
+        encoded = (secret.get("data") or {}).get(reference.key)
+        try:
+            value = base64.b64decode(encoded or "", validate=True).decode().strip()
+        except (binascii.Error, UnicodeDecodeError):
+            value = ""
+        if not value:
+            what = "has no key" if encoded is None else "has no usable text under the key"
+            message = f"Secret {reference.name} {what} {reference.key}, which {subject} needs. Add it."
+            raise Refusal(no(Reason.KEY_NOT_FOUND, message))
+        return value
+
+
+def instructions(spec: AssistantSpec, subject: str, snapshot: Snapshot) -> str:
+    """Return the system prompt; raises Refusal when its ConfigMap or key is missing."""
+    if spec.instructions_from is None:
+        return spec.instructions
+    reference = spec.instructions_from.config_map_key_ref
+    config_map = snapshot.config_maps.get(reference.name)
+    if config_map is None:
+        message = (
+            f"{subject} takes its instructions from ConfigMap {reference.name}, which does not exist in namespace "
+            f"{snapshot.namespace}. Create it with the key {reference.key}."
+        )
+        raise Refusal(no(Reason.CONFIG_MAP_NOT_FOUND, message))
+    text = (config_map.get("data") or {}).get(reference.key)
+    if text is None:
+        message = f"ConfigMap {reference.name} has no key {reference.key}, which {subject} needs. Add it."
+        raise Refusal(no(Reason.KEY_NOT_FOUND, message))
+    return str(text)
+
+
+def created(raw: Json) -> int:
+    """Return when the object was created, in Unix seconds."""
+    return int(datetime.fromisoformat(raw["metadata"]["creationTimestamp"]).timestamp())

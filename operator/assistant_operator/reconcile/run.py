@@ -1,0 +1,108 @@
+"""One run for one tenant, from the first look to the last word. Read it from top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from assistant_observability import genai, logs, metrics, traces
+from assistant_operator.desired import build
+from assistant_operator.errors import ClusterUnreachableError
+from assistant_operator.observed import Observed, StoreView
+from assistant_operator.queue import Outcome
+from assistant_operator.reconcile.apply import apply
+from assistant_operator.reconcile.claim import claim
+from assistant_operator.reconcile.context import Context, Report
+from assistant_operator.reconcile.gather import gather
+from assistant_operator.reconcile.knowledge import remove_knowledge_bases
+from assistant_operator.reconcile.probe import ask_gateway, ask_pods, count
+from assistant_operator.reconcile.report import report
+from assistant_operator.reconcile.resolve import resolve
+from assistant_operator.reconcile.stores import ensure_stores
+from assistant_operator.reconcile.teardown import teardown, teardown_former
+from assistant_operator.snapshot import Snapshot
+
+# Longer than any single call's time-out; a run that hangs all the same is cut off and tried again.
+RUN_SECONDS = 120
+# Should an event that mends things be missed.
+NOT_READY_SECONDS = 60
+_log = logs.logger(__name__)
+_tracer = traces.tracer(__name__)
+
+
+async def reconcile(namespace: str, context: Context) -> Outcome:
+    """Make the tenant be as its resources say, as far as that is possible now."""
+    if namespace in {context.settings.namespace, context.settings.routes_namespace}:
+        return Outcome()  # the platform's own, never a tenant
+    started = time.monotonic()
+    result = "error"
+    with (
+        _tracer.start_as_current_span("reconcile", attributes={genai.TENANT: namespace}),
+        structlog.contextvars.bound_contextvars(namespace=namespace),
+    ):
+        try:
+            async with asyncio.timeout(RUN_SECONDS):
+                outcome = await _run(await gather(namespace, context), context)
+            result = "retry" if outcome.retry else "settled"
+        except ClusterUnreachableError as error:
+            _log.warning("the API server does not answer", error=str(error))
+            outcome = Outcome(retry=True)
+        finally:
+            metrics.RECONCILES.labels(result).inc()
+            metrics.RECONCILE_DURATION.observe(time.monotonic() - started)
+    return outcome
+
+
+async def _run(snapshot: Snapshot, context: Context) -> Outcome:
+    former = await teardown_former(snapshot, context)
+    if snapshot.uid is None or snapshot.leaving:
+        outcome = await teardown(snapshot, context)
+        return Outcome(retry=outcome.retry or former.retry, wrote=outcome.wrote or former.wrote)
+
+    resolved = resolve(snapshot, context.catalog.providers, context.defaults)
+    claimed = await claim(snapshot.resources, context)
+    stores = await ensure_stores(resolved, snapshot, context)
+    desired = build(resolved, context.platform, stores.credentials)
+    applied = await apply(desired, stores.credentials, snapshot, context)
+
+    bases = frozenset(base.key for base in resolved.served_knowledge_bases())
+    gateway, answers, counts = await asyncio.gather(
+        ask_gateway(snapshot.namespace, context),
+        ask_pods(snapshot.pods, context),
+        count(resolved.identity.key, frozenset() if stores.errors else bases, context),
+    )
+    observed = Observed(
+        config_generation=desired.config.generation,
+        policy_generation=desired.policy.generation,
+        gateway=gateway,
+        answers=answers,
+        stores=StoreView(stores.errors),
+        counts=counts,
+        apply_error=applied.error,
+    )
+    removed = await remove_knowledge_bases(resolved.identity, snapshot, observed, context)
+    ready, reported = await report(resolved, snapshot, observed, context)
+    context.memory.reported[snapshot.namespace] = Report(resolved.identity.key, bases, gateway, counts)
+    return Outcome(
+        # What was just written is true only once it was read back.
+        wrote=(wrote := claimed or stores.wrote or applied.wrote or removed.wrote or reported or former.wrote),
+        retry=wrote or removed.retry or former.retry or _is_in_motion(observed, context),
+        later=None if ready else NOT_READY_SECONDS,
+    )
+
+
+def _is_in_motion(observed: Observed, context: Context) -> bool:
+    """Return whether something may change of which no event tells; events tell of specs, Secrets and pods."""
+    probe = observed.gateway.probe
+    models = [] if probe is None else [*probe.assistants.values(), *probe.knowledge_bases.values()]
+    return (
+        bool(observed.apply_error)
+        # A store that is down for all wakes every tenant when it is back.
+        or any(not context.health.error(store) for store in observed.stores.errors)
+        or probe is None
+        or probe.generation != observed.policy_generation
+        or not all(model.reachable for model in models)
+        or not all(answer.ready and answer.generation == observed.config_generation for answer in observed.answers)
+    )

@@ -1,0 +1,111 @@
+"""Make the stores be as the tenant needs them. Each store by itself: one that is down does not hold up the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from assistant_crds.contracts import digest
+from assistant_operator.adapters.postgres import Database
+from assistant_operator.compare import is_applied, with_digest
+from assistant_operator.desired import secrets
+from assistant_operator.desired.platform import Credentials
+from assistant_operator.errors import StoreUnreachableError
+from assistant_operator.reconcile.context import Context
+from assistant_operator.reconcile.credentials import credentials, passwords, with_weaviate_key
+from assistant_operator.reconcile.resolve import Resolved
+from assistant_operator.snapshot import Snapshot
+
+# A pool of each API pod, of one more during a roll-out, and of the worker.
+CONNECTIONS_PER_POD = 12
+
+
+@dataclass(frozen=True)
+class StoresResult:
+    """The credentials in force, what failed by store, and whether anything was written."""
+
+    credentials: Credentials
+    errors: dict[str, str]
+    wrote: bool
+
+
+async def ensure_stores(resolved: Resolved, snapshot: Snapshot, context: Context) -> StoresResult:
+    """Make the tenant's credentials, users, database and vector tenants be as wanted."""
+    tenant = resolved.identity.key
+    run = _Run(tenant, context)
+    held = credentials(snapshot.owned, tenant, context.settings)
+
+    async def user() -> bool:
+        nonlocal held
+        key = await context.weaviate.ensure_user(tenant, held.stores["weaviate_api_key"])
+        changed = key != held.stores["weaviate_api_key"]
+        held = with_weaviate_key(held, key)
+        return changed
+
+    # The Secret comes first, then the stores that take the password from it; the vector store makes its own.
+    await run.step("weaviate", "user", held.stores["weaviate_api_key"], user)
+    await _write_secrets(held, snapshot, context, run)
+    postgres_password, redis_password = passwords(held)
+    keys = sorted(base.key for base in resolved.served_knowledge_bases())
+    database = Database(tenant, postgres_password, CONNECTIONS_PER_POD * (resolved.settings.replicas + 2))
+
+    await asyncio.gather(
+        run.step(
+            "postgres",
+            "database",
+            f"{postgres_password} {database.connections}",
+            lambda: context.postgres.ensure(database),
+        ),
+        run.step("redis", "user", redis_password, lambda: context.redis.ensure_user(tenant, redis_password)),
+        run.step("weaviate", "access", " ".join(keys), lambda: context.weaviate.ensure_access(tenant, keys)),
+    )
+    return StoresResult(held, run.errors, run.wrote)
+
+
+async def _write_secrets(held: Credentials, snapshot: Snapshot, context: Context, run: _Run) -> None:
+    namespace = snapshot.namespace
+    for obj in (secrets.stores(namespace, held), secrets.api_key(namespace, held)):
+        wanted = with_digest(obj)
+        if not is_applied(wanted, snapshot.owned.get(("Secret", wanted["metadata"]["name"]))):
+            snapshot.owned["Secret", wanted["metadata"]["name"]] = await context.cluster.apply(wanted)
+            run.wrote = True
+
+
+class _Run:
+    """The steps of one run: what failed, and whether anything was written."""
+
+    def __init__(self, tenant: str, context: Context) -> None:
+        self._tenant = tenant
+        self._context = context
+        self.errors: dict[str, str] = {}
+        self.wrote = False
+
+    async def step(self, store: str, what: str, wanted: str, ensure: Callable[[], Awaitable[bool]]) -> None:
+        """Do one step, unless the same was found right a short while ago, in the same life of the store."""
+        health, memory = self._context.health, self._context.memory.checked
+        if store in self.errors:
+            return
+        if health.error(store):
+            self.errors[store] = health.error(store)
+            return
+        now = self._context.monotonic()
+        key = (self._tenant, f"{store} {what}")
+        wish = digest([wanted, health.incarnation(store)])
+        if memory.get(key, ("", 0.0))[0] == wish and memory[key][1] > now:
+            return
+        try:
+            wrote = await ensure()
+        except StoreUnreachableError as error:
+            memory.pop(key, None)
+            self.errors[store] = error.detail
+            return
+        self.wrote |= wrote
+        if not wrote:
+            memory[key] = (wish, now + self._context.settings.resync_seconds * 0.9)
+
+
+def forget(tenant: str, context: Context) -> None:
+    """Forget what was found right, as it is about to be removed."""
+    for key in [key for key in context.memory.checked if key[0] == tenant]:
+        del context.memory.checked[key]

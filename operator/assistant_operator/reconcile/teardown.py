@@ -1,0 +1,147 @@
+"""Take away everything of a tenant, in an order that can be resumed at any point.
+
+First the gateway stops letting it through and its pods go; then vectors, keys, database and their users; then the
+objects in its namespace; then the record of it in the routes namespace; the finalizers last. Names in the stores
+derive from the namespace's UID, so nothing but that is needed to find what is left, also after the namespace went.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from assistant_crds import naming
+from assistant_crds.contracts import TenantIdentity, TenantPolicy
+from assistant_observability import logs
+from assistant_operator.compare import is_applied, with_digest
+from assistant_operator.desired import policy
+from assistant_operator.errors import StoreUnreachableError
+from assistant_operator.queue import Outcome
+from assistant_operator.reconcile import stores
+from assistant_operator.reconcile.claim import release
+from assistant_operator.reconcile.context import Context
+from assistant_operator.reconcile.knowledge import Receipt, leave_receipt
+from assistant_operator.reconcile.report import report_deleting, report_idle
+from assistant_operator.snapshot import Json, Snapshot, has_finalizer, is_deleting, name_of
+
+# For how long after the end of its grace period a pod is waited for: its node may be gone.
+OVERTIME_SECONDS = 30
+_log = logs.logger(__name__)
+
+
+async def teardown(snapshot: Snapshot, context: Context) -> Outcome:
+    """Remove the tenant that the namespace holds now, or held until it went."""
+    context.memory.reported.pop(snapshot.namespace, None)
+    held = [resource for resource in snapshot.resources if has_finalizer(resource)]
+    if snapshot.uid is None:
+        return Outcome(wrote=await report_idle(snapshot, context))
+    identity = TenantIdentity(namespace=snapshot.namespace, uid=snapshot.uid, key=naming.tenant_key(snapshot.uid))
+    records = [record for record in snapshot.policies if name_of(record) == naming.policy_secret(identity.key)]
+    if not (held or records or snapshot.owned):
+        return Outcome(wrote=await report_idle(snapshot, context))
+
+    wrote = await _close(identity, records, context)
+    wrote |= await _stop_pods(snapshot, context)
+    waiting = _pod_left(snapshot.pods)
+    if waiting:
+        wrote |= await report_deleting(snapshot, f"Waits for pod {waiting} to end.", context)
+        return Outcome(retry=True, wrote=wrote)
+    try:
+        await _empty_stores(identity, snapshot.knowledge_bases, context)
+    except StoreUnreachableError as error:
+        message = f"Store {error.store} cannot remove the tenant's data: {error.detail} The operator keeps trying."
+        wrote |= await report_deleting(snapshot, message, context)
+        return Outcome(retry=True, wrote=wrote)
+    for kind, name in list(snapshot.owned):
+        await context.cluster.delete(kind, name, snapshot.namespace)
+    await context.cluster.delete("Secret", naming.policy_secret(identity.key), context.settings.routes_namespace)
+    await release(held, context)
+    await report_idle(snapshot, context)
+    _log.info("tenant removed", tenant=identity.key)
+    return Outcome(wrote=True)
+
+
+async def teardown_former(snapshot: Snapshot, context: Context) -> Outcome:
+    """Remove tenants that had this namespace's name in an earlier life: only their record is left of them."""
+    retry, wrote = False, False
+    for record in snapshot.policies:
+        identity = _recorded(record)
+        if identity is None or identity.uid == snapshot.uid:
+            continue
+        try:
+            await _empty_stores(identity, [], context)
+        except StoreUnreachableError as error:
+            _log.warning("a former tenant's data is left", tenant=identity.key, store=error.store, error=error.detail)
+            retry = True
+            continue
+        await context.cluster.delete("Secret", name_of(record), context.settings.routes_namespace)
+        _log.info("former tenant removed", tenant=identity.key)
+        wrote = True
+    return Outcome(retry=retry, wrote=wrote)
+
+
+async def _close(identity: TenantIdentity, records: Sequence[Json], context: Context) -> bool:
+    """Let nothing through any more. The record stays until the end: it says that there is something to remove."""
+    closed = with_digest(policy.secret(policy.closed(identity), context.settings.routes_namespace))
+    if is_applied(closed, records[0] if records else None):
+        return False
+    await context.cluster.apply(closed)
+    return True
+
+
+async def _stop_pods(snapshot: Snapshot, context: Context) -> bool:
+    wrote = False
+    for (kind, name), obj in list(snapshot.owned.items()):
+        if kind == "Deployment" and not is_deleting(obj):
+            await context.cluster.delete(kind, name, snapshot.namespace)
+            wrote = True
+    return wrote
+
+
+def _pod_left(pods: Sequence[Json]) -> str:
+    """Return the name of a pod that still runs, or is about to: one without a deletion time was only just orphaned."""
+    for pod in pods:
+        if (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}:
+            continue
+        until = pod["metadata"].get("deletionTimestamp")
+        if until is None or (datetime.now(UTC) - datetime.fromisoformat(until)).total_seconds() < OVERTIME_SECONDS:
+            return name_of(pod)
+    return ""
+
+
+async def _empty_stores(identity: TenantIdentity, knowledge_bases: Sequence[Json], context: Context) -> None:
+    tenant = identity.key
+    stores.forget(tenant, context)
+    for store in ("weaviate", "redis", "postgres"):
+        if context.health.error(store):
+            raise StoreUnreachableError(store, context.health.error(store))
+    by_key = {naming.knowledge_base_key(tenant, raw["metadata"]["uid"]): raw for raw in knowledge_bases}
+    rows = await context.postgres.documents(tenant)
+    for key in await context.weaviate.knowledge_bases(tenant):
+        vectors = await context.weaviate.vectors(key)
+        await context.weaviate.remove_knowledge_base(key)
+        receipt = Receipt(vectors, rows.get(key, 0))
+        if key in by_key:
+            await leave_receipt(by_key[key], receipt, context)
+        else:
+            _log.info("vectors removed", tenant=tenant, knowledge_base=key, vectors=vectors)
+    await context.weaviate.remove_user(tenant)
+    keys = await context.redis.remove_tenant(tenant)
+    await context.postgres.remove(tenant)
+    _log.info("stores emptied", tenant=tenant, redis_keys=keys, documents=sum(rows.values()))
+
+
+def _recorded(record: Json) -> TenantIdentity | None:
+    """Return of which tenant a policy Secret is the record; None when it cannot be told."""
+    try:
+        content = base64.b64decode((record.get("data") or {}).get(naming.POLICY_KEY, ""), validate=True)
+        identity = msgspec.json.decode(content, type=TenantPolicy).tenant
+    except (binascii.Error, msgspec.DecodeError):
+        return None
+    # The name is ours and derives from the UID: a record that says otherwise is not ours to act upon.
+    is_ours = naming.tenant_key(identity.uid) == identity.key and name_of(record) == naming.policy_secret(identity.key)
+    return identity if is_ours else None

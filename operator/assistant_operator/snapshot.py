@@ -1,0 +1,86 @@
+"""What one look at a tenant saw: plain data, so that everything computed from it stays pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from assistant_crds import naming
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class References:
+    """Names of the objects that a tenant's resources refer to."""
+
+    secrets: frozenset[str] = frozenset()
+    config_maps: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A tenant's namespace at one moment. `uid` is None when the namespace does not exist.
+
+    `owned` is kept current by the steps that write: the status speaks of what is there after them.
+    """
+
+    namespace: str
+    uid: str | None = None
+    terminating: bool = False
+    tenant: Json | None = None
+    assistants: list[Json] = field(default_factory=list)
+    knowledge_bases: list[Json] = field(default_factory=list)
+    owned: dict[tuple[str, str], Json] = field(default_factory=dict)  # by (kind, name)
+    pods: list[Json] = field(default_factory=list)
+    policies: list[Json] = field(default_factory=list)  # Secrets in the routes namespace that name this namespace
+    secrets: Mapping[str, Json] = field(default_factory=dict)  # those referred to that exist
+    config_maps: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def resources(self) -> list[Json]:
+        """Every Assistant and KnowledgeBase."""
+        return [*self.assistants, *self.knowledge_bases]
+
+    @property
+    def leaving(self) -> bool:
+        """Whether nothing of the tenant may stay: no resource is wanted any more, or its namespace goes."""
+        return self.terminating or not any(not is_deleting(resource) for resource in self.resources)
+
+
+def is_deleting(obj: Json) -> bool:
+    """Return whether the object only waits for its finalizers."""
+    return bool(obj["metadata"].get("deletionTimestamp"))
+
+
+def has_finalizer(obj: Json) -> bool:
+    """Return whether our finalizer holds the object."""
+    return naming.FINALIZER in (obj["metadata"].get("finalizers") or [])
+
+
+def name_of(obj: Json) -> str:
+    """Return the object's name."""
+    return str(obj["metadata"]["name"])
+
+
+def references(resources: Iterable[Json]) -> References:
+    """Return what the specs refer to. Malformed specs are tolerated: judging them is the resolver's task."""
+    secrets: set[str] = set()
+    config_maps: set[str] = set()
+    for resource in resources:
+        spec = _mapping(resource.get("spec"))
+        for model in (_mapping(spec.get("model")), _mapping(spec.get("embedding"))):
+            _add_name(secrets, _mapping(model.get("endpoint")).get("apiKeySecretRef"))
+        _add_name(config_maps, _mapping(spec.get("instructionsFrom")).get("configMapKeyRef"))
+    return References(frozenset(secrets), frozenset(config_maps))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _add_name(names: set[str], reference: Any) -> None:
+    name = _mapping(reference).get("name")
+    if isinstance(name, str) and name:
+        names.add(name)

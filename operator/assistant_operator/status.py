@@ -1,0 +1,170 @@
+"""The status of every resource of a tenant, computed from what was resolved and observed. Pure.
+
+One place decides what each condition says. A condition that cannot be known while another is not true is Unknown
+with the reason Waiting; `Ready` repeats the first condition that stands in the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from assistant_crds.assistant import AssistantStatus, Replicas
+from assistant_crds.conditions import (
+    ASSISTANT_CONDITIONS,
+    KNOWLEDGE_BASE_CONDITIONS,
+    TENANT_CONDITIONS,
+    ConditionType,
+    Reason,
+)
+from assistant_crds.knowledge_base import KnowledgeBaseStatus
+from assistant_crds.meta import Condition
+from assistant_crds.tenant import TenantStatus
+from assistant_operator.desired.service import url
+from assistant_operator.judgements import Judgements
+from assistant_operator.observed import Observed
+from assistant_operator.reconcile.resolve import Resolved, ResolvedAssistant, ResolvedKnowledgeBase, TenantSettings
+from assistant_operator.snapshot import Json, Snapshot, name_of
+from assistant_operator.verdict import Verdict, no, waiting, yes
+from assistant_operator.workload import replicas
+
+Verdicts = Mapping[ConditionType, Verdict]
+
+
+def assistant(item: ResolvedAssistant, resolved: Resolved, snapshot: Snapshot, observed: Observed, now: str) -> Json:
+    """Return the status of an Assistant; `now` is RFC 3339 in UTC."""
+    judge = Judgements(resolved, snapshot, observed)
+    ready, desired = replicas(snapshot.owned)
+    status = AssistantStatus(
+        observed_generation=_generation(item.raw),
+        conditions=conditions(item.raw, ASSISTANT_CONDITIONS, judge.assistant(item), now),
+        url=url(snapshot.namespace),
+        model=item.model,
+        limit=limit(item.requests_per_minute, resolved.settings.requests_per_minute),
+        replicas=Replicas(ready=ready, desired=desired),
+    )
+    return _json(status)
+
+
+def knowledge_base(
+    item: ResolvedKnowledgeBase, resolved: Resolved, snapshot: Snapshot, observed: Observed, now: str
+) -> Json:
+    """Return the status of a KnowledgeBase. Counts that could not be taken this time keep their last values."""
+    judge = Judgements(resolved, snapshot, observed)
+    before = item.raw.get("status") or {}
+    counts = observed.counts.get(item.key)
+    numbers = {name: before.get(name) for name in ("documents", "pending", "failed", "vectors", "orphans")}
+    if counts is not None:
+        # While documents are being written, rows and vectors are counted at different moments.
+        settled = counts.pending == 0
+        numbers = {
+            "documents": counts.documents,
+            "pending": counts.pending,
+            "failed": counts.failed,
+            "vectors": counts.vectors,
+            "orphans": max(0, counts.vectors - counts.chunks) if settled else before.get("orphans") or 0,
+        }
+    status = KnowledgeBaseStatus(
+        observed_generation=_generation(item.raw),
+        conditions=conditions(item.raw, KNOWLEDGE_BASE_CONDITIONS, judge.knowledge_base(item), now),
+        model=item.model,
+        **numbers,
+    )
+    return _json(status)
+
+
+def tenant(raw: Json, resolved: Resolved, snapshot: Snapshot, observed: Observed, now: str) -> Json:
+    """Return the status of the Tenant of a namespace that has resources."""
+    judge = Judgements(resolved, snapshot, observed)
+    status = TenantStatus(
+        observed_generation=_generation(raw),
+        conditions=conditions(raw, TENANT_CONDITIONS, judge.tenant(), now),
+        assistants=len(resolved.assistants),
+        knowledge_bases=len(resolved.knowledge_bases),
+        limit=limit(resolved.settings.requests_per_minute),
+        url=url(snapshot.namespace),
+    )
+    return _json(status)
+
+
+def idle_tenant(raw: Json, settings: TenantSettings, now: str) -> Json:
+    """Return the status of a Tenant whose namespace holds nothing to serve, or does not exist."""
+    idle = waiting(f"Namespace {name_of(raw)} holds no Assistant or KnowledgeBase yet: create one.")
+    verdicts = {kind: settings.accepted if kind is ConditionType.ACCEPTED else idle for kind in TENANT_CONDITIONS}
+    status = TenantStatus(
+        observed_generation=_generation(raw),
+        conditions=conditions(raw, TENANT_CONDITIONS, verdicts, now),
+        assistants=0,
+        knowledge_bases=0,
+        limit=limit(settings.requests_per_minute),
+    )
+    return _json(status)
+
+
+def deleting(raw: Json, message: str, now: str) -> Json:
+    """Return the status of a resource whose deletion has to wait for something: all else stays as it was."""
+    status = dict(raw.get("status") or {})
+    verdict = no(Reason.DELETING, message)
+    others = [item for item in status.get("conditions") or [] if item["type"] != ConditionType.READY]
+    ready = _condition(raw, ConditionType.READY, verdict, now)
+    return {**status, "conditions": [msgspec.to_builtins(ready), *others]}
+
+
+def conditions(raw: Json, kinds: tuple[ConditionType, ...], verdicts: Verdicts, now: str) -> list[Condition]:
+    """Return `Ready` and the conditions of `kinds`; times of unchanged ones are kept."""
+    ordered = [(kind, verdicts[kind]) for kind in kinds]
+    ready = [(ConditionType.READY, _summary(verdicts[kind] for kind in kinds)), *ordered]
+    return [_condition(raw, kind, verdict, now) for kind, verdict in ready]
+
+
+def same(wanted: Json, live: Json | None) -> bool:
+    """Return whether writing `wanted` would change nothing but times."""
+    return _without_times(wanted) == _without_times(live or {})
+
+
+def limit(*rates: int | None) -> str:
+    """Return the request rate that binds, for people."""
+    known = [rate for rate in rates if rate is not None]
+    return f"{min(known)}/min" if known else ""
+
+
+def _summary(verdicts: Any) -> Verdict:
+    standing = [verdict for verdict in verdicts if verdict.ok is not True]
+    if not standing:
+        return yes(Reason.READY, "Serving.")
+    first = next((verdict for verdict in standing if verdict.ok is False), standing[0])
+    return no(first.reason, first.message)
+
+
+def _condition(raw: Json, kind: ConditionType, verdict: Verdict, now: str) -> Condition:
+    before = next((item for item in (raw.get("status") or {}).get("conditions") or [] if item["type"] == kind), None)
+    unchanged = before is not None and before["status"] == verdict.status
+    return Condition(
+        type=kind.value,
+        status=verdict.status,
+        reason=verdict.reason.value,
+        message=verdict.message[:1024],
+        observed_generation=_generation(raw),
+        last_transition_time=before["lastTransitionTime"] if before is not None and unchanged else now,
+    )
+
+
+def _generation(raw: Json) -> int:
+    return int(raw["metadata"]["generation"])
+
+
+def _json(status: AssistantStatus | KnowledgeBaseStatus | TenantStatus) -> Json:
+    document: Json = msgspec.to_builtins(status)
+    return document
+
+
+def _without_times(status: Json) -> Json:
+    return {
+        **status,
+        "conditions": [
+            {key: value for key, value in condition.items() if key != "lastTransitionTime"}
+            for condition in status.get("conditions") or []
+        ],
+    }

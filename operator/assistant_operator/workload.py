@@ -1,0 +1,118 @@
+"""What Deployments and pods say about whether a tenant is served, in words a person can act on.
+
+Pure. A pod that cannot start is reported even while older pods still serve: someone has to mend it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from assistant_crds import naming
+from assistant_crds.conditions import Reason
+from assistant_operator.snapshot import Json, is_deleting, name_of
+from assistant_operator.verdict import Verdict, no, yes
+
+_PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
+_START = {
+    "CrashLoopBackOff",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+    "PostStartHookError",
+}
+
+
+def judge(owned: Mapping[tuple[str, str], Json], pods: list[Json], names: Iterable[str]) -> Verdict:
+    """Return whether the Deployments called `names` are available."""
+    for name in names:
+        deployment = owned.get(("Deployment", name))
+        if deployment is None:
+            return no(Reason.PROGRESSING, f"Deployment {name} is being created.")
+        verdict = _pods_verdict([pod for pod in pods if pod["metadata"]["labels"].get(naming.LABEL_NAME) == name])
+        if verdict is None:
+            verdict = _deployment_verdict(deployment)
+        if verdict is not None:
+            return verdict
+    return yes(Reason.AVAILABLE, "The pods are available.")
+
+
+def replicas(owned: Mapping[tuple[str, str], Json]) -> tuple[int, int]:
+    """Return how many API pods are ready, and how many are wanted."""
+    deployment = owned.get(("Deployment", naming.API)) or {}
+    ready = (deployment.get("status") or {}).get("readyReplicas") or 0
+    return int(ready), int((deployment.get("spec") or {}).get("replicas") or 0)
+
+
+def running(pods: list[Json], name: str) -> list[tuple[str, str]]:
+    """Return (name, IP) of the component's pods that run and are not on their way out."""
+    return [
+        (name_of(pod), pod["status"]["podIP"])
+        for pod in pods
+        if pod["metadata"]["labels"].get(naming.LABEL_NAME) == name
+        and not is_deleting(pod)
+        and (pod.get("status") or {}).get("phase") == "Running"
+        and pod["status"].get("podIP")
+    ]
+
+
+def is_ready(pod: Json) -> bool:
+    """Return whether the kubelet found the pod ready."""
+    return any(
+        condition["type"] == "Ready" and condition["status"] == "True"
+        for condition in (pod.get("status") or {}).get("conditions") or []
+    )
+
+
+def _deployment_verdict(deployment: Json) -> Verdict | None:
+    name, status = name_of(deployment), deployment.get("status") or {}
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            message = f"Deployment {name} cannot create pods: {condition.get('message', '')}"
+            return no(Reason.APPLY_FAILED, message)
+    wanted = int(deployment["spec"].get("replicas") or 0)
+    available = int(status.get("availableReplicas") or 0)
+    if available < wanted:
+        return no(Reason.PROGRESSING, f"Deployment {name} has {available} of {wanted} pods available.")
+    return None
+
+
+def _pods_verdict(pods: list[Json]) -> Verdict | None:
+    for pod in sorted(pods, key=name_of):
+        if is_deleting(pod):
+            continue
+        status = pod.get("status") or {}
+        for condition in status.get("conditions") or []:
+            if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+                message = f"Pod {name_of(pod)} cannot be scheduled: {condition.get('message', 'no node fits')}"
+                return no(Reason.UNSCHEDULABLE, message)
+        for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+            verdict = _container_verdict(name_of(pod), container)
+            if verdict is not None:
+                return verdict
+    return None
+
+
+def _container_verdict(pod: str, container: Mapping[str, Any]) -> Verdict | None:
+    state = container.get("state") or {}
+    waiting, terminated = state.get("waiting") or {}, state.get("terminated") or {}
+    reason = waiting.get("reason", "")
+    if reason in _PULL:
+        message = (
+            f"Pod {pod} cannot pull the image {container.get('image', '')}: check the platform's image settings and "
+            "the node's access to the registry."
+        )
+        return no(Reason.IMAGE_PULL_FAILED, message)
+    ended = terminated or (container.get("lastState") or {}).get("terminated") or {}
+    crashed = bool(ended.get("exitCode")) and not container.get("ready")
+    if reason in _START or crashed:
+        # Neither the back-off time nor which of its states the container is in: both change every few seconds.
+        detail = waiting.get("message", "") if reason != "CrashLoopBackOff" else ""
+        if not detail:
+            detail = f"{ended.get('reason', 'ended')}, exit code {ended.get('exitCode', 'unknown')}"
+        message = (
+            f"Container {container['name']} of pod {pod} does not stay up ({detail}). "
+            f"Look at its log: kubectl logs {pod} -c {container['name']} --previous"
+        )
+        return no(Reason.CONTAINER_FAILING, message)
+    return None
