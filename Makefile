@@ -63,3 +63,16 @@ cluster-status: env ## What runs in the local cluster, and how to use it
 .PHONY: cluster-down
 cluster-down: env ## Remove the local cluster and everything it made on this machine
 	@$(PY) -m assistant_cluster down
+
+##### the main job, and all tests
+.PHONY: demo
+demo: env ## Bring everything up and ask an assistant about an uploaded PDF; OPENAI_API_KEY or DEMO_MODEL_URL choose a model
+	@$(PY) -m assistant_demo up
+
+.PHONY: down
+down: env ## Take away everything that `make demo` made
+	@$(PY) -m assistant_demo down
+
+.PHONY: test
+test: env ## Everything on real stores and a real node: unit, integration, charts, e2e (under 25 min warm)
+	@$(PY) tests/run.py $(ARGS)

@@ -9,9 +9,9 @@ from types import FrameType
 
 from pydantic import ValidationError
 
+from assistant_cluster import ClusterError
 from assistant_demo import down, up
 from assistant_demo.errors import DemoError
-from assistant_demo.machine import ClusterError
 from assistant_demo.settings import ModelSettings
 from assistant_demo.terminal import RED, Terminal
 

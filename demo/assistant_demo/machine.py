@@ -1,20 +1,40 @@
 """What the demo asks of this machine: a cluster, images in it, and a folder for what it leaves behind.
 
-The only module that knows the package `assistant_cluster`.
+The only module that calls the package `assistant_cluster`.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import assistant_cluster
+from assistant_cluster import ClusterInfo, images
+from assistant_cluster.binaries import cache_folder, ensure
+from assistant_cluster.progress import Progress
 from assistant_demo.errors import DemoError
 from assistant_demo.installation import ROOT
+from assistant_demo.kubernetes import Kubernetes
+from assistant_demo.terminal import Step
 
-PARTS = ("operator", "gateway", "api", "demo")
+KINDS = {"node": "one real node on this machine", "kind": "kind", "current": "your own cluster"}
+
+
+class StepProgress(Progress):
+    """Shows what the cluster's package reports as details of a step."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__(quiet=True)
+        self._step = step
+
+    def __call__(self, text: str) -> None:
+        """Show one line."""
+        self._step.say(text)
 
 
 def folder() -> Path:
@@ -41,3 +61,46 @@ def only_one() -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def cluster_up(step: Step) -> tuple[Kubernetes, str]:
+    """Bring the cluster up, or find it up; returns it and what it is."""
+    info = assistant_cluster.up(progress=StepProgress(step))
+    cluster = _kubernetes(info, StepProgress(step))
+    version = json.loads(cluster.kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
+    return cluster, f"{KINDS[info.mode]}, Kubernetes {version}"
+
+
+def borrowed() -> Kubernetes | None:
+    """Return the cluster if it is the user's own, which must outlive us."""
+    info = assistant_cluster.find()
+    return _kubernetes(info, Progress(quiet=True)) if info and info.mode == "current" else None
+
+
+def cluster_down(step: Step) -> str:
+    """Remove the cluster; returns what was done."""
+    return assistant_cluster.down(progress=StepProgress(step))
+
+
+def audit_log() -> Path | None:
+    """Return the API server's log of requests, where we run the API server."""
+    info = assistant_cluster.find()
+    return info.audit_log if info else None
+
+
+def build_images(step: Step) -> tuple[dict[str, str], str]:
+    """Build what changed and put it into the cluster; returns the references by part, and what was done."""
+    references = images.build_and_load(progress=StepProgress(step))
+    return references, f"{len(references)} there: {', '.join(references)}"
+
+
+def cache() -> Path:
+    """Return where downloaded and built programs are kept."""
+    return cache_folder().parent
+
+
+def _kubernetes(info: ClusterInfo, progress: Progress) -> Kubernetes:
+    # A user's own cluster may need the plugins that the user's kubectl finds; ours is known to fit our server.
+    own = shutil.which("kubectl") if info.mode == "current" else None
+    kubectl = [own] if own else ensure("kubernetes", progress).command("kubectl")
+    return Kubernetes(info.kubeconfig, tuple(kubectl), tuple(ensure("helm", progress).command()))

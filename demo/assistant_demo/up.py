@@ -20,8 +20,8 @@ from assistant_demo.installation import (
     wait_for_workloads,
 )
 from assistant_demo.kubernetes import Kubernetes, Object, manifests
-from assistant_demo.settings import STAND_IN_NAMESPACE, Model
 from assistant_demo.presentation import show_answer, show_how_to_go_on
+from assistant_demo.settings import STAND_IN_NAMESPACE, Model
 from assistant_demo.tenant_api import Document, TenantApi
 from assistant_demo.terminal import BOLD, DIM, Step, Terminal
 
@@ -78,7 +78,7 @@ def _run(terminal: Terminal, model: Model, *, ask: bool) -> Running:
 
 def install_platform(cluster: Kubernetes, step: Step, images: dict[str, str], model: Model, *layers: Object) -> None:
     """Install the charts, and the stand-in model where it is needed, and wait until all of it runs."""
-    namespaces = (NAMESPACE,)
+    namespaces: tuple[str, ...] = (NAMESPACE,)
     if model.stand_in:
         install_stand_in(cluster, images["demo"])
         namespaces += (STAND_IN_NAMESPACE,)

@@ -1,0 +1,112 @@
+"""`make test`: every suite in order, with its time, and at the end one table of what passed and what was left out.
+
+The suites run one after another in processes of their own, so that the stores of one do not slow another down. A
+cluster that was not there before is taken away again.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from assistant_cluster import ClusterError, kind, modes
+from assistant_cluster.checkout import Checkout
+from assistant_cluster.node import NodeCluster
+
+ROOT = Path(__file__).parents[1]
+SUITES = ("unit", "integration", "charts", "e2e")
+KINDS = ("passed", "failed", "errors", "skipped")
+
+
+@dataclass
+class Result:
+    """What became of one suite."""
+
+    suite: str
+    seconds: float = 0.0
+    code: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    left_out: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether something did not pass; in CI a suite that was left out did not."""
+        return self.code != 0 or (bool(self.left_out) and os.environ.get("CI") == "true")
+
+    def __str__(self) -> str:
+        if self.left_out:
+            return f"  {self.suite:<12} LEFT OUT  {self.left_out}"
+        told = (
+            ", ".join(f"{self.counts[kind]} {kind}" for kind in KINDS if self.counts[kind]) or f"exit code {self.code}"
+        )
+        return f"  {self.suite:<12} {duration(self.seconds):>10}  {told}"
+
+
+def run(suite: str, folder: Path, options: list[str]) -> Result:
+    """Run one suite with pytest."""
+    print(f"\n=== {suite} ===", flush=True)
+    report = folder / f"{suite}.xml"
+    started = time.monotonic()
+    command = [sys.executable, "-m", "pytest", f"tests/{suite}", f"--junitxml={report}", "--durations=5", *options]
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    result = Result(suite, time.monotonic() - started, code)
+    if report.exists():
+        for element in ET.parse(report).iter("testsuite"):
+            for name, attribute in (("failed", "failures"), ("errors", "errors"), ("skipped", "skipped")):
+                result.counts[name] += int(element.get(attribute, 0))
+            result.counts["passed"] += int(element.get("tests", 0))
+        result.counts["passed"] -= sum(result.counts[name] for name in ("failed", "errors", "skipped"))
+    return result
+
+
+def cluster_is_there() -> bool:
+    """Whether a cluster runs that this run must not take away."""
+    mode, _ = modes.choose(None, Checkout())
+    if mode == "node":
+        return NodeCluster().status().running
+    return mode == "current" or kind.KindCluster().exists()
+
+
+def main(options: list[str]) -> int:
+    """Run all suites; returns 0 when all of them passed."""
+    results: list[Result] = []
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        results += [run(suite, Path(folder), options) for suite in SUITES[:-1]]
+        try:
+            there = cluster_is_there()
+        except ClusterError as error:
+            results.append(Result("e2e", left_out=str(error).splitlines()[0]))
+        else:
+            try:
+                results.append(run("e2e", Path(folder), options))
+            finally:
+                if not there:
+                    print("\nThe cluster was not there before, so it is taken away again.", flush=True)
+                    subprocess.run([sys.executable, "-m", "assistant_demo", "down"], cwd=ROOT, check=False)
+    total = sum((result.counts for result in results), Counter())
+    print("\n=== all suites ===")
+    for result in results:
+        print(result)
+    told = ", ".join(f"{total[kind]} {kind}" for kind in KINDS if total[kind])
+    print(f"=== {told} in {duration(time.monotonic() - started)} ===")
+    for result in results:
+        if result.left_out:
+            print(f"NOT everything was tested: {result.suite} needs a node or kind. {result.left_out}")
+    return int(any(result.failed for result in results))
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people."""
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
