@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from types import TracebackType
 from typing import Self
 
@@ -38,13 +37,7 @@ class until_hangup:  # noqa: N801  reads like asyncio.timeout, and works like it
     ) -> None:
         if self._watch is not None and not self._watch.done():
             self._watch.cancel()
-        if not self._gone:
-            return
-        if kind is None:
-            # The body was through when the news came: take the cancellation that is still to be delivered.
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)
-        elif not issubclass(kind, asyncio.CancelledError):
+        if not self._gone or (kind is not None and not issubclass(kind, asyncio.CancelledError)):
             return
         task = asyncio.current_task()
         # Only our own cancellation is turned into an error; one from outside goes on.

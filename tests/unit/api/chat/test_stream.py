@@ -1,0 +1,174 @@
+"""A stream is relayed event by event, with the citations before a choice's last chunk."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import msgspec
+import pytest
+from api_world import FakeAnswer, chunk, passage, stream_answer
+from hypothesis import given
+from hypothesis import strategies as st
+from litestar.types import Message
+
+from assistant_api.chat.stream import CitingRelay, EventStream, Relay
+from assistant_api.gateway import GatewayUnreachableError
+
+DONE = b"data: [DONE]\n\n"
+PASSAGES = [passage(1), passage(2)]
+
+
+def relayed(relay: Relay, *parts: bytes) -> bytes:
+    return b"".join([relay.feed(part) for part in parts]) + relay.end()
+
+
+def events(data: bytes) -> list[Any]:
+    return [
+        msgspec.json.decode(line[6:]) for line in data.replace(b"\r", b"").split(b"\n") if line.startswith(b"data: {")
+    ]
+
+
+def indexes(event: dict[str, Any]) -> dict[int, list[int]]:
+    """Which passages an event cites, by choice."""
+    return {
+        choice["index"]: [note["file_citation"]["index"] for note in choice["delta"].get("annotations", [])]
+        for choice in event["choices"]
+    }
+
+
+def test_the_citations_come_just_before_the_last_chunk() -> None:
+    """In a chunk of their own that looks like the others."""
+    stream = [chunk(""), chunk("Take 42 Nm ["), chunk("2"), chunk("]."), chunk(finish="stop"), DONE]
+    sent = events(relayed(CitingRelay(PASSAGES), *stream))
+    assert len(sent) == 6
+    assert {key: value for key, value in sent[4].items() if key != "choices"} == {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+    }
+    assert sent[4]["choices"][0]["finish_reason"] is None
+    assert indexes(sent[4]) == {0: [2]}
+    assert sent[5]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_without_markers_the_bytes_are_the_same() -> None:
+    """Nothing is added, nothing is encoded anew."""
+    stream = [
+        b": comment\n\n",
+        chunk("Hello"),
+        b'data: {"odd": 1}\n\n',
+        b"event: x\ndata: y\n\n",
+        chunk(finish="stop"),
+        DONE,
+    ]
+    assert relayed(CitingRelay(PASSAGES), *stream) == b"".join(stream)
+    assert relayed(Relay(), *stream) == b"".join(stream)
+
+
+def test_each_choice_has_its_own_citations() -> None:
+    """With n > 1 the choices come mixed."""
+    stream = [
+        chunk("[1]", index=0),
+        chunk("[2]", index=1),
+        chunk(finish="stop", index=1),
+        chunk(finish="stop", index=0),
+        DONE,
+    ]
+    cited = [indexes(event) for event in events(relayed(CitingRelay(PASSAGES), *stream))]
+    assert cited == [{0: []}, {1: []}, {1: [2]}, {1: []}, {0: [1]}, {0: []}]
+
+
+def test_a_provider_without_finish_reason_still_gets_citations() -> None:
+    """They come before [DONE] then."""
+    sent = relayed(CitingRelay(PASSAGES), chunk("See [1]."), DONE)
+    assert indexes(events(sent)[-1]) == {0: [1]}
+    assert sent.endswith(DONE)
+
+
+def test_the_last_words_may_come_with_the_finish_reason() -> None:
+    """Some providers send both in one chunk."""
+    sent = events(relayed(CitingRelay(PASSAGES), chunk("See [1]", finish="stop"), DONE))
+    assert [indexes(event) for event in sent] == [{0: [1]}, {0: []}]
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+@given(cuts=st.lists(st.integers(0, 900), max_size=12))
+def test_it_does_not_matter_how_the_network_cuts_the_stream(newline: bytes, cuts: list[int]) -> None:
+    """With either line ending, the caller gets the same bytes however they arrive."""
+    stream = b"".join([chunk("Tak"), chunk("e [1"), chunk("]"), chunk(finish="stop"), DONE]).replace(b"\n", newline)
+    whole = relayed(CitingRelay(PASSAGES), stream)
+    edges = sorted({0, len(stream), *(min(cut, len(stream)) for cut in cuts)})
+    parts = [stream[start:end] for start, end in itertools.pairwise(edges)]
+    assert relayed(CitingRelay(PASSAGES), *parts) == whole
+    assert relayed(Relay(), *parts) == stream
+    assert len(events(whole)) == 5
+
+
+def test_only_whole_events_are_sent_on() -> None:
+    """So that an error event can follow at any moment."""
+    for relay in (Relay(), CitingRelay(PASSAGES)):
+        event = chunk("Hello")
+        assert relay.feed(event + event[:10]) == event
+        assert relay.feed(event[10:-1]) == b""
+        assert relay.feed(event[-1:]) == event
+
+
+def test_an_event_without_end_is_not_collected_for_ever() -> None:
+    """Memory is bounded whatever a provider sends."""
+    for relay in (Relay(), CitingRelay(PASSAGES)):
+        sent = b"".join(relay.feed(b"x" * 100_000) for _ in range(20))
+        assert len(sent) + len(relay.end()) == 2_000_000
+        assert len(sent) > 900_000
+
+
+def test_an_endless_number_of_choices_is_not_remembered() -> None:
+    """The format allows 128."""
+    relay = CitingRelay(PASSAGES)
+    for index in range(1000):
+        relay.feed(chunk("[1]", index=index))
+    assert len(relay._trackers) <= 128
+
+
+class Caller:
+    """An ASGI caller that stays, and remembers what it was sent."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    async def send(self, message: Message) -> None:
+        self.messages.append(message)
+
+    async def receive(self) -> Any:
+        import asyncio
+
+        await asyncio.Event().wait()
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message["body"] for message in self.messages[1:])
+
+
+async def sent_to_caller(answer: FakeAnswer) -> Caller:
+    caller = Caller()
+    stream = EventStream(
+        answer, headers=[], passages=[], assistant="support", started=0, interrupted=b'{"error":{"code":"x"}}'
+    )
+    await stream({}, caller.receive, caller.send)  # type: ignore[typeddict-item]
+    return caller
+
+
+async def test_an_answer_that_breaks_off_ends_with_an_error_event() -> None:
+    """Never in silence; half an event is dropped, so that the error can be read."""
+    answer = stream_answer(chunk("Hello"), chunk("world")[:20], GatewayUnreachableError("cut"))
+    caller = await sent_to_caller(answer)
+    assert caller.body == chunk("Hello") + b'data: {"error":{"code":"x"}}\n\n'
+    assert caller.messages[-1]["more_body"] is False
+    assert answer.closed
+
+
+async def test_each_event_is_sent_when_it_comes() -> None:
+    """One message per arrival, the end by itself."""
+    caller = await sent_to_caller(stream_answer(chunk("a"), chunk("b"), DONE))
+    assert [message["body"] for message in caller.messages[1:]] == [chunk("a"), chunk("b"), DONE, b""]

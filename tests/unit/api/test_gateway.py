@@ -1,0 +1,240 @@
+"""The gateway's client, against a server that behaves and one that does not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from assistant_api import gateway
+from assistant_api.gateway import GatewayClient, GatewayError, GatewayUnreachableError, TokenFile
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Start = Callable[[Handler], Awaitable[GatewayClient]]
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    path = tmp_path / "token"
+    path.write_text("first\n")
+    return path
+
+
+@pytest.fixture
+async def start(token: Path) -> AsyncIterator[Start]:
+    """Start a gateway that answers every path with one handler; returns its client."""
+    runners: list[web.AppRunner] = []
+    clients: list[GatewayClient] = []
+
+    async def starter(handler: Handler) -> GatewayClient:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", handler)
+        runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        client = GatewayClient(lambda: url, TokenFile(token))
+        runners.append(runner)
+        clients.append(client)
+        return client
+
+    yield starter
+    for client in clients:
+        await client.close()
+    for runner in runners:
+        await runner.cleanup()
+
+
+async def test_embeddings_come_back_in_order(start: Start) -> None:
+    """Asked for by the knowledge base's name, on the road that is named, with this pod's token."""
+    seen: list[tuple[str, dict, dict]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append((request.path, dict(request.headers), await request.json()))
+        data = [{"index": 1, "embedding": [0.5, 1]}, {"index": 0, "embedding": [2, 3]}]
+        return web.json_response({"object": "list", "data": data})
+
+    client = await start(handler)
+    assert await client.embeddings(["a", "b"], "handbook", "search") == [[2.0, 3.0], [0.5, 1.0]]
+    path, headers, body = seen[0]
+    assert path == "/v1/embeddings"
+    assert body == {"model": "handbook", "input": ["a", "b"], "encoding_format": "float"}
+    assert headers["x-assistant-road"] == "search"
+    assert headers["Authorization"] == "Bearer first"
+
+
+async def test_a_replaced_token_is_used_from_the_next_call_on(start: Start, token: Path) -> None:
+    """The kubelet rotates it under a running pod."""
+    seen: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request.headers["authorization"])
+        return web.json_response({})
+
+    client = await start(handler)
+    await client.ping()
+    fresh = token.with_name("fresh")
+    fresh.write_text("second")
+    fresh.rename(token)
+    await client.ping()
+    assert seen == ["Bearer first", "Bearer second"]
+
+
+async def test_without_a_token_the_gateway_is_not_asked(start: Start, token: Path) -> None:
+    """A pod without its volume says so."""
+
+    async def handler(_request: web.Request) -> web.Response:
+        raise AssertionError("asked")
+
+    client = await start(handler)
+    token.unlink()  # noqa: ASYNC240
+    with pytest.raises(GatewayUnreachableError, match="token"):
+        await client.ping()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "wait", "code", "retry_after"),
+    [
+        (429, '{"error":{"message":"m","code":"rate_limit_exceeded"}}', "2", "rate_limit_exceeded", 2),
+        (400, '{"error":{"message":"m","type":"invalid_request_error"}}', "", "invalid_request_error", None),
+        (500, "<html>", "Wed, 21 Oct 2026 07:28:00 GMT", "gateway_error", None),
+        (503, "", "", "gateway_error", None),
+    ],
+)
+async def test_errors_are_read_whatever_their_shape(
+    start: Start, status: int, body: str, wait: str, code: str, retry_after: float | None
+) -> None:
+    """A caller learns the code, whether trying again helps, and when."""
+
+    async def handler(_request: web.Request) -> web.Response:
+        return web.Response(status=status, text=body, headers={"retry-after": wait})
+
+    client = await start(handler)
+    with pytest.raises(GatewayError) as caught:
+        await client.embeddings(["a"], "handbook", "ingest")
+    assert (caught.value.status, caught.value.code) == (status, code)
+    assert caught.value.transient is (status != 400)
+    assert caught.value.retry_after == retry_after
+
+
+@pytest.mark.parametrize("body", ["{}", '{"data":[]}', '{"data":[{"index":0,"embedding":["x"]}]}', "nonsense"])
+async def test_an_answer_that_is_no_embedding_is_an_error(start: Start, body: str) -> None:
+    """Too few vectors would be given to the wrong texts."""
+
+    async def handler(_request: web.Request) -> web.Response:
+        return web.Response(text=body)
+
+    client = await start(handler)
+    with pytest.raises(GatewayError) as caught:
+        await client.embeddings(["a"], "handbook", "ingest")
+    assert caught.value.status == 502
+
+
+async def test_a_gateway_that_is_not_there_is_tried_twice(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """During a rollout one pod may be gone; the error carries no address."""
+    slept: list[float] = []
+    real = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await real(0)
+
+    monkeypatch.setattr("assistant_api.gateway.asyncio.sleep", sleep)
+    client = GatewayClient(lambda: "http://127.0.0.1:1", TokenFile(token))
+    with pytest.raises(GatewayUnreachableError) as caught:
+        await client.chat(b"{}", {})
+    await client.close()
+    assert slept == [0.1]
+    assert "127.0.0.1" not in str(caught.value)
+
+
+async def test_a_gateway_that_hangs_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call has a time-out."""
+    monkeypatch.setattr(gateway, "PING_SECONDS", 0.2)
+    monkeypatch.setattr(gateway, "IDLE_SECONDS", 0.2)
+    monkeypatch.setitem(gateway.EMBEDDINGS_SECONDS, "search", 0.2)
+
+    async def handler(_request: web.Request) -> web.Response:
+        await asyncio.sleep(30)
+        raise AssertionError("still here")
+
+    client = await start(handler)
+    started = time.perf_counter()
+    for call in (client.ping(), client.chat(b"{}", {}), client.embeddings(["a"], "handbook", "search")):
+        with pytest.raises(GatewayUnreachableError, match="timed out"):
+            await call
+    assert time.perf_counter() - started < 2
+
+
+async def test_a_stream_that_is_cut_is_an_error(start: Start) -> None:
+    """Half an answer is not taken for a whole one."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"data: 1\n\n")
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    client = await start(handler)
+    answer = await client.chat(b"{}", {})
+    got: list[bytes] = []
+
+    async def collect() -> None:
+        async for chunk in answer.chunks():
+            got.append(chunk)  # noqa: PERF401  what came before the cut counts
+
+    with pytest.raises(GatewayUnreachableError):
+        await collect()
+    assert got == [b"data: 1\n\n"]
+
+
+async def test_closing_an_answer_drops_the_call(start: Start) -> None:
+    """The gateway notices, and drops the provider's call in turn."""
+    dropped = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"data: 1\n\n")
+                await asyncio.sleep(0.01)
+        finally:
+            dropped.set()
+
+    client = await start(handler)
+    answer = await client.chat(b"{}", {})
+    answer.close()
+    await asyncio.wait_for(dropped.wait(), 1)
+
+
+async def test_an_answer_without_end_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded."""
+    monkeypatch.setattr(gateway, "MAX_ANSWER_BYTES", 1000)
+
+    async def handler(_request: web.Request) -> web.Response:
+        return web.Response(body=b"x" * 100_000)
+
+    client = await start(handler)
+    answer = await client.chat(b"{}", {})
+    with pytest.raises(GatewayUnreachableError, match="too large"):
+        await answer.read()
+
+
+async def test_a_redirect_is_not_followed(start: Start) -> None:
+    """The token goes to the gateway and nowhere else."""
+    seen: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        return web.Response(status=307, headers={"location": "/elsewhere"})
+
+    client = await start(handler)
+    assert (await client.chat(b"{}", {})).status == 307
+    assert seen == ["/v1/chat/completions"]
