@@ -4,13 +4,20 @@
 #
 # shellcheck disable=SC2086 # BUILDAH and apt are commands of several words
 #
-# Environment: BUILDAH (command with its storage options), REFERENCE, POLICY, CODENAME, MIRROR, COMPONENTS, PACKAGES;
+# Environment: BUILDAH (command with its storage options), TMPDIR, REFERENCE, POLICY, CODENAME, MIRROR, COMPONENTS, PACKAGES;
 # SOURCES (lines of an apt sources.list: the release's own updates and security updates); CERTIFICATES (optional: a
 # bundle that the mirror's certificate is checked against).
 set -eu
 
-container=$($BUILDAH from --signature-policy "$POLICY" scratch)
-root=$($BUILDAH mount "$container")
+# The scratch folder is buildah's; inside the image there is no such path.
+scratch=$TMPDIR
+unset TMPDIR
+in_store() {
+    TMPDIR=$scratch $BUILDAH "$@"
+}
+
+container=$(in_store from --signature-policy "$POLICY" scratch)
+root=$(in_store mount "$container")
 
 # No documentation, and no fsync per file: a half-made image is thrown away anyway.
 mkdir -p "$root/etc/dpkg/dpkg.cfg.d"
@@ -63,5 +70,5 @@ echo 'assistant:x:10001:' >>etc/group
 cd /
 
 echo "STEP commit"
-$BUILDAH config --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin --env LANG=C.UTF-8 "$container"
-$BUILDAH commit --quiet --rm --signature-policy "$POLICY" "$container" "$REFERENCE"
+in_store config --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin --env LANG=C.UTF-8 "$container"
+in_store commit --quiet --rm --signature-policy "$POLICY" "$container" "$REFERENCE"
