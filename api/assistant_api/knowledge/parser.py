@@ -25,12 +25,12 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ParseRequest(msgspec.Struct, frozen=True):
-    """One document, and how to cut it."""
+    """One document, and how to cut it. Its content, `bytes` long, follows the message as it is."""
 
     media_type: str
+    bytes: int
     max_tokens: int
     overlap_tokens: int
-    content: bytes
 
 
 class Parsed(msgspec.Struct, frozen=True, tag="parsed"):
@@ -51,13 +51,13 @@ OUT_OF_MEMORY = ParseFailed("parser_out_of_memory", "Reading the document takes 
 FAILED = ParseFailed("parser_failed", "The document could not be read; it may be damaged.")
 
 
-def answer(request: ParseRequest) -> Parsed | ParseFailed:
+def answer(request: ParseRequest, content: bytes) -> Parsed | ParseFailed:
     """Return what became of a document. Never raises."""
     pages = 0
 
     def counted() -> Iterator[str]:
         nonlocal pages
-        for page in parse(request.media_type, request.content):
+        for page in parse(request.media_type, content):
             pages += 1
             yield page
 
@@ -78,15 +78,14 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
     while header := source.read(LENGTH.size):
         (size,) = LENGTH.unpack(header)
         request = msgspec.msgpack.decode(source.read(size), type=ParseRequest)
-        reply = msgspec.msgpack.encode(answer(request))
-        del request
+        reply = msgspec.msgpack.encode(answer(request, source.read(request.bytes)))
         sink.write(LENGTH.pack(len(reply)))
         sink.write(reply)
         sink.flush()
 
 
 def main(memory: int) -> None:
-    """Serve with at most `memory` bytes of address space; no core dumps, no files to write, no life after the worker."""
+    """Serve with at most `memory` bytes of address space; no core dump, no files to write, no life after the worker."""
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

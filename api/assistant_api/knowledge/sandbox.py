@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 
 import msgspec
 
@@ -23,6 +23,10 @@ CRASHED = ParseFailed("parser_crashed", "Reading the document crashed the parser
 
 _log = logs.logger(__name__)
 _decoder: msgspec.msgpack.Decoder[Parsed | ParseFailed] = msgspec.msgpack.Decoder(Parsed | ParseFailed)
+
+
+class ParserUnavailableError(Exception):
+    """No process could be started: out of memory or of process ids."""
 
 
 class Sandbox:
@@ -44,14 +48,18 @@ class Sandbox:
         self._idle: list[asyncio.subprocess.Process] = []
         self._retirement: asyncio.TimerHandle | None = None
 
-    async def parse(self, request: ParseRequest) -> Parsed | ParseFailed:
-        """Return the document's chunks, or why there are none. Raises OSError if no process can be started."""
+    async def parse(self, request: ParseRequest, content: AsyncIterable[bytes]) -> Parsed | ParseFailed:
+        """Return the document's chunks, or why there are none.
+
+        `content` is handed on as it comes, never collected here. Raises whatever it raises, and
+        ParserUnavailableError.
+        """
         async with self._free:
             process = await self._take()
             whole = False
             try:
                 async with asyncio.timeout(self._seconds):
-                    answer = await _ask(process, request)
+                    answer = await _ask(process, request, content)
                 whole = True
             except TimeoutError:
                 return TIMED_OUT
@@ -79,16 +87,19 @@ class Sandbox:
         return await self._start()
 
     async def _start(self) -> asyncio.subprocess.Process:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "assistant_api.knowledge.parser",
-            str(self._memory),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            # Nothing of ours: settings and tokens are none of a parser's business.
-            env={name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ},
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "assistant_api.knowledge.parser",
+                str(self._memory),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                # Nothing of ours: settings and tokens are none of a parser's business.
+                env={name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ},
+            )
+        except OSError as error:
+            raise ParserUnavailableError from error
         self._started(process.pid)
         return process
 
@@ -104,12 +115,16 @@ class Sandbox:
             await _kill(self._idle.pop())
 
 
-async def _ask(process: asyncio.subprocess.Process, request: ParseRequest) -> Parsed | ParseFailed:
+async def _ask(
+    process: asyncio.subprocess.Process, request: ParseRequest, content: AsyncIterable[bytes]
+) -> Parsed | ParseFailed:
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("the process was started without pipes")
-    body = msgspec.msgpack.encode(request)
-    process.stdin.write(LENGTH.pack(len(body)))
-    process.stdin.write(body)
+    header = msgspec.msgpack.encode(request)
+    process.stdin.write(LENGTH.pack(len(header)) + header)
+    async for part in content:
+        process.stdin.write(part)
+        await process.stdin.drain()
     await process.stdin.drain()
     (size,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
     return _decoder.decode(await process.stdout.readexactly(size))

@@ -79,3 +79,6 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     """Passages, the best first."""
 
     data: list[Passage]
+
+
+decode_search = msgspec.json.Decoder(SearchRequest).decode

@@ -1,0 +1,138 @@
+"""`/api/v1/knowledge-bases`: documents in, documents out, and what they say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from litestar import Controller, Request, Response, delete, get, post
+from litestar.datastructures import State
+from litestar.openapi.spec import OpenAPIFormat, OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+
+from assistant_api.body import read_json_body
+from assistant_api.clients import Clients
+from assistant_api.errors import MALFORMED, from_validation
+from assistant_api.knowledge import service, upload
+from assistant_api.knowledge.explanations import Explain, explainer
+from assistant_api.knowledge.schemas import (
+    DocumentPage,
+    DocumentView,
+    KnowledgeBaseList,
+    KnowledgeBaseView,
+    SearchResult,
+    decode_search,
+)
+from assistant_api.tenant_config import Served
+
+MAX_SEARCH_BODY = 64 * 1024
+
+
+@dataclass
+class UploadOperation(Operation):
+    """The operation with its body, which is read as it arrives and not by the framework."""
+
+    def __post_init__(self) -> None:
+        file = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, description="Plain text, Markdown or PDF.")
+        form = Schema(type=OpenAPIType.OBJECT, required=["file"], properties={"file": file})
+        self.request_body = RequestBody(required=True, content={"multipart/form-data": OpenAPIMediaType(schema=form)})
+
+
+@dataclass
+class SearchOperation(Operation):
+    """The operation with its body."""
+
+    def __post_init__(self) -> None:
+        question = Schema(
+            type=OpenAPIType.OBJECT,
+            required=["query"],
+            properties={
+                "query": Schema(type=OpenAPIType.STRING, min_length=1),
+                "limit": Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=service.MAX_SEARCH, default=6),
+            },
+        )
+        self.request_body = RequestBody(required=True, content={"application/json": OpenAPIMediaType(schema=question)})
+
+
+class KnowledgeController(Controller):
+    """Knowledge bases and their documents."""
+
+    path = "/knowledge-bases"
+    tags = ["Knowledge"]
+
+    @get("/", summary="List the knowledge bases")
+    async def list_knowledge_bases(self, served: Served, clients: Clients) -> KnowledgeBaseList:
+        """Return every knowledge base with what is in it."""
+        return await service.list_knowledge_bases(served, clients.database)
+
+    @get("/{name:str}", summary="Get one knowledge base")
+    async def get_knowledge_base(self, served: Served, clients: Clients, name: str) -> KnowledgeBaseView:
+        """Return one knowledge base with what is in it."""
+        return await service.get_knowledge_base(service.find(served, name), clients.database)
+
+    @post(
+        "/{name:str}/documents",
+        summary="Upload a document",
+        status_code=202,
+        operation_class=UploadOperation,
+        request_max_body_size=upload.MAX_BODY_BYTES,
+    )
+    async def add_document(
+        self, request: Request[Any, Any, State], served: Served, clients: Clients, name: str
+    ) -> Response[DocumentView]:
+        """Take a document in (202); it can be found once its status is `ready`.
+
+        The same file again is answered with the same document (200). Another file of the same name replaces the
+        document as soon as it is ready.
+        """
+        base = service.find(served, name)
+        boundary = upload.boundary_of(request.headers.get("content-type", ""))
+        announced = request.headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > upload.MAX_BODY_BYTES:
+            raise upload.too_large()
+        with upload.empty_upload() as received:
+            await upload.receive(received, boundary, upload.body_of(request.receive))
+            added = await service.add_document(base, received, clients.database, _explain(request))
+        return Response(added.document, status_code=202 if added.created else 200)
+
+    @get("/{name:str}/documents", summary="List documents")
+    async def list_documents(
+        self,
+        request: Request[Any, Any, State],
+        served: Served,
+        clients: Clients,
+        name: str,
+        limit: int = 20,
+        cursor: str | None = None,
+    ) -> DocumentPage:
+        """Return up to `limit` documents, the newest first, from `cursor` on."""
+        base = service.find(served, name)
+        return await service.list_documents(base, clients.database, limit, cursor, _explain(request))
+
+    @get("/{name:str}/documents/{document:str}", summary="Get one document")
+    async def get_document(
+        self, request: Request[Any, Any, State], served: Served, clients: Clients, name: str, document: str
+    ) -> DocumentView:
+        """Return one document with its status."""
+        base = service.find(served, name)
+        return await service.get_document(base, clients.database, document, _explain(request))
+
+    @delete("/{name:str}/documents/{document:str}", summary="Delete a document", status_code=202)
+    async def delete_document(self, served: Served, clients: Clients, name: str, document: str) -> None:
+        """Take a document out of every answer at once (202); its text and vectors are removed within seconds."""
+        await service.delete_document(service.find(served, name), clients.database, document)
+
+    @post("/{name:str}/search", summary="Search a knowledge base", status_code=200, operation_class=SearchOperation)
+    async def search(
+        self, request: Request[Any, Any, State], served: Served, clients: Clients, name: str
+    ) -> SearchResult:
+        """Return the passages that fit a question best."""
+        base = service.find(served, name)
+        try:
+            question = decode_search(await read_json_body(request, MAX_SEARCH_BODY))
+        except MALFORMED as error:
+            raise from_validation(error) from error
+        return await service.search(base, question, clients)
+
+
+def _explain(request: Request[Any, Any, State]) -> Explain:
+    return explainer(request.app.state.catalogs, request.headers.get("accept-language"))

@@ -1,0 +1,207 @@
+"""The worker's side of documents: which one is to be done next, by whom, until when, and how it ended.
+
+A document's row is its job (decision 0009). A worker claims it for a few seconds and renews the claim while it works;
+a worker that dies simply stops renewing. Every change is bound to the claim's own identifier, so that a worker that
+was taken for dead cannot overwrite what its successor did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+from uuid import UUID, uuid4
+
+from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from assistant_api.knowledge.repository import contents, documents, notify
+
+LEASE_SECONDS = 20.0
+
+_UNFINISHED = documents.c.status.in_(("pending", "processing", "deleting"))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A claimed document: `work` is what is to be done, `attempts` counts claims without outcome, this one included."""
+
+    id: UUID
+    lease: UUID
+    work: Literal["ingest", "remove"]
+    knowledge_base: str  # KnowledgeBaseConfig.key
+    name: str
+    media_type: str
+    bytes: int
+    chunks: int
+    attempts: int
+    retries: int
+    traceparent: str | None
+
+
+async def claim(connection: AsyncConnection, knowledge_bases: Collection[str], seconds: float) -> Job | None:
+    """Claim the oldest job of these knowledge bases that is due and that nobody holds."""
+    due = (
+        select(documents.c.id)
+        .where(
+            _UNFINISHED,
+            documents.c.knowledge_base.in_(knowledge_bases),
+            documents.c.run_after <= func.now(),
+            or_(documents.c.leased_until.is_(None), documents.c.leased_until < func.now()),
+        )
+        .order_by(documents.c.sequence)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    query = (
+        documents.update()
+        .where(documents.c.id == due)
+        .values(
+            status=func.replace(documents.c.status, "pending", "processing"),
+            lease=uuid4(),
+            leased_until=_in(seconds),
+            attempts=documents.c.attempts + 1,
+            updated_at=func.now(),
+        )
+        .returning(
+            documents.c.id,
+            documents.c.lease,
+            documents.c.status,
+            documents.c.knowledge_base,
+            documents.c.name,
+            documents.c.media_type,
+            documents.c.bytes,
+            documents.c.chunks,
+            documents.c.attempts,
+            documents.c.retries,
+            documents.c.traceparent,
+        )
+    )
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        return None
+    return Job(row[0], row[1], "remove" if row.status == "deleting" else "ingest", *row[3:])
+
+
+async def next_due(connection: AsyncConnection, knowledge_bases: Collection[str]) -> float | None:
+    """Return in how many seconds (0 upwards) the next job of these knowledge bases is due, None if there is none."""
+    due = func.min(func.greatest(documents.c.run_after, documents.c.leased_until))
+    query = select(func.extract("epoch", due - func.clock_timestamp())).where(
+        _UNFINISHED, documents.c.knowledge_base.in_(knowledge_bases)
+    )
+    seconds = cast("float | None", (await connection.execute(query)).scalar_one())
+    return None if seconds is None else max(0.0, float(seconds))
+
+
+async def renew(connection: AsyncConnection, job: Job, seconds: float) -> bool:
+    """Hold the job for `seconds` from now; False when it is not, or no longer, this one's to do."""
+    return await _change(connection, _still(job), leased_until=_in(seconds))
+
+
+async def content(connection: AsyncConnection, document: UUID) -> AsyncIterator[bytes]:
+    """Yield the parts of a document's content in order, one at a time in memory."""
+    part = 0
+    query = select(contents.c.content).where(contents.c.document_id == document)
+    while (found := (await connection.execute(query.where(contents.c.part == part))).scalar_one_or_none()) is not None:
+        yield found
+        part += 1
+
+
+async def announce(connection: AsyncConnection, job: Job, chunks: int) -> bool:
+    """Record how many vectors the document may have from now on: they are accounted for before they are written."""
+    return await _change(connection, _still(job), chunks=func.greatest(documents.c.chunks, chunks))
+
+
+async def succeed(connection: AsyncConnection, job: Job, pages: int | None, chunks: int) -> bool:
+    """Make the document ready and the older versions of its name go; False when the job is no longer this one's.
+
+    A version that is overtaken by a newer one, ready before it, goes itself.
+    """
+    same = and_(documents.c.knowledge_base == job.knowledge_base, documents.c.name == job.name)
+    # In one order everywhere, so that two versions that end at once wait for each other instead of deadlocking.
+    await connection.execute(select(documents.c.id).where(same).order_by(documents.c.sequence).with_for_update())
+    if not await _change(
+        connection,
+        _still(job),
+        **_at_rest("ready"),
+        error_code=None,
+        error_message=None,
+        pages=pages,
+        chunks=chunks,
+    ):
+        return False
+    other = documents.alias()
+    newer = exists().where(
+        other.c.knowledge_base == documents.c.knowledge_base,
+        other.c.name == documents.c.name,
+        other.c.sequence > documents.c.sequence,
+        other.c.status == "ready",
+    )
+    await _change(
+        connection,
+        and_(same, newer, documents.c.status != "deleting"),
+        status="deleting",
+        attempts=0,
+        retries=0,
+        run_after=func.now(),
+        updated_at=func.now(),
+    )
+    await notify(connection)
+    return True
+
+
+async def fail(connection: AsyncConnection, job: Job, code: str, message: str) -> bool:
+    """Give the document up, with the reason; its vectors must be gone by now."""
+    values = {**_at_rest("failed"), "error_code": code, "error_message": message, "chunks": 0, "pages": None}
+    return await _change(connection, _still(job), **values)
+
+
+async def postpone(connection: AsyncConnection, job: Job, seconds: float, code: str, message: str) -> bool:
+    """Have the job done again in `seconds`; until then the document shows why it waits."""
+    values = {
+        **_at_rest("pending" if job.work == "ingest" else "deleting"),
+        "retries": documents.c.retries + 1,
+        "run_after": _in(seconds),
+        "error_code": code,
+        "error_message": message,
+    }
+    return await _change(connection, _still(job), **values)
+
+
+async def release(connection: AsyncConnection, job: Job) -> None:
+    """Give the job back as it was, for whoever claims it next; also when its work has changed in the meantime."""
+    given_back = func.replace(documents.c.status, "processing", "pending")
+    held = and_(documents.c.id == job.id, documents.c.lease == job.lease)
+    await _change(connection, held, lease=None, leased_until=None, attempts=0, status=given_back)
+    await notify(connection)
+
+
+async def forget(connection: AsyncConnection, job: Job) -> bool:
+    """Remove the row of a document whose vectors have been counted to none; its content goes with it."""
+    return (await connection.execute(documents.delete().where(_still(job)))).rowcount > 0
+
+
+def _still(job: Job) -> ColumnElement[bool]:
+    """The row, while it is claimed by this job and is still to be ingested, or removed, as it was then."""
+    status = "processing" if job.work == "ingest" else "deleting"
+    return and_(documents.c.id == job.id, documents.c.lease == job.lease, documents.c.status == status)
+
+
+def _at_rest(status: str) -> dict[str, Any]:
+    return {
+        "status": status,
+        "lease": None,
+        "leased_until": None,
+        "attempts": 0,
+        "updated_at": func.now(),
+    }
+
+
+def _in(seconds: float) -> ColumnElement[Any]:
+    # The database's clock, not the worker's: several workers need not agree on the time.
+    return func.now() + literal(seconds) * text("interval '1 second'")
+
+
+async def _change(connection: AsyncConnection, where: ColumnElement[bool], **values: Any) -> bool:
+    return (await connection.execute(documents.update().where(where).values(**values))).rowcount > 0

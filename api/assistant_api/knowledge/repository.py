@@ -1,0 +1,227 @@
+"""Documents in the tenant's database, as the API sees them. The worker's side of the same rows is in `jobs.py`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+from uuid import UUID
+
+from sqlalchemy import Row, Select, Table, func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from assistant_api.database.models import Document, DocumentContent
+
+documents = cast("Table", Document.__table__)
+contents = cast("Table", DocumentContent.__table__)
+
+CHANNEL = "documents"  # NOTIFY: there is work for the worker
+PART_BYTES = 1 << 20
+
+_SHOWN = (
+    documents.c.id,
+    documents.c.sequence,
+    documents.c.name,
+    documents.c.media_type,
+    documents.c.bytes,
+    documents.c.sha256,
+    documents.c.status,
+    documents.c.error_code,
+    documents.c.error_message,
+    documents.c.pages,
+    documents.c.chunks,
+    documents.c.created_at,
+    documents.c.updated_at,
+)
+_VISIBLE = documents.c.status != "deleting"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One document's row, without its content."""
+
+    id: UUID
+    sequence: int
+    name: str
+    media_type: str
+    bytes: int
+    sha256: str
+    status: str
+    error_code: str | None
+    error_message: str | None
+    pages: int | None
+    chunks: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewDocument:
+    """What an upload brings."""
+
+    id: UUID
+    knowledge_base: str  # KnowledgeBaseConfig.key
+    name: str
+    media_type: str
+    bytes: int
+    sha256: str
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How much a knowledge base holds, of everything but what is being removed."""
+
+    documents: int = 0
+    pending: int = 0
+    failed: int = 0
+    bytes: int = 0
+
+
+async def lock(connection: AsyncConnection, knowledge_base: str) -> None:
+    """Let no other upload into the knowledge base until the transaction ends: limits are checked, then used."""
+    await connection.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"upload:{knowledge_base}"}
+    )
+
+
+async def newest(connection: AsyncConnection, knowledge_base: str, name: str) -> Stored | None:
+    """Return the newest version of the document called `name`."""
+    query = _shown(knowledge_base).where(documents.c.name == name).order_by(documents.c.sequence.desc()).limit(1)
+    row = (await connection.execute(query)).one_or_none()
+    return _stored(row) if row else None
+
+
+async def usage(connection: AsyncConnection, knowledge_bases: Collection[str]) -> dict[str, Usage]:
+    """Return the usage of each knowledge base that holds anything."""
+    query = (
+        select(
+            documents.c.knowledge_base,
+            func.count(),
+            func.count().filter(documents.c.status.in_(("pending", "processing"))),
+            func.count().filter(documents.c.status == "failed"),
+            func.coalesce(func.sum(documents.c.bytes), 0),
+        )
+        .where(documents.c.knowledge_base.in_(knowledge_bases), _VISIBLE)
+        .group_by(documents.c.knowledge_base)
+    )
+    return {row[0]: Usage(row[1], row[2], row[3], int(row[4])) for row in await connection.execute(query)}
+
+
+async def bytes_of_name(connection: AsyncConnection, knowledge_base: str, name: str) -> int:
+    """Return how many bytes go when a new version of `name` has taken the place of the present ones."""
+    query = select(func.coalesce(func.sum(documents.c.bytes), 0)).where(
+        documents.c.knowledge_base == knowledge_base, documents.c.name == name, _VISIBLE
+    )
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def insert(connection: AsyncConnection, document: NewDocument) -> Stored:
+    """Add a document that is to be ingested; its content comes with `insert_part`."""
+    query = (
+        documents.insert()
+        .values(
+            id=document.id,
+            knowledge_base=document.knowledge_base,
+            name=document.name,
+            media_type=document.media_type,
+            bytes=document.bytes,
+            sha256=document.sha256,
+            traceparent=document.traceparent,
+        )
+        .returning(*_SHOWN)
+    )
+    return _stored((await connection.execute(query)).one())
+
+
+async def insert_part(connection: AsyncConnection, document: UUID, part: int, content: bytes) -> None:
+    """Add the bytes number `part * PART_BYTES` and following of a document."""
+    await connection.execute(contents.insert().values(document_id=document, part=part, content=content))
+
+
+async def restart(connection: AsyncConnection, document: UUID, traceparent: str | None) -> Stored:
+    """Have a failed document ingested again."""
+    query = (
+        documents.update()
+        .where(documents.c.id == document)
+        .values(
+            status="pending",
+            error_code=None,
+            error_message=None,
+            attempts=0,
+            retries=0,
+            run_after=func.now(),
+            traceparent=traceparent,
+            updated_at=func.now(),
+        )
+        .returning(*_SHOWN)
+    )
+    return _stored((await connection.execute(query)).one())
+
+
+async def notify(connection: AsyncConnection) -> None:
+    """Wake the worker when the transaction has been committed."""
+    await connection.execute(select(func.pg_notify(CHANNEL, "")))
+
+
+async def get(connection: AsyncConnection, knowledge_base: str, document: UUID) -> Stored | None:
+    """Return one document, None when it is not in this knowledge base or is being removed."""
+    row = (await connection.execute(_shown(knowledge_base).where(documents.c.id == document))).one_or_none()
+    return _stored(row) if row else None
+
+
+async def page(
+    connection: AsyncConnection, knowledge_base: str, limit: int, before: int | None
+) -> tuple[list[Stored], int | None]:
+    """Return up to `limit` documents, the newest first, and where the next page begins (None at the end)."""
+    query = _shown(knowledge_base).order_by(documents.c.sequence.desc()).limit(limit + 1)
+    if before is not None:
+        query = query.where(documents.c.sequence < before)
+    rows = [_stored(row) for row in await connection.execute(query)]
+    return rows[:limit], rows[limit - 1].sequence if len(rows) > limit else None
+
+
+async def mark_deleting(connection: AsyncConnection, knowledge_base: str, document: UUID) -> bool:
+    """Hand a document over to the worker for removal; False when there is none.
+
+    A worker that has it under way keeps its lease until it notices, so that nothing is written after the removal.
+    """
+    query = (
+        documents.update()
+        .where(documents.c.id == document, documents.c.knowledge_base == knowledge_base, _VISIBLE)
+        .values(status="deleting", attempts=0, retries=0, run_after=func.now(), updated_at=func.now())
+    )
+    return (await connection.execute(query)).rowcount > 0
+
+
+async def ready(connection: AsyncConnection, identities: Iterable[UUID]) -> set[UUID]:
+    """Return those of `identities` that are ready: only they may be found."""
+    query = select(documents.c.id).where(documents.c.id.in_(list(identities)), documents.c.status == "ready")
+    return set((await connection.execute(query)).scalars())
+
+
+def to_cursor(sequence: int) -> str:
+    """Return the opaque form of a page's beginning."""
+    return base64.urlsafe_b64encode(sequence.to_bytes(8, "big")).rstrip(b"=").decode()
+
+
+def from_cursor(cursor: str) -> int:
+    """Return what `to_cursor` was given; ValueError for anything else."""
+    try:
+        raw = base64.b64decode(cursor.encode("ascii") + b"=", altchars=b"-_", validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise ValueError("not a cursor") from error
+    if len(raw) != 8 or raw[0] > 0x7F:
+        raise ValueError("not a cursor")
+    return int.from_bytes(raw, "big")
+
+
+def _shown(knowledge_base: str) -> Select[Any]:
+    return select(*_SHOWN).where(documents.c.knowledge_base == knowledge_base, _VISIBLE)
+
+
+def _stored(row: Row[Any] | Sequence[Any]) -> Stored:
+    return Stored(*row)

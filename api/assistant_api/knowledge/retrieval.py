@@ -1,0 +1,101 @@
+"""Find the passages that may answer a question, in several knowledge bases at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+from assistant_api.clients import Clients, Database
+from assistant_api.gateway import Gateway
+from assistant_api.knowledge import repository
+from assistant_api.knowledge.embedding import embed
+from assistant_api.knowledge.fusion import merge
+from assistant_api.knowledge.schemas import Passage
+from assistant_api.knowledge.vectors import Hit, Vectors
+from assistant_crds.contracts import KnowledgeBaseConfig
+from assistant_observability import genai, metrics, traces
+
+ALPHA = 0.6  # weight of likeness next to words; measured in bench/retrieval
+MAX_QUERY_CHARACTERS = 4_000
+DATABASE_SECONDS = 3.0
+# Chunks of documents that are not ready yet, or no longer, are found too and left out: so many times as many are asked.
+SURPLUS = 2
+
+Result = TypeVar("Result")
+
+_tracer = traces.tracer(__name__)
+
+
+async def retrieve(
+    query: str, knowledge_bases: list[KnowledgeBaseConfig], max_chunks: int, min_score: float, clients: Clients
+) -> list[Passage]:
+    """Return up to `max_chunks` passages with at least `min_score` (0..1), the best first.
+
+    Raises when any knowledge base cannot be asked (GatewayError, GatewayUnreachableError, VectorStoreError,
+    DimensionMismatchError, or what the database raises): an answer from half of the knowledge would look like a
+    whole one.
+    """
+    query = query.strip()[-MAX_QUERY_CHARACTERS:]  # a long message usually ends with its question
+    if not query or not knowledge_bases or max_chunks < 1:
+        return []
+    started = time.perf_counter()
+    vectors = Vectors(clients.weaviate)
+    with _tracer.start_as_current_span("retrieve", attributes={"retrieval.knowledge_bases": len(knowledge_bases)}):
+        results = await _all(
+            [_search(query, base, max_chunks * SURPLUS, clients.gateway, vectors) for base in knowledge_bases]
+        )
+        found = {base.name: hits for base, hits in zip(knowledge_bases, results, strict=True)}
+        allowed = await _ready(clients.database, results)
+    metrics.RETRIEVAL_DURATION.observe(time.perf_counter() - started)
+    return [
+        Passage(
+            knowledge_base=name,
+            document_id=hit.found.document_id,
+            document_name=hit.found.document_name,
+            page=hit.found.page,
+            text=hit.found.text,
+            score=score,
+        )
+        for name, hit, score in merge(
+            {name: [hit for hit in hits if hit.found.document_id in allowed] for name, hits in found.items()}, ALPHA
+        )
+        if score >= min_score
+    ][:max_chunks]
+
+
+async def _search(
+    query: str, knowledge_base: KnowledgeBaseConfig, limit: int, gateway: Gateway, vectors: Vectors
+) -> list[Hit]:
+    result = "error"
+    try:
+        with _tracer.start_as_current_span(
+            "search knowledge base", attributes={genai.KNOWLEDGE_BASE: knowledge_base.name}
+        ):
+            (vector,) = await embed(gateway, knowledge_base, [query], "search")
+            hits = await vectors.search(knowledge_base.key, query, vector, ALPHA, limit)
+        result = "found" if hits else "empty"
+        return hits
+    finally:
+        metrics.RETRIEVALS.labels(knowledge_base.name, result).inc()
+
+
+async def _ready(database: Database, found: Sequence[Sequence[Hit]]) -> set[str]:
+    """Return the ids of the found documents that are ready: a deleted one is never quoted again."""
+    identities = {UUID(hit.found.document_id) for hits in found for hit in hits}
+    if not identities:
+        return set()
+    async with asyncio.timeout(DATABASE_SECONDS), database.transaction() as connection:
+        return {str(identity) for identity in await repository.ready(connection, identities)}
+
+
+async def _all(calls: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Run the calls at once; the first failure ends the others and is raised as it is."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

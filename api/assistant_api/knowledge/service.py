@@ -1,0 +1,185 @@
+"""What a tenant may do with its knowledge bases, apart from asking them in a chat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+from assistant_api import errors
+from assistant_api.clients import Clients, Database
+from assistant_api.errors import ApiError, invalid_field
+from assistant_api.knowledge import media, repository
+from assistant_api.knowledge.explanations import Explain
+from assistant_api.knowledge.repository import NewDocument, Stored, Usage
+from assistant_api.knowledge.retrieval import retrieve
+from assistant_api.knowledge.schemas import (
+    DocumentError,
+    DocumentPage,
+    DocumentView,
+    KnowledgeBaseList,
+    KnowledgeBaseView,
+    SearchRequest,
+    SearchResult,
+)
+from assistant_api.knowledge.upload import Upload
+from assistant_api.tenant_config import Served
+from assistant_crds.contracts import KnowledgeBaseConfig
+from assistant_observability import traces
+
+MAX_PAGE = 100
+MAX_SEARCH = 50
+
+
+def find(served: Served, name: str) -> KnowledgeBaseConfig:
+    """Return the knowledge base called `name`; ApiError when there is none."""
+    base = served.knowledge_bases.get(name)
+    if base is None:
+        raise ApiError(errors.KNOWLEDGE_BASE_NOT_FOUND, knowledge_base=name)
+    return base
+
+
+async def list_knowledge_bases(served: Served, database: Database) -> KnowledgeBaseList:
+    """Return every knowledge base with what is in it."""
+    bases = sorted(served.knowledge_bases.values(), key=lambda base: base.name)
+    usage = await _usage(database, bases)
+    return KnowledgeBaseList(data=[_base_view(base, usage.get(base.key, Usage())) for base in bases])
+
+
+async def get_knowledge_base(base: KnowledgeBaseConfig, database: Database) -> KnowledgeBaseView:
+    """Return one knowledge base with what is in it."""
+    return _base_view(base, (await _usage(database, [base])).get(base.key, Usage()))
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A document after its upload; `created` is False when it was there already."""
+
+    document: DocumentView
+    created: bool
+
+
+async def add_document(base: KnowledgeBaseConfig, upload: Upload, database: Database, explain: Explain) -> Added:
+    """Take a document in; the worker does the rest.
+
+    The same bytes under the same name are the same document: it is returned, and tried again if it had failed.
+    Other bytes under a known name are its new version: the old one stays in use until the new one is ready.
+    """
+    media_type = media.recognise(upload.name, upload.head)
+    if media_type is None:
+        raise ApiError(errors.UNSUPPORTED_MEDIA_TYPE, field="file", expected=", ".join(media.ACCEPTED))
+    carrier: dict[str, str] = {}
+    traces.inject(carrier)
+    traceparent = carrier.get("traceparent")
+    async with database.transaction() as connection:
+        await repository.lock(connection, base.key)
+        present = await repository.newest(connection, base.key, upload.name)
+        if present is not None and present.sha256 == upload.sha256:
+            if present.status == "failed":
+                present = await repository.restart(connection, present.id, traceparent)
+                await repository.notify(connection)
+            return Added(document_view(present, explain), created=False)
+        usage = (await repository.usage(connection, [base.key])).get(base.key, Usage())
+        freed = await repository.bytes_of_name(connection, base.key, upload.name) if present else 0
+        documents = usage.documents + (0 if present else 1)
+        if documents > base.max_documents or usage.bytes - freed + upload.size > base.max_bytes:
+            raise ApiError(errors.KNOWLEDGE_BASE_FULL, knowledge_base=base.name)
+        stored = await repository.insert(
+            connection,
+            NewDocument(uuid4(), base.key, upload.name, media_type, upload.size, upload.sha256, traceparent),
+        )
+        for part, content in enumerate(upload.parts()):
+            await repository.insert_part(connection, stored.id, part, content)
+        await repository.notify(connection)
+    return Added(document_view(stored, explain), created=True)
+
+
+async def list_documents(
+    base: KnowledgeBaseConfig, database: Database, limit: int, cursor: str | None, explain: Explain
+) -> DocumentPage:
+    """Return a page of documents, the newest first."""
+    if not 1 <= limit <= MAX_PAGE:
+        raise invalid_field("limit", "range", low="1", high=str(MAX_PAGE))
+    try:
+        before = None if cursor is None else repository.from_cursor(cursor)
+    except ValueError as error:
+        raise invalid_field("cursor", "value") from error
+    async with database.transaction() as connection:
+        rows, following = await repository.page(connection, base.key, limit, before)
+    return DocumentPage(
+        data=[document_view(row, explain) for row in rows],
+        next_cursor=None if following is None else repository.to_cursor(following),
+    )
+
+
+async def get_document(base: KnowledgeBaseConfig, database: Database, document: str, explain: Explain) -> DocumentView:
+    """Return one document."""
+    identity = _identity(document)
+    async with database.transaction() as connection:
+        stored = await repository.get(connection, base.key, identity)
+    if stored is None:
+        raise ApiError(errors.DOCUMENT_NOT_FOUND)
+    return document_view(stored, explain)
+
+
+async def delete_document(base: KnowledgeBaseConfig, database: Database, document: str) -> None:
+    """Take a document out of every answer and list at once; the worker removes what is stored of it."""
+    identity = _identity(document)
+    async with database.transaction() as connection:
+        if not await repository.mark_deleting(connection, base.key, identity):
+            raise ApiError(errors.DOCUMENT_NOT_FOUND)
+        await repository.notify(connection)
+
+
+async def search(base: KnowledgeBaseConfig, request: SearchRequest, clients: Clients) -> SearchResult:
+    """Return the best passages of one knowledge base."""
+    if not request.query.strip():
+        raise invalid_field("query", "empty")
+    if not 1 <= request.limit <= MAX_SEARCH:
+        raise invalid_field("limit", "range", low="1", high=str(MAX_SEARCH))
+    return SearchResult(data=await retrieve(request.query, [base], request.limit, 0.0, clients))
+
+
+def document_view(stored: Stored, explain: Explain) -> DocumentView:
+    """Return a document as the API shows it."""
+    ready = stored.status == "ready"
+    return DocumentView(
+        id=stored.id,
+        name=stored.name,
+        media_type=stored.media_type,
+        bytes=stored.bytes,
+        sha256=stored.sha256,
+        status=stored.status,
+        error=None
+        if stored.error_code is None
+        else DocumentError(code=stored.error_code, message=explain(stored.error_code, stored.error_message or "")),
+        pages=stored.pages if ready else None,
+        chunks=stored.chunks if ready else None,
+        created_at=stored.created_at,
+        updated_at=stored.updated_at,
+    )
+
+
+async def _usage(database: Database, bases: list[KnowledgeBaseConfig]) -> dict[str, Usage]:
+    async with database.transaction() as connection:
+        return await repository.usage(connection, [base.key for base in bases])
+
+
+def _base_view(base: KnowledgeBaseConfig, usage: Usage) -> KnowledgeBaseView:
+    return KnowledgeBaseView(
+        name=base.name,
+        display_name=base.display_name,
+        documents=usage.documents,
+        pending=usage.pending,
+        failed=usage.failed,
+        bytes=usage.bytes,
+        max_documents=base.max_documents,
+        max_bytes=base.max_bytes,
+    )
+
+
+def _identity(document: str) -> UUID:
+    # Whatever cannot be an id is the id of nothing.
+    try:
+        return UUID(document)
+    except ValueError as error:
+        raise ApiError(errors.DOCUMENT_NOT_FOUND) from error

@@ -1,0 +1,150 @@
+"""Take a document out of a multipart body, on the way to the database, within a size and a time.
+
+The body is never held as a whole: what is beyond a megabyte waits in a temporary file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import tempfile
+import unicodedata
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import BinaryIO, cast
+
+from litestar.types import Receive
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+
+from assistant_api import errors
+from assistant_api.errors import ApiError, invalid_field
+from assistant_api.hangup import CallerGoneError
+from assistant_api.knowledge import media
+from assistant_api.knowledge.repository import PART_BYTES
+
+MAX_DOCUMENT_BYTES = 32 * 1024 * 1024
+MAX_BODY_BYTES = MAX_DOCUMENT_BYTES + 64 * 1024  # the form around the document
+MAX_NAME_CHARACTERS = 255
+IDLE_SECONDS = 30.0
+TOTAL_SECONDS = 300.0
+_FIELD = "file"
+
+
+@dataclass
+class Upload:
+    """A document that has arrived; its content is read with `parts`."""
+
+    file: BinaryIO
+    name: str = ""
+    size: int = 0
+    head: bytes = b""
+    _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the content, hexadecimal."""
+        return self._hash.hexdigest()
+
+    def append(self, content: bytes) -> None:
+        """Add bytes that have arrived; ApiError when the document gets too large."""
+        self.size += len(content)
+        if self.size > MAX_DOCUMENT_BYTES:
+            raise too_large()
+        if len(self.head) < media.SNIFF_BYTES:
+            self.head += content[: media.SNIFF_BYTES - len(self.head)]
+        self._hash.update(content)
+        self.file.write(content)
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield the content in the parts in which it is stored."""
+        self.file.seek(0)
+        while part := self.file.read(PART_BYTES):
+            yield part
+
+
+@contextmanager
+def empty_upload() -> Iterator[Upload]:
+    """Give an upload to fill; its temporary file goes at the end."""
+    with tempfile.SpooledTemporaryFile(max_size=PART_BYTES) as file:
+        yield Upload(cast("BinaryIO", file))
+
+
+def boundary_of(content_type: str) -> str:
+    """Return the boundary of a multipart body; ApiError for any other content type."""
+    kind, options = parse_options_header(content_type)
+    if kind != "multipart/form-data" or not options.get("boundary"):
+        raise ApiError(errors.UNSUPPORTED_MEDIA_TYPE, expected="multipart/form-data")
+    return str(options["boundary"])
+
+
+def too_large() -> ApiError:
+    """Return the error of a document beyond the limit."""
+    return ApiError(errors.DOCUMENT_TOO_LARGE, field=_FIELD, limit=MAX_DOCUMENT_BYTES)
+
+
+async def receive(upload: Upload, boundary: str, body: AsyncIterator[bytes]) -> None:
+    """Read the form and fill `upload` with its one file. ApiError when the form is not what it should be."""
+    try:
+        with PushMultipartParser(boundary, max_segment_count=16, max_segment_size=MAX_DOCUMENT_BYTES + 1) as parser:
+            inside = False
+            async for chunk in body:
+                for event in parser.parse(chunk):
+                    if isinstance(event, MultipartSegment):
+                        inside = _begin(upload, event)
+                    elif event is not None and inside:
+                        upload.append(bytes(event))
+                if parser.closed:
+                    break
+    except MultipartError as error:
+        if upload.size > MAX_DOCUMENT_BYTES:
+            raise too_large() from error
+        raise invalid_field(_FIELD, "multipart") from error
+    if not upload.name:
+        raise invalid_field(_FIELD, "missing")
+    if not upload.size:
+        raise invalid_field(_FIELD, "empty")
+
+
+async def body_of(receive_message: Receive) -> AsyncIterator[bytes]:
+    """Yield the body of a request as it arrives. ApiError when it is too slow or too large."""
+    size = 0
+    try:
+        async with asyncio.timeout(TOTAL_SECONDS):
+            while True:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    message = await receive_message()
+                if message["type"] != "http.request":
+                    raise CallerGoneError
+                content = message["body"]
+                size += len(content)
+                if size > MAX_BODY_BYTES:
+                    raise too_large()
+                if content:
+                    yield content
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError as error:
+        raise ApiError(errors.REQUEST_TIMEOUT) from error
+
+
+def _begin(upload: Upload, segment: MultipartSegment) -> bool:
+    """Return whether the segment that begins is the document; other fields of the form are passed over."""
+    if segment.name != _FIELD:
+        return False
+    if upload.name:
+        raise invalid_field(_FIELD, "single")
+    upload.name = clean_name(segment.filename or "")
+    return True
+
+
+def clean_name(name: str) -> str:
+    """Return the file name without folders and invisible characters. ApiError when nothing, or too much, is left."""
+    base = PurePosixPath(unicodedata.normalize("NFC", name).replace("\\", "/")).name
+    visible = "".join(character for character in base if unicodedata.category(character)[0] != "C").strip()
+    if not visible:
+        raise invalid_field(_FIELD, "filename")
+    if len(visible) > MAX_NAME_CHARACTERS:
+        raise invalid_field(_FIELD, "filename_length")
+    return visible
