@@ -30,6 +30,8 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml | $(VENV)/bin/uv
 lock: | $(VENV)/bin/uv ## Pin every dependency with its hashes (requirements/*.txt) from pyproject.toml
 	@$(call compile,dev)
 	@for part in $(PARTS); do $(call compile,$$part,-c requirements/dev.txt); done
+	@echo uv==$(UV_VERSION) | UV_NATIVE_TLS=1 $(UV) pip compile --quiet --universal --python-version 3.11 \
+		--generate-hashes --no-annotate --no-header - -o requirements/build.txt
 
 # One lock: the parts' files are subsets of dev.txt. No index address is written into them.
 define compile
