@@ -120,18 +120,15 @@ class Health:
 
     async def _observe(self) -> None:
         while True:
-            if not self.started.is_set():
-                required = self._required()
-                checks = await asyncio.gather(*(self.check(name) for name in required))
-                if not required or any(check.status != "healthy" for check in checks):
-                    await asyncio.sleep(START_INTERVAL)
-                    self._forget_failures()
-                    continue
+            required = self._required()
+            checks = await asyncio.gather(*(self.check(name) for name in required))
+            if required and all(check.status == "healthy" for check in checks):
                 self.started.set()
-            await self.detailed()
-            await asyncio.sleep(REST_INTERVAL)
+            await asyncio.sleep(REST_INTERVAL if self.started.is_set() else START_INTERVAL)
+            self._forget_failures()
 
     def _forget_failures(self) -> None:
+        # A failure is not worth remembering for as long as an answer: what waits for the store goes on sooner.
         self._last = {
             name: (asked if check.status == "healthy" else 0.0, check) for name, (asked, check) in self._last.items()
         }
