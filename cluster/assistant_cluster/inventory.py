@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from assistant_cluster import processes
-from assistant_cluster.layout import STATE_ROOT
+from assistant_cluster.binaries import cache_folder
+from assistant_cluster.layout import STATE_ROOT, Layout
+from assistant_cluster.processes import Process
+from assistant_cluster.sandbox import Sandbox
 
 Inventory = dict[str, frozenset[str]]
 
@@ -60,15 +63,16 @@ COMMANDS = {
 }
 
 
-def take() -> Inventory:
-    """Everything as sets of lines."""
+def take(besides: Layout | None = None) -> Inventory:
+    """Everything as sets of lines, without what lives inside another node (`besides`): its pods come and go."""
+    others = Sandbox(besides).find() if besides else None
     return {
         **{name: _lines(command) for name, command in COMMANDS.items()},
         "mounts": frozenset(_mounts()),
         "folders": frozenset(_folders()),
-        "cgroups": frozenset(_cgroups()),
+        "cgroups": frozenset(_cgroups(besides)),
         "sysctls": frozenset(_sysctls()),
-        "processes in other namespaces": frozenset(_contained_processes()),
+        "processes in other namespaces": frozenset(_contained_processes(others)),
     }
 
 
@@ -91,9 +95,12 @@ def _lines(command: list[str]) -> frozenset[str]:
 
 
 def _mounts() -> Iterator[str]:
+    images = str(cache_folder().parent)
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
-        yield f"{fields[4]} {fields[fields.index('-') + 1]}"
+        # Image building, which needs no node, mounts its layers in the cache.
+        if not fields[4].startswith(images):
+            yield f"{fields[4]} {fields[fields.index('-') + 1]}"
 
 
 def _folders() -> Iterator[str]:
@@ -103,9 +110,11 @@ def _folders() -> Iterator[str]:
             yield from (entry.path for entry in os.scandir(folder))
 
 
-def _cgroups() -> Iterator[str]:
-    for folder, _, _ in os.walk("/sys/fs/cgroup"):
+def _cgroups(besides: Layout | None) -> Iterator[str]:
+    for folder, inner, _ in os.walk("/sys/fs/cgroup"):
         yield folder
+        if besides and Path(folder).name == besides.cgroup:
+            inner.clear()
 
 
 def _sysctls() -> Iterator[str]:
@@ -116,7 +125,7 @@ def _sysctls() -> Iterator[str]:
             yield f"{switch} = {switch.read_text().strip()}"
 
 
-def _contained_processes() -> Iterator[str]:
+def _contained_processes(others: Process | None) -> Iterator[str]:
     """Processes in a network or pid namespace other than ours, and programs that run from the state folder."""
     ours = {kind: processes.namespace(os.getpid(), kind) for kind in ("net", "pid")}
     for pid in processes.pids():
@@ -125,5 +134,7 @@ def _contained_processes() -> Iterator[str]:
         if start is None or None in theirs.values():
             continue
         command = (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        if others and processes.descends(pid, others.pid):
+            continue
         if theirs != ours or command.startswith(str(STATE_ROOT)):
             yield f"{pid} {start} {command.strip()}"

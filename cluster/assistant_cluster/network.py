@@ -112,6 +112,11 @@ def disconnect(layout: Layout) -> None:
         raise ClusterError(f"The network link {layout.link} does not go away.")
 
 
+def enforces_policies(sandbox: Sandbox) -> bool:
+    """Whether kube-router has put its rules in front of all traffic between pods."""
+    return "KUBE-ROUTER-FORWARD" in sandbox.run(["iptables", "--wait", "--list-rules", "FORWARD"])
+
+
 def _uplink_mtu() -> int:
     default = _default_route()
     return int((Path("/sys/class/net") / default["dev"] / "mtu").read_text()) if default else 1500

@@ -66,6 +66,7 @@ class NodeCluster:
         self._sandbox = Sandbox(self.layout)
         self._records = self.layout.state / "processes.json"
         self._created = self.layout.state / "created"
+        self._complete = self.layout.state / "complete"
 
     # ---- what is there
 
@@ -112,13 +113,18 @@ class NodeCluster:
                 return
             ensure_packages(NODE, self._progress, purpose="the node")
             programs = {name: ensure(name, self._progress) for name in ("kubernetes", "coredns", "kube-router")}
-            repairing = self._sandbox.find() is not None
+            # A node that never was complete holds nothing of anybody's, unlike one that does not answer right now.
+            unfinished = self._sandbox.find() is not None and not self._complete.exists()
             try:
                 self._start(programs)
             except ClusterError as error:
-                if not repairing:
+                if self._complete.exists():
+                    raise ClusterError(
+                        f"{error}\n`make cluster-down` and `make cluster-up` make a new node."
+                    ) from error
+                if not unfinished:
                     raise
-                self._progress(f"The node could not be repaired ({error}). Building it anew.")
+                self._progress(f"What an interrupted run left could not be finished ({error}). Building it anew.")
                 self._remove()
                 self._start(programs)
 
@@ -161,10 +167,13 @@ class NodeCluster:
         self._ensure("kubelet", lambda: agents.kubelet(kubernetes.command("kubelet")))
         self._ensure("kube-proxy", lambda: agents.proxy(kubernetes.command("kube-proxy")))
         kubectl.apply(addons.policy_rights() + "\n---\n" + addons.cluster_dns(self.layout, image))
-        self._ensure("kube-router", lambda: agents.network_policy(programs["kube-router"].command()))
         addons.ensure_volumes(self.layout, kubectl, client)
         self._wait("node", lambda: client.node_ready(self.layout.name), "kubelet", "containerd")
+        # It ends when the kubelet has not registered its node yet.
+        self._ensure("kube-router", lambda: agents.network_policy(programs["kube-router"].command()))
         self._wait("cluster DNS", lambda: client.deployment_available("kube-system", "coredns"), "kubelet")
+        self._wait("network policy", lambda: network.enforces_policies(self._sandbox), "kube-router", *COMPONENTS)
+        self._complete.touch()
 
     def _announce(self) -> None:
         layout = self.layout

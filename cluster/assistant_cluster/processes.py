@@ -75,6 +75,16 @@ def namespace(pid: int, kind: str) -> str | None:
     return None
 
 
+def descends(pid: int, ancestor: int) -> bool:
+    """Whether a process is another one, or its child, or its child's child and so on."""
+    while pid > 1 and pid != ancestor:
+        try:
+            pid = int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+    return pid == ancestor
+
+
 def in_pid_namespace(inside: str) -> list[int]:
     """Pids (as seen here) of the processes that live directly in a pid namespace."""
     return [pid for pid in pids() if namespace(pid, "pid") == inside]

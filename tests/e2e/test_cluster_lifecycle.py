@@ -31,6 +31,7 @@ import assistant_cluster
 from assistant_cluster import inventory, modes
 from assistant_cluster.checkout import Checkout
 from assistant_cluster.errors import ClusterError
+from assistant_cluster.layout import Layout
 from assistant_cluster.node import COMPONENTS, NodeCluster
 from assistant_cluster.sandbox import Sandbox
 
@@ -71,18 +72,17 @@ def first_process(node: NodeCluster) -> int:
 
 def test_down_leaves_nothing_of_a_node_that_ran_pods(no_node: NodeCluster) -> None:
     """Processes, mounts, namespaces, links, routes, rules, sysctls, cgroups and folders are as they were before."""
-    before = inventory.take()
+    before = inventory.take(besides=Layout())
     no_node.up()
     kubectl = no_node.kubectl()
-    kubectl.apply(json.dumps({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
-                              "spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80}]}}))  # fmt: skip
+    kubectl.apply(service("default", "NodePort"))
     kubectl.apply(policy("default"))
     kubectl.apply(claim("data"))
     run_pod(no_node, pod("one", labels={"app": "web"}, **with_claim("data")))
     run_pod(no_node, pod("two"))
-    during = inventory.difference(before, inventory.take())
+    during = inventory.difference(before, inventory.take(besides=Layout()))
     no_node.down()
-    after = inventory.difference(before, inventory.take())
+    after = inventory.difference(before, inventory.take(besides=Layout()))
     assert {"links", "routes", "nftables", "folders", "cgroups", "processes in other namespaces"} <= set(during)
     assert after == {}
 
@@ -90,7 +90,7 @@ def test_down_leaves_nothing_of_a_node_that_ran_pods(no_node: NodeCluster) -> No
 @pytest.mark.parametrize("seconds", [0.15, 0.4, 1.0, 3.0, 5.0])
 def test_an_up_that_was_killed_is_finished_by_the_next(no_node: NodeCluster, seconds: float) -> None:
     """SIGKILL at any moment of `up` leaves something that the next `up` turns into a healthy node."""
-    before = inventory.take()
+    before = inventory.take(besides=Layout())
     process = up_in_background()
     time.sleep(seconds)
     process.kill()
@@ -98,20 +98,20 @@ def test_an_up_that_was_killed_is_finished_by_the_next(no_node: NodeCluster, sec
     no_node.up()
     assert no_node.status().healthy
     no_node.down()
-    assert inventory.difference(before, inventory.take()) == {}
+    assert inventory.difference(before, inventory.take(besides=Layout())) == {}
 
 
 @pytest.mark.parametrize("seconds", [0.3, 2.0])
 def test_what_a_killed_up_left_is_removed_by_down(no_node: NodeCluster, seconds: float) -> None:
     """`down` needs no complete node and no records of it."""
-    before = inventory.take()
+    before = inventory.take(besides=Layout())
     process = up_in_background()
     time.sleep(seconds)
     process.kill()
     process.wait()
     (LAYOUT.state / "processes.json").unlink(missing_ok=True)
     no_node.down()
-    assert inventory.difference(before, inventory.take()) == {}
+    assert inventory.difference(before, inventory.take(besides=Layout())) == {}
 
 
 def test_two_ups_at_once_make_one_node(no_node: NodeCluster) -> None:
@@ -166,15 +166,14 @@ def test_a_network_policy_is_enforced_between_pods_but_not_for_the_machine(up: N
     server = run_pod(up, pod("web", namespace="server", labels={"app": "web"}))
     client = run_pod(up, pod("client", namespace="client"))
     serve_inside(server, 8080)
-    kubectl.apply(json.dumps({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "server"},
-                              "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}}))  # fmt: skip
-    service = kubectl.run("get", "service", "web", "--namespace=server", "--output=jsonpath={.spec.clusterIP}")
+    kubectl.apply(service("server", "ClusterIP"))
+    virtual = kubectl.run("get", "service", "web", "--namespace=server", "--output=jsonpath={.spec.clusterIP}")
     address = server["status"]["podIP"]
-    assert eventually(lambda: connects(client, service, 80))
+    assert eventually(lambda: connects(client, virtual, 80))
     kubectl.apply(policy("server"))
-    assert eventually(lambda: not connects(client, service, 80))
+    assert eventually(lambda: not connects(client, virtual, 80))
     assert not connects(client, address, 8080)
-    for where in ((service, 80), (address, 8080)):
+    for where in ((virtual, 80), (address, 8080)):
         socket.create_connection(where, timeout=3).close()
     kubectl.run("delete", "networkpolicy", "deny-all", "--namespace=server")
     assert eventually(lambda: connects(client, address, 8080))
@@ -246,8 +245,9 @@ def test_admission_refuses_what_policies_forbid(up: NodeCluster) -> None:
 
 def test_the_audit_log_tells_who_wrote_what_and_never_a_secret(up: NodeCluster) -> None:
     """Each write appears with its user; bodies, and so the contents of Secrets, do not."""
-    up.kubectl().apply(json.dumps({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "audited", "namespace": "default"},
-                                   "stringData": {"key": "never-in-a-log"}}))  # fmt: skip
+    meta = {"name": "audited", "namespace": "default"}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"key": "never-in-a-log"}}
+    up.kubectl().apply(json.dumps(secret))
     log = LAYOUT.logs / "audit.log"
     assert eventually(lambda: "/api/v1/namespaces/default/secrets/audited" in log.read_text())
     text = log.read_text()
@@ -319,6 +319,13 @@ def policy(namespace: str) -> str:
     meta = {"name": "deny-all", "namespace": namespace}
     spec = {"podSelector": {}, "policyTypes": ["Ingress"]}
     return json.dumps({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": spec})
+
+
+def service(namespace: str, kind: str) -> str:
+    """A Service before the pods that are labelled `app=web`."""
+    meta = {"name": "web", "namespace": namespace}
+    spec = {"type": kind, "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}
+    return json.dumps({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec})
 
 
 def claim(name: str) -> str:
