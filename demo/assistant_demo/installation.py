@@ -12,7 +12,7 @@ from typing import Any
 
 from assistant_crds.conditions import ConditionType
 from assistant_demo.errors import DemoError
-from assistant_demo.kubernetes import Kubernetes, Object, manifests, secret
+from assistant_demo.kubernetes import CommandError, Kubernetes, Object, manifests, secret
 from assistant_demo.settings import STAND_IN_NAMESPACE, Model
 from assistant_demo.terminal import Step
 
@@ -26,6 +26,7 @@ PROVIDER_KEYS = "assistant-provider-keys"
 PARTS = ("operator", "gateway", "api")
 STORES = ("postgres", "redis", "weaviate")
 READY_SECONDS = 300
+WORDS_SHOWN = 300
 # What the kubelet says of a pod that will not start by waiting.
 STUCK = frozenset({"ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError", "RunContainerError"})
 
@@ -165,15 +166,25 @@ def _trouble(cluster: Kubernetes, namespaces: tuple[str, ...]) -> str:
     for namespace in namespaces:
         for pod in cluster.list("pods", namespace):
             for container in pod.get("status", {}).get("containerStatuses", []):
-                waiting = container.get("state", {}).get("waiting", {})
-                reason = waiting.get("reason", "")
-                if reason in {"", "ContainerCreating", "PodInitializing"}:
-                    continue
-                text = f"{pod['metadata']['name']}: {reason} {waiting.get('message', '')}".strip()
+                reason = container.get("state", {}).get("waiting", {}).get("reason", "")
+                name = pod["metadata"]["name"]
                 if reason in STUCK:
-                    raise DemoError(f"{text}\nLook at: kubectl describe pod -n {namespace} {pod['metadata']['name']}")
-                told.append(text)
+                    message = container["state"]["waiting"].get("message", "")
+                    raise DemoError(f"{name}: {reason} {message}\nLook at: kubectl describe pod -n {namespace} {name}")
+                if reason == "CrashLoopBackOff":
+                    told.append(f"{name} ends again and again, its last words: {_last_words(cluster, namespace, name)}")
+                elif reason not in {"", "ContainerCreating", "PodInitializing"}:
+                    told.append(f"{name}: {reason}")
     return f"; {'; '.join(told)}" if told else ""
+
+
+def _last_words(cluster: Kubernetes, namespace: str, pod: str) -> str:
+    """The last line that a container wrote before it ended."""
+    try:
+        lines = cluster.kubectl("logs", "-n", namespace, pod, "--previous", "--tail=1")
+    except CommandError:
+        return "not to be had"
+    return lines.strip()[:WORDS_SHOWN]
 
 
 def unready(resource: Object) -> str | None:
