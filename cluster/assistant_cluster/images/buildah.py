@@ -6,6 +6,7 @@ be relied on. Instructions run in a chroot: no daemon and no nested containers a
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -25,11 +26,13 @@ from assistant_cluster.packages import ensure_packages
 from assistant_cluster.progress import Progress
 from assistant_cluster.runtime import ContainerRuntime
 
-RUN_FOLDER = Path("/run/assistant-platform-images")
+RUN_FOLDER = Path("/run/assistant-platform-images")  # what is mounted: must not outlive a restart of the machine
 BASE_SECONDS = 1200
 BUILD_SECONDS = 1200
 PUSH_SECONDS = 600
 QUICK_SECONDS = 60
+# A build ends with the process that wanted it, however that ended: two must not work on the store at once.
+TOGETHER = ["setpriv", "--pdeathsig=KILL", "--"]
 # Everything is built here: nothing needs a signature, and the machine's own policy must not matter.
 POLICY = {"default": [{"type": "insecureAcceptAnything"}]}
 
@@ -42,6 +45,7 @@ class Buildah:
         self._folder = cache_folder().parent / "images"
         self._policy = self._folder / "policy.json"
         self._scratch = self._folder / "tmp"
+        self._run_folder = RUN_FOLDER / hashlib.sha256(str(self._folder).encode()).hexdigest()[:8]
         self._recipe: Recipe | None = None
         self._driver = ""
 
@@ -114,7 +118,7 @@ class Buildah:
         self._run("rm", "--all", seconds=QUICK_SECONDS)
         self._run("rmi", "--all", "--force", seconds=BUILD_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
-        shutil.rmtree(RUN_FOLDER, ignore_errors=True)
+        shutil.rmtree(self._run_folder, ignore_errors=True)
 
     def _ensure_base(self) -> None:
         if self.recipe.reference in self.images():
@@ -124,7 +128,7 @@ class Buildah:
         if bundle := certificates():
             settings["CERTIFICATES"] = str(bundle)
         run(
-            ["unshare", "--mount", "--fork", "--kill-child", "sh", str(SCRIPT)],
+            [*TOGETHER, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", str(SCRIPT)],
             seconds=BASE_SECONDS,
             log=self._folder / "base.log",
             environment={**self._environment(), **settings},
@@ -147,10 +151,10 @@ class Buildah:
 
     def _command(self) -> list[str]:
         storage = self._folder / "storage"
-        return ["buildah", "--root", str(storage), "--runroot", str(RUN_FOLDER), "--storage-driver", self._driver]
+        return ["buildah", "--root", str(storage), "--runroot", str(self._run_folder), "--storage-driver", self._driver]
 
     def _run(self, *arguments: str, seconds: float, log: Path | None = None) -> str:
-        return run([*self._command(), *arguments], seconds=seconds, log=log, environment=self._environment())
+        return run([*TOGETHER, *self._command(), *arguments], seconds=seconds, log=log, environment=self._environment())
 
     def _environment(self) -> dict[str, str]:
         """A short list instead of the caller's environment: no token of the shell gets near a build."""
