@@ -57,7 +57,7 @@ class Cluster:
         return self._session.get(
             self._url + path,
             params=params,
-            headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
+            headers={"Authorization": f"Bearer {token}", "Accept": "application/json, application/jwk-set+json"},
             timeout=timeout,
             allow_redirects=False,
         )

@@ -20,6 +20,8 @@ _SECRET_FIELD = re.compile(r"(?i)(api[_-]?key|authorization|cookie|dsn|password|
 _URL_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s/:@]*):[^\s/@]+@", re.IGNORECASE)
 _BEARER = re.compile(r"(?i)\bbearer\s+[A-Za-z0-9._~+/=-]+")
 REDACTED = "***"
+# Libraries that write a line for each request they send.
+_CHATTY = ("httpx", "httpx2", "httpcore", "httpcore2")
 
 Format = Literal["json", "console"]
 
@@ -96,6 +98,8 @@ def configure(service: str, output: Format = "json", level: str = "INFO") -> Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    for chatty in _CHATTY:
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

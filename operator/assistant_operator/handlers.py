@@ -72,7 +72,8 @@ def _is_ours(labels: Any) -> bool:
 
 
 def register(registry: kopf.OperatorRegistry, triggers: Triggers) -> None:
-    """Register every trigger."""
+    """Register every trigger, and how kopf logs in."""
+    kopf.on.login(registry=registry)(login)
     group, version, on = naming.GROUP, naming.VERSION, kopf.on.event
     on(group, version, "assistants", registry=registry)(triggers.resource)
     on(group, version, "knowledgebases", registry=registry)(triggers.resource)
@@ -81,6 +82,11 @@ def register(registry: kopf.OperatorRegistry, triggers: Triggers) -> None:
     on("", "v1", "configmaps", when=triggers.config_map_matters, registry=registry)(triggers.owned)
     for owned in _OWNED:
         on(*owned, registry=registry)(triggers.owned)
+
+
+def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """Log in with the pod's ServiceAccount or, outside of a pod, with the kubeconfig."""
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
