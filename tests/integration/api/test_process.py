@@ -1,0 +1,177 @@
+"""The API as a process: callers who hang up, configuration that changes, a stop in the middle of a stream."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from api_gateway import FakeGateway
+from api_process import KEY, ApiProcess, api_process, assistant, document
+
+AUTHORIZATION = {"authorization": f"Bearer {KEY}"}
+CHAT = "/v1/chat/completions"
+
+
+def ask(question: str, *, stream: bool = False, model: str = "plain") -> dict[str, object]:
+    return {"model": model, "messages": [{"role": "user", "content": question}], "stream": stream}
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> float:
+    """Wait until the condition holds; return the seconds it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, "it did not come true"
+        time.sleep(0.01)
+    return time.monotonic() - started
+
+
+@pytest.fixture
+def client(api: ApiProcess) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=api.url, headers=AUTHORIZATION, timeout=10) as client:
+        yield client
+
+
+@pytest.mark.parametrize(("question", "stream"), [("hang", False), ("hang", True), ("endless", True)])
+def test_a_caller_who_hangs_up_frees_the_gateway_within_a_second(
+    api: ApiProcess, gateway: FakeGateway, question: str, *, stream: bool
+) -> None:
+    """Before the first byte and after it, streamed or not."""
+    before = gateway.open_calls
+    with httpx.Client(base_url=api.url, headers=AUTHORIZATION, timeout=0.5) as client:
+        if question == "endless":
+            with client.stream("POST", CHAT, json=ask(question, stream=True)) as answer:
+                next(answer.iter_lines())
+                assert gateway.open_calls == before + 1
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                client.post(CHAT, json=ask(question, stream=stream))
+    assert eventually(lambda: gateway.open_calls == before) < 1.0
+
+
+def test_a_caller_who_hangs_up_while_sending_harms_nobody(api: ApiProcess, client: httpx.Client) -> None:
+    """Half a request is forgotten; no error is logged for it."""
+    port = int(api.url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: 1000\r\n\r\n{{"
+        connection.sendall(head.encode())
+        time.sleep(0.1)
+    assert client.post(CHAT, json=ask("Hello")).status_code == 200
+    assert "Traceback" not in api.log()
+
+
+def test_changed_instructions_are_served_while_a_stream_runs_on(
+    gateway: FakeGateway, api: ApiProcess, client: httpx.Client
+) -> None:
+    """Within two seconds, without a restart, without a dropped stream; /readyz names the new generation."""
+    with client.stream("POST", CHAT, json=ask("endless", stream=True)) as running:
+        events = running.iter_lines()
+        next(events)
+        config = document(gateway.url, [assistant("plain", instructions="Speak Latin."), assistant("support")])
+        changed = time.monotonic()
+        api.configure(config)
+        took = eventually(lambda: client.get("/readyz").json()["configGeneration"] == config.generation)
+        assert took < 1.0
+        client.post(CHAT, json=ask("Hello"))
+        assert gateway.chats[-1]["messages"][0]["content"] == "Speak Latin."
+        assert time.monotonic() - changed < 2.0
+        assert [next(events) for _ in range(10)]
+
+
+def test_a_broken_configuration_is_reported_and_the_former_served(
+    gateway: FakeGateway, api: ApiProcess, client: httpx.Client
+) -> None:
+    """And mended by the next good one."""
+    good = document(gateway.url, [assistant("plain"), assistant("support")])
+    api.configure(good)
+    eventually(lambda: client.get("/readyz").json()["configGeneration"] == good.generation)
+    (api.folder / "tenant.json").write_text('{"tenant": ')
+    eventually(lambda: client.get("/readyz").json()["checks"]["configuration"] != "ok")
+    assert client.get("/readyz").status_code == 200
+    assert client.post(CHAT, json=ask("Hello")).status_code == 200
+    api.configure(good)
+    eventually(lambda: client.get("/readyz").json()["checks"]["configuration"] == "ok")
+
+
+def test_metrics_are_on_a_port_of_their_own(api: ApiProcess, client: httpx.Client) -> None:
+    """With the routes that were asked and the time to the first token."""
+    client.post(CHAT, json=ask("Hello", stream=True))
+    metrics = httpx.get(f"{api.metrics_url}/metrics").text
+    assert (
+        'assistant_http_requests_total{method="POST",part="api",route="/v1/chat/completions",status="200"}' in metrics
+    )
+    assert 'assistant_time_to_first_token_seconds_count{assistant="plain"}' in metrics
+    assert client.get("/metrics").status_code == 404
+
+
+def test_neither_key_nor_token_nor_question_is_logged(api: ApiProcess, client: httpx.Client) -> None:
+    """Logs are read by people who may not read conversations."""
+    client.post(CHAT, json=ask("my secret is swordfish"))
+    client.post(CHAT, json=ask("limit"))
+    assert "swordfish" not in api.log()
+    assert KEY not in api.log()
+    assert "test-token" not in api.log()
+
+
+def test_it_stops_when_its_streams_have_ended(gateway: FakeGateway, tmp_path: Path) -> None:
+    """SIGTERM: not ready at once, the running answer complete, then a clean exit."""
+    config = document(gateway.url, [assistant("plain")])
+    with api_process(tmp_path / "pod", config, drain_seconds="0.5") as api:
+        api.wait_ready()
+        client = httpx.Client(base_url=api.url, headers=AUTHORIZATION, timeout=10)
+        with client, client.stream("POST", CHAT, json=ask("word " * 200, stream=True)) as running:
+            events = running.iter_lines()
+            next(events)
+            api.process.send_signal(signal.SIGTERM)
+            eventually(lambda: client.get("/readyz").status_code == 503, 0.4)
+            lines = list(events)
+        assert "data: [DONE]" in lines
+        assert api.process.wait(5) == 0
+        assert "Traceback" not in api.log()
+
+
+def test_a_stream_without_end_does_not_keep_it_from_stopping(gateway: FakeGateway, tmp_path: Path) -> None:
+    """After the time for shutting down, what still runs is ended."""
+    before = gateway.open_calls
+    config = document(gateway.url, [assistant("plain")])
+    with api_process(tmp_path / "pod", config, shutdown_seconds="1") as api:
+        api.wait_ready()
+        client = httpx.Client(base_url=api.url, headers=AUTHORIZATION, timeout=10)
+        with client, client.stream("POST", CHAT, json=ask("endless", stream=True)) as running:
+            next(running.iter_lines())
+            api.process.send_signal(signal.SIGTERM)
+            stopped = time.monotonic()
+            assert api.process.wait(5) == 0
+        assert time.monotonic() - stopped < 3
+    eventually(lambda: gateway.open_calls == before, 2)
+
+
+def test_it_waits_for_a_configuration_and_for_the_gateway(gateway: FakeGateway, tmp_path: Path) -> None:
+    """A pod that starts before either is not ready, says why, and becomes ready by itself."""
+    with api_process(tmp_path / "pod", None) as api:
+        eventually(lambda: "Uvicorn running" in api.log(), 20)
+        waiting = httpx.get(f"{api.url}/readyz")
+        assert waiting.status_code == 503
+        assert "cannot be read" in waiting.json()["checks"]["configuration"]
+        assert httpx.get(f"{api.url}/livez").status_code == 200
+        api.configure(document("http://127.0.0.1:1", [assistant("plain")]))
+        eventually(lambda: httpx.get(f"{api.url}/readyz").json()["checks"].get("gateway") == "unreachable")
+        api.configure(document(gateway.url, [assistant("plain")]))
+        api.wait_ready()
+
+
+def test_a_token_that_the_gateway_refuses_keeps_it_from_being_ready(gateway: FakeGateway, tmp_path: Path) -> None:
+    """A rollout with a wrong identity replaces no working pod; callers are not told that their key is wrong."""
+    with api_process(tmp_path / "pod", document(gateway.url, [assistant("plain")])) as api:
+        (tmp_path / "pod" / "token").write_text("of somebody else")
+        eventually(lambda: "Uvicorn running" in api.log(), 20)
+        eventually(lambda: httpx.get(f"{api.url}/readyz").json()["checks"].get("gateway") == "refused")
+        answer = httpx.post(f"{api.url}{CHAT}", json=ask("Hello"), headers=AUTHORIZATION)
+        assert answer.status_code == 502
+        assert answer.json()["error"]["code"] == "gateway_refused"
+        (tmp_path / "pod" / "token").write_text("test-token")
+        api.wait_ready()
