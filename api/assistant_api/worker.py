@@ -15,6 +15,7 @@ from pydantic import Field
 
 from assistant_api.clients import Clients, connect
 from assistant_api.config import Settings
+from assistant_api.knowledge import sandbox
 from assistant_api.knowledge.dispatcher import Dispatcher
 from assistant_api.knowledge.ingestion import Ingestion
 from assistant_api.knowledge.sandbox import Sandbox
@@ -31,14 +32,14 @@ class WorkerSettings(Settings):
     """The settings of the API's pods, and what only the worker has."""
 
     worker_concurrency: int = Field(4, ge=1, le=64)  # documents at a time
-    parser_processes: int = Field(2, ge=1, le=16)
-    parser_memory_bytes: int = Field(512 * 1024 * 1024, ge=128 * 1024 * 1024)  # of each parser's address space
-    parser_seconds: float = Field(120.0, gt=0)  # for one document
+    parser_processes: int = Field(sandbox.PROCESSES, ge=1, le=16)
+    parser_memory_bytes: int = Field(sandbox.MEMORY_BYTES, ge=128 * 1024 * 1024)  # of each parser's address space
+    parser_seconds: float = Field(sandbox.SECONDS, gt=0)  # for one document
 
 
-def build(settings: WorkerSettings, clients: Clients, config: TenantConfigHolder, sandbox: Sandbox) -> Dispatcher:
+def build(settings: WorkerSettings, clients: Clients, config: TenantConfigHolder, parsers: Sandbox) -> Dispatcher:
     """Return the dispatcher of a process."""
-    ingestion = Ingestion(clients.database, clients.gateway, Vectors(clients.weaviate), sandbox)
+    ingestion = Ingestion(clients.database, clients.gateway, Vectors(clients.weaviate), parsers)
     return Dispatcher(clients.database, ingestion, config, settings.worker_concurrency)
 
 
@@ -46,8 +47,8 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     """Work until `stop` is set; jobs under way are given back, not finished: the next worker repeats them."""
     config = TenantConfigHolder(settings.config_file)
     clients = connect(settings, config)
-    sandbox = Sandbox(settings.parser_memory_bytes, settings.parser_seconds, settings.parser_processes)
-    dispatcher = build(settings, clients, config, sandbox)
+    parsers = Sandbox(settings.parser_memory_bytes, settings.parser_seconds, settings.parser_processes)
+    dispatcher = build(settings, clients, config, parsers)
     side = server(
         MetricsApp(lambda: dispatcher.idle_for < STUCK_SECONDS),
         settings.host,
@@ -67,7 +68,7 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
         stopping.cancel()
         side.should_exit = True
         await asyncio.gather(work, stopping, beside, return_exceptions=True)
-        await sandbox.close()
+        await parsers.close()
         await config.stop()
         await clients.close()
     for task in done - {stopping}:

@@ -13,7 +13,7 @@ import msgspec
 from assistant_api.knowledge.parser import LENGTH, OUT_OF_MEMORY, Parsed, ParseFailed, ParseRequest
 from assistant_observability import logs
 
-MEMORY_BYTES = 512 * 1024 * 1024
+MEMORY_BYTES = 320 * 1024 * 1024
 SECONDS = 120.0
 IDLE_SECONDS = 20.0
 PROCESSES = 2  # so that one document that takes its whole time does not keep all others waiting
@@ -27,6 +27,10 @@ _decoder: msgspec.msgpack.Decoder[Parsed | ParseFailed] = msgspec.msgpack.Decode
 
 class ParserUnavailableError(Exception):
     """No process could be started: out of memory or of process ids."""
+
+
+class _ProcessDiedError(Exception):
+    """The parser ended in the middle of a document."""
 
 
 class Sandbox:
@@ -58,12 +62,14 @@ class Sandbox:
             process = await self._take()
             whole = False
             try:
-                async with asyncio.timeout(self._seconds):
+                async with asyncio.timeout(self._seconds) as limit:
                     answer = await _ask(process, request, content)
                 whole = True
             except TimeoutError:
+                if not limit.expired():
+                    raise  # of whoever reads the content
                 return TIMED_OUT
-            except (asyncio.IncompleteReadError, ConnectionError):
+            except _ProcessDiedError:
                 return CRASHED
             finally:
                 # Also when the caller gave up: a process in the middle of a document is of no use to the next one.
@@ -118,16 +124,31 @@ class Sandbox:
 async def _ask(
     process: asyncio.subprocess.Process, request: ParseRequest, content: AsyncIterable[bytes]
 ) -> Parsed | ParseFailed:
-    if process.stdin is None or process.stdout is None:
-        raise RuntimeError("the process was started without pipes")
     header = msgspec.msgpack.encode(request)
-    process.stdin.write(LENGTH.pack(len(header)) + header)
+    await _send(process, LENGTH.pack(len(header)) + header)
     async for part in content:
-        process.stdin.write(part)
+        await _send(process, part)
+    (size,) = LENGTH.unpack(await _receive(process, LENGTH.size))
+    return _decoder.decode(await _receive(process, size))
+
+
+async def _send(process: asyncio.subprocess.Process, message: bytes) -> None:
+    if process.stdin is None:
+        raise RuntimeError("the process was started without pipes")
+    try:
+        process.stdin.write(message)
         await process.stdin.drain()
-    await process.stdin.drain()
-    (size,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
-    return _decoder.decode(await process.stdout.readexactly(size))
+    except ConnectionError as error:
+        raise _ProcessDiedError from error
+
+
+async def _receive(process: asyncio.subprocess.Process, size: int) -> bytes:
+    if process.stdout is None:
+        raise RuntimeError("the process was started without pipes")
+    try:
+        return await process.stdout.readexactly(size)
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        raise _ProcessDiedError from error
 
 
 async def _kill(process: asyncio.subprocess.Process) -> None:

@@ -87,7 +87,7 @@ def too_large() -> ApiError:
 async def receive(upload: Upload, boundary: str, body: AsyncIterator[bytes]) -> None:
     """Read the form and fill `upload` with its one file. ApiError when the form is not what it should be."""
     try:
-        with PushMultipartParser(boundary, max_segment_count=16, max_segment_size=MAX_DOCUMENT_BYTES + 1) as parser:
+        with PushMultipartParser(boundary, max_segment_count=16) as parser:
             inside = False
             async for chunk in body:
                 for event in parser.parse(chunk):
@@ -98,8 +98,6 @@ async def receive(upload: Upload, boundary: str, body: AsyncIterator[bytes]) -> 
                 if parser.closed:
                     break
     except MultipartError as error:
-        if upload.size > MAX_DOCUMENT_BYTES:
-            raise too_large() from error
         raise invalid_field(_FIELD, "multipart") from error
     if not upload.name:
         raise invalid_field(_FIELD, "missing")
