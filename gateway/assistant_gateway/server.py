@@ -1,4 +1,4 @@
-"""The gateway as a process: what is built, in which order it starts, and how it goes down without cutting anyone off."""
+"""The gateway as a process: what is built, in which order it starts, and how it goes down without cutting any off."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from assistant_gateway.config import Settings
 from assistant_gateway.egress import GuardedResolver
 from assistant_gateway.identity import SigningKeys
 from assistant_gateway.kubernetes import Cluster
-from assistant_gateway.limits.limiter import Limiter, load_script
+from assistant_gateway.limits.limiter import SCRIPT, Limiter
 from assistant_gateway.limits.redis import Redis
 from assistant_gateway.operations import Operations, forget_tenant
 from assistant_gateway.policies import Policies
@@ -56,7 +56,9 @@ class Server:
         self._closing.push_async_callback(cluster.close)
         keys = SigningKeys(cluster, settings.issuer_url)
         policies = Policies(cluster, settings.routes_namespace, forget_tenant)
-        redis = Redis(settings.redis_url, on_connect=load_script) if settings.redis_url else None
+        redis = Redis(settings.redis_url, SCRIPT) if settings.redis_url else None
+        if redis is not None:
+            self._closing.push_async_callback(redis.close)
         limiter = Limiter(redis)
         upstream = Upstream(GuardedResolver(lambda: catalog.allow_hosts))
         self._closing.push_async_callback(upstream.close)
@@ -114,7 +116,7 @@ class Server:
     @staticmethod
     async def _quiet(gateway: Gateway, seconds: float) -> None:
         until = asyncio.get_running_loop().time() + seconds
-        while gateway.running and asyncio.get_running_loop().time() < until:
+        while gateway.running and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110  # seldom, and short
             await asyncio.sleep(0.05)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,41 +10,26 @@ import msgspec
 
 from assistant_gateway import errors
 from assistant_gateway.limits.gcra import Level, LocalRates, Verdict
-from assistant_gateway.limits.redis import SET_UP_SECONDS, Redis, ReplyError, UnavailableError, integers, pack
-from assistant_observability import logs, metrics
+from assistant_gateway.limits.redis import Redis, UnavailableError
+from assistant_observability import metrics
 
 SCRIPT = (Path(__file__).parent / "gcra.lua").read_bytes()
-SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
-
-_log = logs.logger(__name__)
 
 
 class Rates(msgspec.Struct, frozen=True):
-    """The levels of one assistant and the Redis command that asks for all of them, made once per policy."""
+    """The levels of one assistant and what the script is asked, made once per policy."""
 
     tenant: str
     assistant: str
     levels: tuple[Level, ...]
-    command: bytes
-    full_command: bytes  # carries the script, for a Redis that has lost it
+    arguments: tuple[str | int, ...]  # number of keys, keys, then interval and burst of each level
 
     @classmethod
     def of(cls, tenant: str, assistant: str, levels: Sequence[Level]) -> Rates:
-        """Prepare the command; no levels, no limit."""
+        """Prepare the arguments; no levels, no limit."""
         keys = [level.key for level in levels]
         numbers = [number for level in levels for number in (level.interval, level.burst)]
-        return cls(
-            tenant=tenant,
-            assistant=assistant,
-            levels=tuple(levels),
-            command=pack("EVALSHA", SHA, len(keys), *keys, *numbers),
-            full_command=pack("EVAL", SCRIPT, len(keys), *keys, *numbers),
-        )
-
-
-async def load_script(redis: Redis) -> None:
-    """Make Redis know the script; running it without keys changes nothing."""
-    await redis.call(pack("EVAL", SCRIPT, 0), SET_UP_SECONDS)
+        return cls(tenant, assistant, tuple(levels), (len(keys), *keys, *numbers))
 
 
 class Limiter:
@@ -54,7 +38,6 @@ class Limiter:
     def __init__(self, redis: Redis | None) -> None:
         self._redis = redis
         self._local = LocalRates()
-        self._answering = True
 
     @property
     def degraded(self) -> bool:
@@ -72,8 +55,7 @@ class Limiter:
         degraded = False
         try:
             verdict = await self._ask(rates)
-        except (UnavailableError, ReplyError) as error:
-            self._note(error)
+        except UnavailableError:
             metrics.LIMIT_DEGRADED.inc()
             degraded = True
             verdict = self._local.admit(rates.levels, time.monotonic_ns() // 1000)
@@ -102,25 +84,14 @@ class Limiter:
         )
 
     async def _ask(self, rates: Rates) -> Verdict:
-        if self._redis is None or not self._redis.available:
-            raise UnavailableError("not connected")
+        if self._redis is None:
+            raise UnavailableError("not configured")
+        reply = await self._redis.run_script(rates.arguments)
         try:
-            reply = await self._redis.call(rates.command)
-        except ReplyError as error:
-            if not str(error).startswith("NOSCRIPT"):
-                raise
-            reply = await self._redis.call(rates.full_command)
-        allowed, level, remaining, reset, retry = integers(reply, 5)
-        if not 1 <= level <= len(rates.levels):
-            raise ReplyError(f"unexpected reply: level {level}")
-        self._answering = True
-        return Verdict(allowed == 1, level - 1, remaining, reset, retry)
-
-    def _note(self, error: Exception) -> None:
-        """Log the first refusal of a row; that Redis is away altogether is logged by the connection."""
-        if self._answering and isinstance(error, ReplyError):
-            _log.warning("Redis refuses the limits' script: limits are local until it answers", error=str(error))
-        self._answering = False
+            allowed, level, remaining, reset, retry = reply
+            return Verdict(allowed == 1, level - 1, remaining, reset, retry)
+        except (TypeError, ValueError):
+            raise UnavailableError(f"unexpected reply: {reply!r:.100}") from None
 
 
 def _duration(microseconds: int) -> str:

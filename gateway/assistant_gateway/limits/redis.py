@@ -1,263 +1,195 @@
-"""A Redis client for one thing: short commands, many at a time, on one connection, with a hard time-out.
+"""The connection to Redis as the limits need it: an answer at once or none, and no waiting for a store that is away.
 
-The limits are on the way of every request. A general client costs four times the processor time per call and a
-quarter of the process's memory (docs/decisions/0007-gateway-built-on-aiohttp.md). This one writes prepared commands,
-matches replies in order (RESP2, https://redis.io/docs/latest/develop/reference/protocol-spec/), gives up on a
-connection that is silent for too long, and comes back by itself.
+Calls that come together go together, in one pipeline on one connection: five hundred at once do not open five
+hundred connections, and cost a fifth of five hundred single calls. A call that fails marks Redis as away; from then
+on nobody asks it but a single task, until that one gets an answer. So an outage costs one short time-out, not one
+per request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import random
-import ssl
-import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
-from urllib.parse import unquote, urlsplit
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import Redis as Client
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from assistant_observability import logs
 
-CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 0.1
-SET_UP_SECONDS = 1.0  # nobody waits for these answers
-LATE_SECONDS = 0.02
-RECONNECT_SECONDS = (0.05, 1.0)
+SET_UP_SECONDS = 2.0  # nobody waits for these answers
+RETRY_SECONDS = (0.05, 1.0)
 PING_SECONDS = 5.0
+STARVED = 1.2  # times the time-out
+CONNECTIONS = 2  # one for the calls, which share it, one for the task that looks after it
 
-Reply: TypeAlias = "int | bytes | ReplyError | list[Reply] | None"
+_Waiting: TypeAlias = tuple[Sequence[str | int], asyncio.Future[Any]]
 
 _log = logs.logger(__name__)
 
 
-class ReplyError(Exception):
-    """Redis answered with an error; the first word is its code, such as NOSCRIPT."""
-
-
 class UnavailableError(Exception):
-    """There is no connection, or no answer in time."""
-
-
-def pack(*arguments: bytes | str | int) -> bytes:
-    """Return a command as it goes over the wire."""
-    parts = [b"*%d\r\n" % len(arguments)]
-    for argument in arguments:
-        raw = argument if isinstance(argument, bytes) else str(argument).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
-    return b"".join(parts)
-
-
-class _Incomplete(Exception):  # noqa: N818  # not an error: more bytes are on their way
-    pass
-
-
-def _parse(data: bytes, at: int) -> tuple[Reply, int]:
-    """Return the reply that starts at `at`, and where the next one starts."""
-    end = data.find(b"\r\n", at)
-    if end < 0:
-        raise _Incomplete
-    kind, line, at = data[at : at + 1], data[at + 1 : end], end + 2
-    if kind == b":":
-        return int(line), at
-    if kind == b"+":
-        return line, at
-    if kind == b"-":
-        return ReplyError(line.decode("utf-8", "replace")), at
-    size = int(line)
-    if kind == b"$":
-        if size < 0:
-            return None, at
-        if len(data) < at + size + 2:
-            raise _Incomplete
-        return data[at : at + size], at + size + 2
-    if kind != b"*":
-        raise ValueError(f"not RESP2: {kind!r}")
-    items: list[Reply] = []
-    for _ in range(size):
-        item, at = _parse(data, at)
-        items.append(item)
-    return items, at
-
-
-class _Connection(asyncio.Protocol):
-    """One connection: commands out, replies in, in order."""
-
-    def __init__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
-        self._waiting: deque[asyncio.Future[Reply]] = deque()
-        self._rest = b""
-        self._loop = loop
-        self.lost: asyncio.Future[None] = loop.create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # a stream's transport
-
-    def send(self, command: bytes) -> asyncio.Future[Reply]:
-        if self._transport is None or self._transport.is_closing():
-            raise UnavailableError("the connection is closed")
-        future: asyncio.Future[Reply] = self._loop.create_future()
-        self._waiting.append(future)
-        self._transport.write(command)
-        return future
-
-    def data_received(self, data: bytes) -> None:
-        if self._rest:
-            data = self._rest + data
-        at = 0
-        try:
-            while at < len(data):
-                reply, at = _parse(data, at)
-                future = self._waiting.popleft()
-                if not future.done():  # given up on meanwhile
-                    future.set_result(reply)
-            self._rest = b""
-        except _Incomplete:
-            self._rest = data[at:]
-        except (ValueError, IndexError):  # not Redis, or out of step: nothing that follows can be trusted
-            self.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        for future in self._waiting:
-            if not future.done():
-                future.set_exception(UnavailableError(f"connection lost: {exc}" if exc else "connection closed"))
-                future.exception()  # an answer nobody waits for any more is no news
-        self._waiting.clear()
-        if not self.lost.done():
-            self.lost.set_result(None)
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+    """There is no answer, or none that makes sense."""
 
 
 class Redis:
-    """A connection to Redis that is kept up by `run`. URL: `redis://[user:password@]host:port`, `rediss://`, `unix://`."""
+    """Runs one script. `run` keeps `available` true to the facts."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        on_connect: Callable[[Redis], Awaitable[None]] | None = None,
-        answer_seconds: float = ANSWER_SECONDS,
-    ) -> None:
-        self._url = urlsplit(url)
-        if self._url.scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError("a Redis URL starts with redis://, rediss:// or unix://")
-        self._on_connect = on_connect
+    def __init__(self, url: str, script: bytes, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self._script = script
+        self._sha = hashlib.sha1(script, usedforsecurity=False).hexdigest()
         self._answer_seconds = answer_seconds
-        self._connection: _Connection | None = None
-        self._usable: _Connection | None = None  # authenticated, prepared, and answering
+        # Protocol 2 and no driver information: neither HELLO nor CLIENT, which the narrow ACL user need not have.
+        self._pool = BlockingConnectionPool.from_url(
+            url,
+            protocol=2,
+            driver_info=None,
+            max_connections=CONNECTIONS,
+            timeout=None,
+            socket_timeout=None,
+            socket_connect_timeout=None,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._client: Client = Client(connection_pool=self._pool)
+        self._away = asyncio.Event()
+        self._away.set()
+        self._waiting: list[_Waiting] = []
+        self._sender: asyncio.Task[None] | None = None
+        self._reason = ""
+        self._proven = True  # whether it has done what it is here for since it was last away
 
     @property
     def available(self) -> bool:
-        """Whether commands can be sent now."""
-        return self._usable is not None
+        """Whether the last that was heard from Redis was an answer."""
+        return not self._away.is_set()
 
     @property
     def address(self) -> str:
         """Where Redis is, without credentials."""
-        return self._url.path if self._url.scheme == "unix" else f"{self._url.hostname}:{self._url.port or 6379}"
+        where: dict[str, Any] = self._pool.connection_kwargs
+        return str(where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}")
 
-    async def call(self, command: bytes, seconds: float | None = None) -> Reply:
-        """Send a packed command and return its reply, within `seconds` or the client's own time-out.
+    async def run_script(self, arguments: Sequence[str | int]) -> Any:
+        """Run the script; `arguments` are the number of keys, the keys, and the rest.
 
         Raises:
-            UnavailableError: not connected, or no answer within the time-out.
-            ReplyError: Redis refused.
+            UnavailableError: Redis is away, silent for longer than the time-out, or refuses.
         """
-        connection = self._usable or self._connection
-        if connection is None:
-            raise UnavailableError("not connected")
-        future = connection.send(command)
-        # `wait_for` and `timeout` cost more than the call itself; a timer on the future does the same.
-        loop = asyncio.get_running_loop()
-        due = loop.time() + (seconds or self._answer_seconds)
-        timer = loop.call_at(due, self._give_up, connection, future, due)
-        try:
-            reply = await future
-        finally:
-            timer.cancel()
-        if isinstance(reply, ReplyError):
-            raise reply
-        return reply
+        if not self.available:
+            raise UnavailableError("away")
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((arguments, future))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send())
+        return await future
 
-    def _give_up(self, connection: _Connection, future: asyncio.Future[Reply], due: float) -> None:
+    async def _send(self) -> None:
+        """Send what waits, all of it at once, until nothing waits any more."""
+        batch: list[_Waiting] = []
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                try:
+                    replies = await self._evaluate([arguments for arguments, _ in batch])
+                except (RedisError, OSError, TimeoutError) as error:
+                    batch, self._waiting = batch + self._waiting, []
+                    replies = [error] * len(batch)
+                for (_, future), reply in zip(batch, replies, strict=True):
+                    self._answer(future, reply)
+        finally:
+            self._sender = None
+            for _, future in batch + self._waiting:  # after a success there are none
+                self._answer(future, UnavailableError("closed"))
+
+    def _answer(self, future: asyncio.Future[Any], reply: Any) -> None:
+        if future.done():  # answered, or whoever asked has gone
+            return
+        if isinstance(reply, Exception):
+            future.set_exception(UnavailableError(self._lose(reply)))
+        else:
+            self._proven = True
+            future.set_result(reply)
+
+    async def _evaluate(self, calls: Sequence[Sequence[str | int]]) -> list[Any]:
         loop = asyncio.get_running_loop()
-        if loop.time() - due > LATE_SECONDS:  # the process was busy: the answer may lie in the socket, unread
-            loop.call_later(LATE_SECONDS, self._give_up, connection, future, float("inf"))
-            return
-        if future.done():
-            return
-        future.set_exception(UnavailableError("no answer in time"))
-        if self._usable is connection:
-            self._usable = None
-        connection.abort()
+        started = loop.time()
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                replies = await self._pipeline("EVALSHA", self._sha, calls)
+        except TimeoutError:
+            # When this process was not given the processor, the answer may well have been there in time.
+            if loop.time() - started < STARVED * self._answer_seconds:
+                raise
+            async with asyncio.timeout(self._answer_seconds):
+                replies = await self._pipeline("EVALSHA", self._sha, calls)
+        lost = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if lost:
+            async with asyncio.timeout(self._answer_seconds):
+                again = await self._pipeline("EVAL", self._script, [calls[index] for index in lost])
+            for index, reply in zip(lost, again, strict=True):
+                replies[index] = reply
+        return replies
+
+    async def _pipeline(self, command: str, script: str | bytes, calls: Sequence[Sequence[str | int]]) -> list[Any]:
+        if len(calls) == 1:
+            try:
+                return [await self._command(command, script, *calls[0])]
+            except ResponseError as error:
+                return [error]
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for arguments in calls:
+                pipeline.execute_command(command, script, *arguments)
+            return list(await pipeline.execute(raise_on_error=False))
 
     async def run(self) -> None:
-        """Connect, and connect again whenever the connection is lost, for ever. Says so once per change."""
-        delay, down_since = RECONNECT_SECONDS[0], 0.0
+        """Make Redis available, and again whenever it is away, for ever. Says so once per change."""
+        told_away, told_back, delay = False, False, RETRY_SECONDS[0]
         while True:
-            try:
-                connection = await self._connect()
-                _log.info("Redis connected", address=self.address)
-                delay, down_since = RECONNECT_SECONDS[0], 0.0
-                await self._keep(connection)
-                reason = "connection lost"
-            except (OSError, UnavailableError, ReplyError, TimeoutError) as error:
-                reason = str(error) or type(error).__name__
-            finally:
-                self._drop()
-            if not down_since:
-                down_since = time.monotonic()
-                _log.warning("Redis is away: limits are local until it is back", address=self.address, reason=reason)
-            await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311
-            delay = min(delay * 2, RECONNECT_SECONDS[1])
+            if self.available:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PING_SECONDS):
+                        await self._away.wait()
+                self._proven = await self._look() or self._proven
+                continue
+            if self._proven:
+                told_away, delay = False, RETRY_SECONDS[0]
+            else:  # still away, or it answers but refuses the script: ask less and less often
+                await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311
+                delay = min(delay * 2, RETRY_SECONDS[1])
+            self._proven = False
+            if self._reason and not told_away:
+                told_away, told_back = True, False
+                _log.warning("Redis is away: limits are local", address=self.address, reason=self._reason)
+            if await self._look() and not told_back:
+                told_back = True
+                _log.info("Redis answers: limits are shared", address=self.address)
 
-    def _drop(self) -> None:
-        self._usable = None
-        if self._connection is not None:
-            self._connection.abort()
-            self._connection = None
+    async def _look(self) -> bool:
+        """Ask whether Redis is there, and make the script known to it."""
+        try:
+            async with asyncio.timeout(SET_UP_SECONDS):
+                await self._command("SCRIPT LOAD", self._script)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._lose(error)
+            return False
+        self._away.clear()
+        return True
 
-    async def _connect(self) -> _Connection:
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(CONNECT_SECONDS):
-            if self._url.scheme == "unix":
-                _, connection = await loop.create_unix_connection(_Connection, self._url.path)
-            else:
-                tls = ssl.create_default_context() if self._url.scheme == "rediss" else None
-                _, connection = await loop.create_connection(
-                    _Connection, self._url.hostname or "localhost", self._url.port or 6379, ssl=tls
-                )
-        self._connection = connection
-        if self._url.password is not None:
-            user = unquote(self._url.username or "") or "default"
-            await self.call(pack("AUTH", user, unquote(self._url.password)), SET_UP_SECONDS)
-        await self.call(pack("PING"), SET_UP_SECONDS)
-        if self._on_connect is not None:
-            await self._on_connect(self)
-        self._usable = connection
-        return connection
+    def _lose(self, error: Exception) -> str:
+        self._reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        self._away.set()
+        return self._reason
 
-    async def _keep(self, connection: _Connection) -> None:
-        """Ping until the connection is lost, so that a silent death is noticed before a request pays for it."""
-        while not connection.lost.done():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PING_SECONDS):
-                    await asyncio.shield(connection.lost)
-            if not connection.lost.done():
-                await self.call(pack("PING"), SET_UP_SECONDS)
+    async def _command(self, *arguments: str | bytes | int) -> Any:
+        return await self._client.execute_command(*arguments)  # type: ignore[no-untyped-call]
 
-
-def integers(reply: Reply, count: int) -> Sequence[int]:
-    """Return a reply of `count` integers.
-
-    Raises:
-        ReplyError: it is something else.
-    """
-    if isinstance(reply, list) and len(reply) == count and all(isinstance(item, int) for item in reply):
-        return reply  # type: ignore[return-value]
-    raise ReplyError(f"unexpected reply: {reply!r:.100}")
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._pool.disconnect()
