@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 import httpx2
@@ -50,6 +51,7 @@ OWNED_KINDS = (
 ALL_NAMESPACES = "*"
 
 
+@cache  # the library registers each kind once per process
 def _resources() -> dict[str, Any]:
     namespaced = {
         kind: create_namespaced_resource(group, version, kind, plural)
@@ -94,9 +96,12 @@ class Cluster:
     async def list(self, kind: str, namespace: str | None, labels: dict[str, str] | None = None) -> list[Json]:
         """Return all objects of a kind; `ALL_NAMESPACES` lists the whole cluster, None is for cluster-wide kinds."""
         selector: Any = labels
+        group, version, _ = (_NAMESPACED | _GLOBAL)[kind]
+        # The API server leaves these out of the items of a list.
+        header = {"apiVersion": f"{group}/{version}" if group else version, "kind": kind}
         async with _errors(kind):
             return [
-                item
+                {**item, **header}
                 async for item in self._client.list(
                     self._resources[kind], namespace=namespace, labels=selector, chunk_size=500
                 )

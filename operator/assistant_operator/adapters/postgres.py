@@ -109,18 +109,18 @@ class Postgres:
 
     async def remove(self, tenant: str) -> None:
         """Remove the database and the roles; sessions are ended first."""
-        self._guard()
         name, owner, login = naming.database(tenant), naming.owner_role(tenant), naming.login_role(tenant)
         async with _errors("remove"), self._admin() as connection:
             roles = {row["rolname"] for row in await connection.fetch(sql.ROLES, [owner, login])}
-            if login in roles:
-                await connection.execute(f'ALTER ROLE "{login}" NOLOGIN')
+            statements = [f'ALTER ROLE "{login}" NOLOGIN'] if login in roles else []
             if await connection.fetchval(sql.DATABASE_EXISTS, name):
-                for role in sorted(roles):
-                    await connection.execute(f'GRANT "{role}" TO CURRENT_USER')
-                await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-            for role in (login, owner):
-                await connection.execute(f'DROP ROLE IF EXISTS "{role}"')
+                # A member of both roles may end the sessions of both.
+                statements += [f'GRANT "{role}" TO CURRENT_USER' for role in sorted(roles)]
+                statements.append(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            statements += [f'DROP ROLE IF EXISTS "{role}"' for role in (login, owner) if role in roles]
+            for statement in statements:
+                self._guard()
+                await connection.execute(statement)
 
     async def leftovers(self, tenant: str) -> list[str]:
         """Return the names of the tenant's databases and roles that still exist."""

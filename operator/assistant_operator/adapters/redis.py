@@ -98,9 +98,9 @@ class Redis:
 
     async def remove_tenant(self, tenant: str) -> int:
         """Remove the user, then every key of the tenant and its counters; return how many keys there were."""
-        self._guard()
         async with _errors("remove_tenant"):
             if await self._client.acl_getuser(naming.redis_user(tenant)) is not None:
+                self._guard()
                 await self._client.acl_deluser(naming.redis_user(tenant))
                 await self._save()
             removed = 0
@@ -109,6 +109,17 @@ class Redis:
                     self._guard()
                     removed += await self._client.unlink(*batch)
         return removed
+
+    async def leftovers(self, tenant: str) -> list[str]:
+        """Return the tenant's keys and user that still exist."""
+        found: list[str] = []
+        async with _errors("leftovers"):
+            if await self._client.acl_getuser(naming.redis_user(tenant)) is not None:
+                found.append(f"user {naming.redis_user(tenant)}")
+            for prefix in (naming.redis_prefix(tenant), naming.quota_prefix(tenant)):
+                async for batch in self._scan(f"{prefix}*"):
+                    found += batch
+        return found
 
     async def _scan(self, pattern: str) -> AsyncIterator[list[str]]:
         cursor = 0

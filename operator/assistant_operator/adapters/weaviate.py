@@ -63,7 +63,7 @@ class Weaviate:
             if await client.users.db.get(user_id=user) is None:
                 self._guard()
                 return await client.users.db.create(user_id=user)
-            if api_key and await self._works(api_key):
+            if api_key and await self._belongs(api_key, user):
                 return api_key
             self._guard()
             return await client.users.db.rotate_key(user_id=user)
@@ -193,7 +193,7 @@ class Weaviate:
     async def _exists(client: weaviate.WeaviateAsyncClient, key: str) -> bool:
         return bool(await client.collections.use(COLLECTION).tenants.exists(key))
 
-    async def _works(self, api_key: str) -> bool:
+    async def _belongs(self, api_key: str, user: str) -> bool:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         headers = {"Authorization": f"Bearer {api_key}"}
         async with (
@@ -202,7 +202,7 @@ class Weaviate:
         ):
             if response.status not in {200, 401}:
                 raise ConnectionError(f"status {response.status}")
-            return response.status == 200
+            return response.status == 200 and (await response.json()).get("username") == user
 
     async def _connected(self) -> weaviate.WeaviateAsyncClient:
         async with self._connecting:

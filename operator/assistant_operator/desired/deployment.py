@@ -21,8 +21,9 @@ STORES_FOLDER = "/etc/assistant/stores"
 
 def api(namespace: str, settings: TenantSettings, platform: Platform, credentials: Credentials) -> Json:
     """Return the Deployment of the tenant's API."""
+    resources = Resources(settings.requests, settings.limits)
     container = {
-        **_container(naming.API, "assistant_api", platform, Resources(settings.requests, settings.limits)),
+        **_container(naming.API, "assistant_api", platform, resources, {"API_DRAIN_SECONDS": "0"}),
         "ports": [
             {"name": "http", "containerPort": API_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
@@ -32,7 +33,8 @@ def api(namespace: str, settings: TenantSettings, platform: Platform, credential
         "livenessProbe": _probe(
             "/livez", "http", {"initialDelaySeconds": 15, "periodSeconds": 10, "timeoutSeconds": 3}
         ),
-        # Streams that run when the pod is told to go have time to end; new requests go elsewhere by then.
+        # New requests go elsewhere by the time the process is told to end, so that it need not wait by itself;
+        # streams that run then have 25 seconds to end.
         "lifecycle": {"preStop": {"sleep": {"seconds": 3}}},
     }
     return _deployment(naming.API, namespace, settings.replicas, container, platform, credentials)
@@ -41,7 +43,7 @@ def api(namespace: str, settings: TenantSettings, platform: Platform, credential
 def worker(namespace: str, platform: Platform, credentials: Credentials) -> Json:
     """Return the Deployment of the tenant's ingestion worker."""
     container = {
-        **_container(naming.WORKER, "assistant_api.worker", platform, platform.worker_resources),
+        **_container(naming.WORKER, "assistant_api.worker", platform, platform.worker_resources, {}),
         "ports": [{"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"}],
         "livenessProbe": _probe(
             "/livez", "metrics", {"initialDelaySeconds": 15, "periodSeconds": 10, "timeoutSeconds": 3}
@@ -94,7 +96,7 @@ def _deployment(
     }
 
 
-def _container(name: str, module: str, platform: Platform, resources: Resources) -> Json:
+def _container(name: str, module: str, platform: Platform, resources: Resources, extra: dict[str, str]) -> Json:
     environment = {
         "API_CONFIG_FILE": f"{CONFIG_FOLDER}/{naming.CONFIG_KEY}",
         "API_SECRETS_DIR": STORES_FOLDER,
@@ -102,6 +104,7 @@ def _container(name: str, module: str, platform: Platform, resources: Resources)
         "API_PORT": str(API_PORT),
         "API_METRICS_PORT": str(METRICS_PORT),
         "API_LOG_FORMAT": platform.log_format,
+        **extra,
         **({"OTEL_EXPORTER_OTLP_ENDPOINT": platform.otlp_endpoint} if platform.otlp_endpoint else {}),
     }
     return {

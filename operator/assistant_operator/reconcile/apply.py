@@ -40,10 +40,11 @@ async def apply(desired: Desired, credentials: Credentials, snapshot: Snapshot, 
             if obj is not desired.policy_secret:
                 snapshot.owned[kind, name] = found
         except ClusterError as error:
-            _log.warning("object refused", namespace=snapshot.namespace, object=f"{kind}/{name}", error=error.message)
             errors.append(f"{kind} {name} was refused: {error.message}")
-    wrote |= await _prune(desired, snapshot, context)
-    wrote |= await _refresh_pods(desired, snapshot, context)
+    wrote |= await _prune(desired, snapshot, context, errors)
+    wrote |= await _refresh_pods(desired, snapshot, context, errors)
+    for message in errors:
+        _log.warning("the API server refused a write", namespace=snapshot.namespace, error=message)
     return Applied(wrote, " ".join(errors))
 
 
@@ -53,17 +54,21 @@ def _live(obj: Json, snapshot: Snapshot, context: Context) -> Json | None:
     return snapshot.owned.get((obj["kind"], name_of(obj)))
 
 
-async def _prune(desired: Desired, snapshot: Snapshot, context: Context) -> bool:
+async def _prune(desired: Desired, snapshot: Snapshot, context: Context, errors: list[str]) -> bool:
     wanted, wrote = desired.keys(), False
     for (kind, name), obj in list(snapshot.owned.items()):
         if (kind, name) not in wanted and not is_deleting(obj):
-            await context.cluster.delete(kind, name, snapshot.namespace)
+            try:
+                await context.cluster.delete(kind, name, snapshot.namespace)
+            except ClusterError as error:
+                errors.append(f"Deletion of {kind} {name} was refused: {error.message}")
+                continue
             del snapshot.owned[kind, name]
             wrote = True
     return wrote
 
 
-async def _refresh_pods(desired: Desired, snapshot: Snapshot, context: Context) -> bool:
+async def _refresh_pods(desired: Desired, snapshot: Snapshot, context: Context, errors: list[str]) -> bool:
     """Note the configuration on each pod: the kubelet then renews the mounted ConfigMap at once, not after a minute."""
     wrote = False
     for pod in snapshot.pods:
@@ -76,6 +81,6 @@ async def _refresh_pods(desired: Desired, snapshot: Snapshot, context: Context) 
             )
             wrote = True
         except ClusterError as error:
-            if error.code not in {404, 409}:  # the pod was replaced by another
-                raise
+            if error.code != 409:  # the pod was replaced by another of its name
+                errors.append(f"Pod {name_of(pod)} could not be annotated: {error.message}")
     return wrote

@@ -9,6 +9,7 @@ from assistant_operator.adapters.cluster import OWNED_KINDS
 from assistant_operator.reconcile.context import Context
 from assistant_operator.snapshot import Json, Snapshot, is_deleting, name_of, references
 
+NAME_PREFIX = "assistant-"
 OURS = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
 
 
@@ -40,7 +41,7 @@ async def gather(namespace: str, context: Context) -> Snapshot:
         assistants=assistants,
         knowledge_bases=knowledge_bases,
         owned=owned,
-        pods=pods,
+        pods=[pod for pod in pods if name_of(pod).startswith(NAME_PREFIX)],
         policies=policies,
         secrets=secrets,
         config_maps=config_maps,
@@ -49,7 +50,13 @@ async def gather(namespace: str, context: Context) -> Snapshot:
 
 async def _owned(namespace: str, context: Context) -> dict[tuple[str, str], Json]:
     lists = await asyncio.gather(*(context.cluster.list(kind, namespace, OURS) for kind in OWNED_KINDS))
-    return {(kind, name_of(obj)): obj for kind, objects in zip(OWNED_KINDS, lists, strict=True) for obj in objects}
+    # Anyone may put our label on an object of theirs; what is ours also has a name of ours.
+    return {
+        (kind, name_of(obj)): obj
+        for kind, objects in zip(OWNED_KINDS, lists, strict=True)
+        for obj in objects
+        if name_of(obj).startswith(NAME_PREFIX)
+    }
 
 
 async def _named(kind: str, names: frozenset[str], namespace: str, context: Context) -> dict[str, Json]:

@@ -1,0 +1,233 @@
+"""The world around an operator under test: a gateway and a kubelet that answer as the real ones would.
+
+The API server and the stores are real. There is no kubelet and no controller behind that API server, so `Node` makes
+the pods of Deployments, and takes them away, and its pods serve the ConfigMap of their namespace on `/readyz`.
+"""
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from assistant_crds import naming
+from assistant_crds.contracts import ModelProbe, Readiness, TenantPolicy, TenantProbe, encode
+from assistant_operator.adapters.cluster import Cluster
+
+OURS = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
+_addresses = itertools.count(2)
+
+
+@dataclass
+class Gateway:
+    """Answers probes from the policies in the routes namespace, as the real gateway does."""
+
+    cluster: Cluster
+    routes_namespace: str
+    port: int = 0
+    unreachable: set[str] = field(default_factory=set)  # names of assistants and knowledge bases
+    down: bool = False
+
+    @contextlib.asynccontextmanager
+    async def serve(self):
+        app = web.Application()
+        app.router.add_get("/internal/v1/tenants/{namespace}/probe", self._probe)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = site._server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+    async def _probe(self, request: web.Request) -> web.Response:
+        assert request.headers["Authorization"] == "Bearer operator-token"
+        if self.down:
+            return web.Response(status=500)
+        labels = {**OURS, naming.LABEL_TENANT: request.match_info["namespace"]}
+        for secret in await self.cluster.list("Secret", self.routes_namespace, labels):
+            policy = msgspec.json.decode(base64.b64decode(secret["data"][naming.POLICY_KEY]), type=TenantPolicy)
+            probe = TenantProbe(
+                generation=policy.generation,
+                assistants={name: self._model(name) for name in policy.assistants},
+                knowledge_bases={name: self._model(name) for name in policy.knowledge_bases},
+            )
+            return web.Response(body=encode(probe))
+        return web.Response(status=404)
+
+    def _model(self, name: str) -> ModelProbe:
+        if name in self.unreachable:
+            return ModelProbe(reachable=False, reason="ProviderUnreachable", message=f"Model of {name}: no answer.")
+        return ModelProbe(reachable=True, reason="Reachable", message="The model's provider answers.")
+
+
+@dataclass
+class Node:
+    """Makes pods for Deployments in one namespace; each pod has an address of its own on the loopback interface."""
+
+    cluster: Cluster
+    namespace: str
+    port: int
+    broken: dict[str, Any] | None = None  # a container state for new pods instead of a running one
+    frozen: bool = False  # pods keep the configuration they have
+    keeps_pods: bool = False  # pods do not end
+    _servers: dict[str, tuple[web.AppRunner, dict[str, str]]] = field(default_factory=dict)
+
+    @contextlib.asynccontextmanager
+    async def run(self):
+        task = asyncio.create_task(self._loop())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            for runner, _ in self._servers.values():
+                await runner.cleanup()
+
+    async def _loop(self) -> None:
+        while True:
+            await self.step()
+            await asyncio.sleep(0.05)
+
+    async def step(self) -> None:
+        """Do what the controllers and the kubelet would."""
+        deployments = {d["metadata"]["name"]: d for d in await self.cluster.list("Deployment", self.namespace, OURS)}
+        pods = await self.cluster.list("Pod", self.namespace, OURS)
+        for pod in pods:
+            owner = pod["metadata"]["labels"][naming.LABEL_NAME]
+            wanted = deployments.get(owner)
+            if self.keeps_pods:
+                continue
+            if wanted is None or pod["metadata"]["annotations"]["template"] != self._template(wanted):
+                await self._remove(pod)
+        for name, deployment in deployments.items():
+            mine = [pod for pod in pods if pod["metadata"]["labels"][naming.LABEL_NAME] == name]
+            if len(mine) < deployment["spec"]["replicas"]:
+                await self._start(deployment)
+            ready = sum(pod.get("status", {}).get("phase") == "Running" for pod in mine)
+            await self._deployment_status(deployment, ready)
+        await self._reload()
+
+    @staticmethod
+    def _template(deployment: dict[str, Any]) -> str:
+        return json.dumps(deployment["spec"]["template"], sort_keys=True)
+
+    async def _start(self, deployment: dict[str, Any]) -> None:
+        name = f"{deployment['metadata']['name']}-{next(_addresses)}"
+        address = f"127.0.{hash(self.namespace) % 200 + 1}.{next(_addresses) % 250 + 2}"
+        template = deployment["spec"]["template"]
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "namespace": self.namespace,
+                "labels": template["metadata"]["labels"],
+                "annotations": {"template": self._template(deployment)},
+            },
+            "spec": {**template["spec"], "nodeName": "node"},
+        }
+        await self.cluster.create(pod)
+        status: dict[str, Any] = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
+        status["conditions"] = [{"type": "Ready", "status": "True"}]
+        if self.broken is not None:
+            container = template["spec"]["containers"][0]
+            state = {"name": container["name"], "image": container["image"], "ready": False, "restartCount": 0}
+            status = {"phase": "Pending", "containerStatuses": [{**state, "imageID": "", "state": self.broken}]}
+        elif deployment["metadata"]["name"] == naming.API:
+            await self._serve(name, address)
+        await self._status("pods", "v1", name, status)
+
+    async def _serve(self, pod: str, address: str) -> None:
+        state = {"generation": await self._generation()}
+
+        async def readyz(_request: web.Request) -> web.Response:
+            return web.Response(
+                body=encode(Readiness(status="ready", config_generation=state["generation"], checks={"gateway": "ok"}))
+            )
+
+        app = web.Application()
+        app.router.add_get("/readyz", readyz)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, address, self.port).start()
+        self._servers[pod] = (runner, state)
+
+    async def _reload(self) -> None:
+        if not self.frozen:
+            for _, state in self._servers.values():
+                state["generation"] = await self._generation()
+
+    async def _generation(self) -> str:
+        config_map = await self.cluster.get("ConfigMap", naming.CONFIG_MAP, self.namespace)
+        return json.loads(config_map["data"][naming.CONFIG_KEY])["generation"] if config_map else ""
+
+    async def _remove(self, pod: dict[str, Any]) -> None:
+        name = pod["metadata"]["name"]
+        if name in self._servers:
+            runner, _ = self._servers.pop(name)
+            await runner.cleanup()
+        await self.cluster._client.delete(
+            self.cluster._resources["Pod"], name, namespace=self.namespace, grace_period=0
+        )
+
+    async def _deployment_status(self, deployment: dict[str, Any], ready: int) -> None:
+        status = {
+            "observedGeneration": deployment["metadata"]["generation"],
+            "replicas": ready,
+            "readyReplicas": ready,
+            "availableReplicas": ready,
+            "updatedReplicas": ready,
+        }
+        live = deployment.get("status") or {}
+        if any(live.get(key, 0) != value for key, value in status.items()):
+            await self._status("deployments", "apps/v1", deployment["metadata"]["name"], status)
+
+    async def _status(self, plural: str, version: str, name: str, status: dict[str, Any]) -> None:
+        prefix = "/api/v1" if version == "v1" else f"/apis/{version}"
+        http = self.cluster._client._client._client
+        answer = await http.patch(
+            f"{prefix}/namespaces/{self.namespace}/{plural}/{name}/status",
+            json={"status": status},
+            headers={"Content-Type": "application/merge-patch+json"},
+        )
+        if answer.status_code not in {200, 404}:
+            raise AssertionError(answer.text)
+
+
+async def all_objects(cluster: Cluster, namespace: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return our objects in a namespace."""
+    found = {}
+    for kind in (
+        "Deployment",
+        "Service",
+        "ConfigMap",
+        "Secret",
+        "ServiceAccount",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+    ):
+        for obj in await cluster.list(kind, namespace, OURS):
+            found[kind, obj["metadata"]["name"]] = obj
+    return found
+
+
+def condition(resource: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return one condition of a resource; an empty one when it has none."""
+    conditions = (resource.get("status") or {}).get("conditions") or []
+    return next((item for item in conditions if item["type"] == kind), {})
+
+
+def read_token(folder: Path) -> Path:
+    """Return a file with the operator's token for the gateway."""
+    file = folder / "token"
+    file.write_text("operator-token\n")
+    return file

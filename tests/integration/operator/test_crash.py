@@ -1,0 +1,116 @@
+"""An operator that is killed at any write leaves something that the next one finishes.
+
+A write is refused before it happens: that is also a crash right after the write before it. Every write of a
+tenant's making, of a change and of its tear-down gets its turn, in the cluster and in each store.
+"""
+
+import asyncio
+import re
+from dataclasses import replace
+
+import pytest
+from operator_context import connect
+from operator_world import Node, all_objects
+
+from assistant_operator.reconcile.run import reconcile
+
+
+class KilledError(Exception):
+    """The operator is gone."""
+
+
+class Countdown:
+    """A guard that refuses the write number `at`, and every later one."""
+
+    def __init__(self, at):
+        self.left = at
+
+    def __call__(self):
+        self.left -= 1
+        if self.left < 0:
+            raise KilledError
+
+
+async def run_until_killed(world, at):
+    """Return whether the operator was killed before it had nothing more to write."""
+    async with connect(world.settings, world.pod_port, guard=Countdown(at)) as context:
+        try:
+            await world.settle(context)
+        except KilledError:
+            return True
+        return False
+
+
+async def shape_of(world, context):
+    """Return everything the operator makes, without what is random or named after the tenant."""
+    key = await world.tenant_key()
+    objects = await all_objects(world.cluster, world.namespace)
+    kept = {
+        name: {part: obj[part] for part in ("spec", "automountServiceAccountToken") if part in obj}
+        for name, obj in objects.items()
+    }
+    for volatile in ("clusterIP", "clusterIPs"):
+        kept["Service", "assistant-api"]["spec"].pop(volatile, None)
+    text = repr(sorted(kept.items())).replace(world.namespace, "<namespace>").replace(world.settings.namespace, "<p>")
+    text = re.sub(r"'assistantplatform.io/credentials': '[0-9a-f]+'", "", text)
+    stores = [
+        *await context.postgres.leftovers(key),
+        *await context.redis.leftovers(key),
+        *await context.weaviate.leftovers(key),
+    ]
+    return text, sorted(re.sub("_[0-9a-f]{9}$", "_<base>", name.replace(key, "<tenant>")) for name in stores)
+
+
+@pytest.mark.timeout(600)
+async def test_every_crash_converges(world):
+    """Whatever write the operator is killed before, the next one arrives at the same tenant, and removes all of it."""
+    expected = None
+    made = removed = 0
+    at = 0
+    making, removing = True, True
+    while making or removing:
+        here = await another(world, at)
+        async with Node(here.cluster, here.namespace, here.pod_port).run():
+            await here.assistant()
+            await here.knowledge_base()
+            making = await run_until_killed(here, at)
+            async with connect(here.settings, here.pod_port) as successor:
+                await here.settle(successor)
+                assert await here.is_ready("Assistant", "support")
+                assert await here.is_ready("KnowledgeBase", "handbook")
+                shape = await shape_of(here, successor)
+                expected = expected or shape
+                assert shape == expected, f"killed before write {at + 1}"
+            key = await here.tenant_key()
+            await here.delete("Assistant", "support")
+            await here.delete("KnowledgeBase", "handbook")
+            removing = await run_until_killed(here, at)
+            async with connect(here.settings, here.pod_port) as successor:
+                await here.settle(successor)
+                assert await here.leftovers(successor, key) == [], f"killed before write {at + 1}"
+        made, removed = made + making, removed + removing
+        at += 1
+    print(f"crashes: {made} while making, {removed} while removing")
+    assert made > 20
+    assert removed > 15
+
+
+async def another(world, number):
+    """Return the world with a fresh namespace."""
+    fresh = replace(world, namespace=f"{world.namespace}-{number}")
+    await fresh.make_namespace(fresh.namespace)
+    return fresh
+
+
+async def test_a_run_that_is_cancelled_anywhere_is_finished_by_the_next(world, context):
+    """A run that is cut off after a random while, as on a lost lease, does no harm."""
+    await world.assistant()
+    await world.knowledge_base()
+    for milliseconds in (5, 15, 40, 80, 150, 250, 400, 600):
+        task = asyncio.create_task(reconcile(world.namespace, context))
+        await asyncio.sleep(milliseconds / 1000)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await world.settle(context)
+    assert await world.is_ready("Assistant", "support")
+    assert await world.is_ready("KnowledgeBase", "handbook")

@@ -1,0 +1,144 @@
+"""Nothing of a tenant is left once its last resource goes, whatever the way."""
+
+import asyncio
+
+from operator_context import connect
+from operator_world import condition
+from redis.asyncio import Redis
+
+from assistant_crds import naming
+from assistant_crds.contracts import TenantIdentity
+from assistant_operator.compare import with_digest
+from assistant_operator.desired import policy
+from assistant_operator.reconcile.run import reconcile
+
+
+async def set_up(world, context):
+    await world.assistant()
+    await world.knowledge_base()
+    await world.settle(context)
+    key = await world.tenant_key()
+    redis = Redis.from_url(context.settings.redis_url.get_secret_value(), driver_info=None)
+    await redis.execute_command("ACL", "SETUSER", "writer", "on", ">w", "+set", "~*")
+    writer = Redis.from_url(f"redis://writer:w@{context.settings.tenant_redis}/0", driver_info=None)
+    await writer.set(f"{naming.redis_prefix(key)}cache", "1")
+    await writer.set(f"{naming.quota_prefix(key)}rpm:support", "1")
+    await redis.execute_command("ACL", "DELUSER", "writer")
+    await writer.aclose()
+    await redis.aclose()
+    return key
+
+
+async def test_the_last_resource_takes_everything_with_it(world, context):
+    """After the last resource no object, policy, role, database, key, user or vector tenant is left."""
+    key = await set_up(world, context)
+    assert await world.leftovers(context, key)
+
+    await world.delete("Assistant", "support")
+    await world.delete("KnowledgeBase", "handbook")
+    await world.settle(context)
+
+    assert await world.get("Assistant", "support") is None
+    assert await world.get("KnowledgeBase", "handbook") is None
+    assert await world.leftovers(context, key) == []
+
+
+async def test_stores_are_emptied_only_after_the_pods_are_gone(world, context):
+    """While a pod still runs, the data stays and the resource says what it waits for."""
+    key = await set_up(world, context)
+    world.node.keeps_pods = True
+    await world.delete("KnowledgeBase", "handbook")
+    await world.delete("Assistant", "support")
+    for _ in range(3):
+        await reconcile(world.namespace, context)
+
+    assert await context.postgres.leftovers(key)
+    waiting = condition(await world.get("Assistant", "support"), "Ready")
+    assert (waiting["status"], waiting["reason"]) == ("False", "Deleting")
+    assert "assistant-" in waiting["message"]
+
+    world.node.keeps_pods = False
+    await world.settle(context)
+    assert await world.leftovers(context, key) == []
+
+
+async def test_a_namespace_that_is_deleted_is_emptied(world, context):
+    """In a namespace that goes away nothing can be created; its tenant is removed and its resources are let go."""
+    key = await set_up(world, context)
+    await world.cluster._client.delete(world.cluster._resources["Namespace"], world.namespace)
+    for _ in range(40):
+        await reconcile(world.namespace, context)
+        assistant = await world.get("Assistant", "support")
+        if not assistant or not assistant["metadata"].get("finalizers"):
+            break
+        await asyncio.sleep(0.1)
+
+    assert await world.leftovers(context, key) == []
+    assert not (await world.get("KnowledgeBase", "handbook"))["metadata"].get("finalizers")
+
+
+async def test_a_resource_made_anew_starts_from_nothing(world, context):
+    """A resource that is made again after the last one went gets new credentials and an empty database."""
+    key = await set_up(world, context)
+    before = await world.cluster.get("Secret", naming.STORES_SECRET, world.namespace)
+    await world.delete("Assistant", "support")
+    await world.delete("KnowledgeBase", "handbook")
+    await world.settle(context)
+    await world.assistant()
+    await world.settle(context)
+
+    after = await world.cluster.get("Secret", naming.STORES_SECRET, world.namespace)
+    assert after["data"]["postgres_dsn"] != before["data"]["postgres_dsn"]
+    assert await world.is_ready("Assistant", "support")
+    assert await context.weaviate.knowledge_bases(key) == []
+
+
+async def test_a_former_tenant_is_removed_by_its_record(world, context):
+    """A record whose namespace was made anew, or is gone, is enough to find and remove what is left in the stores."""
+    former = TenantIdentity(namespace=world.namespace, uid="former-uid", key=naming.tenant_key("former-uid"))
+    await context.weaviate.ensure_user(former.key, "")
+    await context.weaviate.ensure_access(former.key, [f"{former.key}_abc"])
+    await context.redis.ensure_user(former.key, "password")
+    record = with_digest(policy.secret(policy.closed(former), context.settings.routes_namespace))
+    await context.cluster.apply(record)
+    await world.assistant()
+    await world.settle(context)
+
+    assert await world.is_ready("Assistant", "support")
+    assert await context.weaviate.leftovers(former.key) == []
+    assert await context.redis.leftovers(former.key) == []
+    assert await context.cluster.get("Secret", record["metadata"]["name"], context.settings.routes_namespace) is None
+
+
+async def test_a_single_assistant_is_let_go_at_once(world, context):
+    """Deleting one of several assistants takes it from configuration and policy; the others do not notice."""
+    await world.assistant("stays")
+    await world.assistant("goes")
+    await world.settle(context)
+    await world.delete("Assistant", "goes")
+    await world.settle(context)
+    assert await world.get("Assistant", "goes") is None
+    assert await world.is_ready("Assistant", "stays")
+
+
+async def test_objects_of_others_with_our_label_stay(world, context):
+    """An object that only carries our label is not ours: neither pruning nor tear-down touches it."""
+    labels = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
+    metadata = {"name": "mine", "namespace": world.namespace, "labels": labels}
+    await world.cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "b"}})
+    await world.assistant()
+    await world.settle(context)
+    await world.delete("Assistant", "support")
+    await world.settle(context)
+    assert await world.cluster.get("ConfigMap", "mine", world.namespace) is not None
+
+
+async def test_another_operator_finishes_a_tear_down(world, context):
+    """Tear-down needs nothing but what the cluster says: an operator that knows nothing finishes it."""
+    key = await set_up(world, context)
+    await world.delete("Assistant", "support")
+    await world.delete("KnowledgeBase", "handbook")
+    await reconcile(world.namespace, context)
+    async with connect(world.settings, world.pod_port) as successor:
+        await world.settle(successor)
+        assert await world.leftovers(successor, key) == []
