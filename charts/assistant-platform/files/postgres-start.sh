@@ -29,7 +29,7 @@ command -v initdb >/dev/null || fail "no initdb in PATH: this image holds no Pos
 [ -s "$SECRETS_DIR/operator-password" ] || fail "$SECRETS_DIR/operator-password is missing or empty"
 mkdir -p "$SOCKET_DIR" "$(dirname "$PGDATA")"
 
-# initdb wants a name for its user id. The official image brings a library that invents one.
+# initdb and the single-user mode want a name for their user id. The official image brings a library that invents one.
 if ! getent passwd "$(id -u)" >/dev/null; then
     wrapper=$(find /usr/lib -name libnss_wrapper.so 2>/dev/null | head -n 1)
     [ -n "$wrapper" ] || fail "user id $(id -u) has no name in this image, and libnss_wrapper.so is not there to lend one"
@@ -107,7 +107,7 @@ DO \$\$ DECLARE f regprocedure; BEGIN
 END \$\$;
 
 SQL
-unset superuser_password
+unset superuser_password LD_PRELOAD NSS_WRAPPER_PASSWD NSS_WRAPPER_GROUP
 
 exec postgres -D "$PGDATA" \
     -c listen_addresses='*' -c port="$PGPORT" -c unix_socket_directories="$SOCKET_DIR" \

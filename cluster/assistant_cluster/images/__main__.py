@@ -33,7 +33,7 @@ def main() -> int:
                 if options.command == "clean":
                     buildah.remove_all()
                 else:
-                    print("\n".join(sorted(buildah.images())))
+                    print("\n".join(sorted(name for name in buildah.images() if "<none>" not in name)))
     except ClusterError as error:
         print(f"\nError: {error}", file=sys.stderr)
         return 1

@@ -31,8 +31,9 @@ BASE_SECONDS = 1200
 BUILD_SECONDS = 1200
 PUSH_SECONDS = 600
 QUICK_SECONDS = 60
-# A build ends with the process that wanted it, however that ended: two must not work on the store at once.
-TOGETHER = ["setpriv", "--pdeathsig=KILL", "--"]
+# A build ends with the process that wanted it, however that ended: two must not work on the store at once. And its
+# mounts end with it: the storage drivers leave one behind for their folder.
+TOGETHER = ["setpriv", "--pdeathsig=KILL", "--", "unshare", "--mount", "--"]
 # Everything is built here: nothing needs a signature, and the machine's own policy must not matter.
 POLICY = {"default": [{"type": "insecureAcceptAnything"}]}
 
@@ -128,7 +129,7 @@ class Buildah:
         if bundle := certificates():
             settings["CERTIFICATES"] = str(bundle)
         run(
-            [*TOGETHER, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", str(SCRIPT)],
+            [*TOGETHER, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", str(SCRIPT)],
             seconds=BASE_SECONDS,
             log=self._folder / "base.log",
             environment={**self._environment(), **settings},
