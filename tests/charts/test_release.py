@@ -103,6 +103,7 @@ def guard(cluster: Any, tmp_path: Path) -> "subprocess.CompletedProcess[str]":
         "KUBERNETES_SERVICE_HOST": str(address.hostname),
         "KUBERNETES_SERVICE_PORT": str(address.port),
         "SERVICE_ACCOUNT_DIR": str(tmp_path),
+        "ROLLBACK": "helm rollback platform 7",
     }
     script = CHART / "files" / "uninstall.py"
     return subprocess.run(
@@ -130,6 +131,7 @@ def test_uninstalling_waits_for_the_last_assistant(cluster: Any, tmp_path: Path)
     assert refused.returncode == 1
     assert "assistants guarded/left" in refused.stdout
     assert "kubectl delete assistants,knowledgebases --all" in refused.stdout
+    assert "helm rollback platform 7" in refused.stdout
     everything = ("delete", "assistants,knowledgebases", "--all", "--all-namespaces")
     assert cluster.kubectl(*everything).returncode == 0
     allowed = guard(cluster, tmp_path)

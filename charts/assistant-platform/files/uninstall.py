@@ -45,6 +45,7 @@ def main() -> int:
         *left[:SHOWN],
         *more,
         "Delete them first: kubectl delete assistants,knowledgebases --all --all-namespaces",
+        f"To keep the platform instead: {os.environ['ROLLBACK']} (Helm takes no upgrade before that)",
         "To uninstall all the same, and leave their data behind: helm uninstall --no-hooks",
     ]
     print("\n".join(lines), flush=True)  # noqa: T201
