@@ -6,10 +6,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from assistant_cluster import upstream, volumes
+from assistant_cluster import volumes
 from assistant_cluster.client import Client
 from assistant_cluster.errors import ClusterError
 from assistant_cluster.layout import CLUSTER_DOMAIN, Layout
+from assistant_cluster.progress import wait_until
 
 MANIFESTS = Path(__file__).parent / "manifests"
 SECONDS = 60
@@ -45,9 +46,8 @@ def policy_rights() -> str:
     return (MANIFESTS / "kube-router.yaml").read_text()
 
 
-def cluster_dns(layout: Layout, image: str) -> str:
-    """CoreDNS with the machine's name servers behind it, if there are any that answer."""
-    servers = upstream.name_servers()
+def cluster_dns(layout: Layout, image: str, servers: list[str]) -> str:
+    """CoreDNS with these name servers behind it; without any, names outside the cluster do not exist."""
     behind = (
         ["forward . " + " ".join(servers) + " {", "    max_fails 2", "    failfast_all_unhealthy_upstreams", "}"]
         if servers
@@ -78,7 +78,7 @@ def ensure_volumes(layout: Layout, kubectl: Kubectl, client: Client) -> None:
 
 
 def _existing_volumes(client: Client) -> dict[str, dict[str, Any]]:
-    found = client.read("/api/v1/persistentvolumes")
+    found = wait_until(lambda: client.read("/api/v1/persistentvolumes"), seconds=10)
     if found is None:
         raise ClusterError("The API server does not answer.")
     return {volume["metadata"]["name"]: volume for volume in found["items"]}

@@ -72,7 +72,7 @@ def take(besides: Layout | None = None) -> Inventory:
         "folders": frozenset(_folders()),
         "cgroups": frozenset(_cgroups(besides)),
         "sysctls": frozenset(_sysctls()),
-        "processes in other namespaces": frozenset(_contained_processes(others)),
+        "processes": frozenset(_contained_processes(others)),
     }
 
 
@@ -126,15 +126,22 @@ def _sysctls() -> Iterator[str]:
 
 
 def _contained_processes(others: Process | None) -> Iterator[str]:
-    """Processes in a network or pid namespace other than ours, and programs that run from the state folder."""
-    ours = {kind: processes.namespace(os.getpid(), kind) for kind in ("net", "pid")}
+    """Processes in a network namespace other than ours, and programs that run from the state folder."""
+    ours = processes.namespace(os.getpid(), "net")
     for pid in processes.pids():
         start = processes.start_ticks(pid)
-        theirs = {kind: processes.namespace(pid, kind) for kind in ours}
-        if start is None or None in theirs.values():
+        theirs = processes.namespace(pid, "net")
+        if start is None or theirs is None:
             continue
-        command = (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         if others and processes.descends(pid, others.pid):
             continue
+        command = _command(pid)
         if theirs != ours or command.startswith(str(STATE_ROOT)):
-            yield f"{pid} {start} {command.strip()}"
+            yield f"{pid} {start} {command}"
+
+
+def _command(pid: int) -> str:
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_text(errors="replace").replace("\0", " ").strip()
+    except OSError:
+        return ""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from assistant_cluster import addons, cgroups, kubeconfig, machine, network, runtime
+from assistant_cluster import addons, cgroups, kubeconfig, machine, network, runtime, upstream
 from assistant_cluster.addons import Kubectl
 from assistant_cluster.agents import Agents
 from assistant_cluster.binaries import Programs, ensure
@@ -22,7 +22,7 @@ from assistant_cluster.errors import ClusterError
 from assistant_cluster.layout import API_PORT, STATE_ROOT, Layout
 from assistant_cluster.oci import StaticImage
 from assistant_cluster.packages import NODE, ensure_packages
-from assistant_cluster.processes import Process
+from assistant_cluster.processes import Process, stop
 from assistant_cluster.progress import Progress, wait_until
 from assistant_cluster.sandbox import Sandbox, log_tail
 from assistant_cluster.tools import TOOLS
@@ -75,11 +75,13 @@ class NodeCluster:
         running = self._sandbox.find() is not None
         components = self._recorded() if running else dict.fromkeys(COMPONENTS)
         client = self.client() if running else None
+        # One question that times out is enough.
+        answering = client if client and client.ready() else None
         return NodeStatus(
             running=running,
-            api_ready=bool(client and client.ready()),
-            node_ready=bool(client and client.node_ready(self.layout.name)),
-            dns_ready=bool(client and client.deployment_available("kube-system", "coredns")),
+            api_ready=answering is not None,
+            node_ready=bool(answering and answering.node_ready(self.layout.name)),
+            dns_ready=bool(answering and answering.deployment_available("kube-system", "coredns")),
             components=components,
         )
 
@@ -153,6 +155,7 @@ class NodeCluster:
         kubectl = Kubectl(kubernetes.command("kubectl"), self.layout.admin_kubeconfig)
 
         self._ensure("containerd", lambda: runtime.configure(self.layout))
+        self._stop_what_lost_its_store()
         self._ensure("etcd", lambda: plane.etcd(ensure("etcd", self._progress).command()))
         self._ensure(
             "kube-apiserver",
@@ -166,7 +169,9 @@ class NodeCluster:
         self._ensure("kube-scheduler", lambda: agents.scheduler(kubernetes.command("kube-scheduler")))
         self._ensure("kubelet", lambda: agents.kubelet(kubernetes.command("kubelet")))
         self._ensure("kube-proxy", lambda: agents.proxy(kubernetes.command("kube-proxy")))
-        kubectl.apply(addons.policy_rights() + "\n---\n" + addons.cluster_dns(self.layout, image))
+        kubectl.apply(
+            addons.policy_rights() + "\n---\n" + addons.cluster_dns(self.layout, image, upstream.name_servers())
+        )
         addons.ensure_volumes(self.layout, kubectl, client)
         self._wait("node", lambda: client.node_ready(self.layout.name), "kubelet", "containerd")
         # It ends when the kubelet has not registered its node yet.
@@ -235,6 +240,12 @@ class NodeCluster:
         records = {n: p for n, p in self._recorded().items() if p} | {name: process}
         content = json.dumps({n: [p.pid, p.start] for n, p in records.items()})
         kubeconfig.replace(self._records, content)
+
+    def _stop_what_lost_its_store(self) -> None:
+        """An API server whose etcd died would try again at growing intervals: a new one is ready sooner."""
+        recorded = self._recorded()
+        if recorded["etcd"] is None and (server := recorded["kube-apiserver"]):
+            stop([server], grace=0)
 
     def _recorded(self) -> dict[str, Process | None]:
         known: dict[str, Process | None] = dict.fromkeys(COMPONENTS)

@@ -83,11 +83,11 @@ def test_down_leaves_nothing_of_a_node_that_ran_pods(no_node: NodeCluster) -> No
     during = inventory.difference(before, inventory.take(besides=Layout()))
     no_node.down()
     after = inventory.difference(before, inventory.take(besides=Layout()))
-    assert {"links", "routes", "nftables", "folders", "cgroups", "processes in other namespaces"} <= set(during)
+    assert {"links", "routes", "nftables", "folders", "cgroups", "processes"} <= set(during)
     assert after == {}
 
 
-@pytest.mark.parametrize("seconds", [0.15, 0.4, 1.0, 3.0, 5.0])
+@pytest.mark.parametrize("seconds", [0.2, 0.6, 3.0])
 def test_an_up_that_was_killed_is_finished_by_the_next(no_node: NodeCluster, seconds: float) -> None:
     """SIGKILL at any moment of `up` leaves something that the next `up` turns into a healthy node."""
     before = inventory.take(besides=Layout())
@@ -101,7 +101,7 @@ def test_an_up_that_was_killed_is_finished_by_the_next(no_node: NodeCluster, sec
     assert inventory.difference(before, inventory.take(besides=Layout())) == {}
 
 
-@pytest.mark.parametrize("seconds", [0.3, 2.0])
+@pytest.mark.parametrize("seconds", [0.4, 2.0])
 def test_what_a_killed_up_left_is_removed_by_down(no_node: NodeCluster, seconds: float) -> None:
     """`down` needs no complete node and no records of it."""
     before = inventory.take(besides=Layout())

@@ -1,0 +1,170 @@
+"""Where programs come from, in order."""
+
+import dataclasses
+import fcntl
+import os
+import re
+import threading
+from pathlib import Path
+
+import pytest
+from cluster_programs import Programs
+
+from assistant_cluster import binaries, gobuild
+from assistant_cluster.errors import ClusterError
+from assistant_cluster.progress import Progress
+from assistant_cluster.tools import ROOM, TOOLS, Download
+
+QUIET = Progress(quiet=True)
+KUBERNETES = TOOLS["kubernetes"]
+NOWHERE = Download("http://127.0.0.1:1/{program}", "http://127.0.0.1:1/{program}.sha256")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs) -> Path:
+    """An empty cache, no KUBEBUILDER_ASSETS, and publishers that cannot be reached."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    for name, tool in TOOLS.items():
+        monkeypatch.setitem(TOOLS, name, dataclasses.replace(tool, download=NOWHERE))
+    programs.add("go", "exit 1")
+    return tmp_path / "cache" / "assistant-platform" / "bin"
+
+
+def runnable(file: Path, script: str = "") -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+def kubernetes_in(folder: Path, version: str = KUBERNETES.version) -> None:
+    for program in KUBERNETES.programs:
+        runnable(folder / program, f"echo Kubernetes {version}")
+
+
+def test_kubebuilder_assets_come_first(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The field's usual variable wins over PATH and cache."""
+    kubernetes_in(tmp_path / "assets")
+    kubernetes_in(tmp_path / "path")
+    runnable(cache / f"kubernetes-{KUBERNETES.version}" / "kube")
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path / "assets"))
+    found = binaries.ensure("kubernetes", QUIET)
+    assert found.source == "KUBEBUILDER_ASSETS"
+    assert found.command("kubelet") == [str(tmp_path / "assets" / "kubelet")]
+
+
+def test_programs_of_another_version_are_passed_over(cache: Path, tmp_path: Path) -> None:
+    """A kubelet of another version would be found by accident and fail later: the cache's are used."""
+    kubernetes_in(tmp_path / "path", "v1.30.1")
+    runnable(cache / f"kubernetes-{KUBERNETES.version}" / "kube")
+    found = binaries.ensure("kubernetes", QUIET)
+    assert found.source == "cache"
+    assert found.command("kubelet")[-1] == "kubelet"
+
+
+def test_any_version_of_etcd_on_the_path_will_do(cache: Path, tmp_path: Path) -> None:
+    """Debian's is older than ours, and the API server needs little of it."""
+    runnable(tmp_path / "path" / "etcd", "echo etcd Version: 3.4.23")
+    assert binaries.ensure("etcd", QUIET).source == "PATH"
+
+
+def test_single_programs_in_the_cache_are_as_good_as_the_combined_one(cache: Path) -> None:
+    """Downloads are single files, builds one file for all."""
+    folder = cache / f"kubernetes-{KUBERNETES.version}"
+    kubernetes_in(folder)
+    assert binaries.ensure("kubernetes", QUIET).command("kubectl") == [str(folder / "kubectl")]
+
+
+def test_a_build_fills_the_cache_and_is_not_repeated(cache: Path, programs: Programs) -> None:
+    """What Go wrote is found in the cache the next time."""
+    programs.add("go", 'echo program > "$GOBIN/helm"; chmod 755 "$GOBIN/helm"')
+    assert binaries.ensure("helm", QUIET).command() == [str(cache / f"helm-{TOOLS['helm'].version}" / "helm")]
+    assert binaries.ensure("helm", QUIET).source == "cache"
+    assert len(programs.calls) == 1
+
+
+def test_a_tool_that_cannot_be_had_says_all_that_was_tried(cache: Path, programs: Programs) -> None:
+    """The error lists each place in order, with its reason, and nothing half done stays in the cache."""
+    programs.add("go", "echo broken > $GOBIN/half; echo no such module; exit 1")
+    with pytest.raises(ClusterError) as error:
+        binaries.ensure("helm", QUIET)
+    text = str(error.value)
+    parts = [
+        "KUBEBUILDER_ASSETS and PATH",
+        "cache: nothing in",
+        "download: http",
+        "build with Go: go failed: no such module",
+    ]
+    positions = [text.index(part) for part in parts]
+    assert positions == sorted(positions)
+    assert [entry.name for entry in cache.iterdir() if not entry.name.endswith(".lock")] == []
+
+
+def test_what_a_killed_build_left_is_removed(cache: Path, programs: Programs) -> None:
+    """Half-filled folders of dead processes do not pile up."""
+    (cache / ".helm-abandoned").mkdir(parents=True)
+    programs.add("go", 'echo program > "$GOBIN/helm"; chmod 755 "$GOBIN/helm"')
+    binaries.ensure("helm", QUIET)
+    assert not (cache / ".helm-abandoned").exists()
+
+
+def test_two_processes_build_a_tool_once(cache: Path, programs: Programs) -> None:
+    """Whoever comes second waits and then finds it in the cache."""
+    cache.mkdir(parents=True)
+    with (cache / ".helm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found: list[binaries.Programs] = []
+        second = threading.Thread(target=lambda: found.append(binaries.ensure("helm", QUIET)))
+        second.start()
+        second.join(timeout=0.3)
+        assert second.is_alive()
+        runnable(cache / f"helm-{TOOLS['helm'].version}" / "helm")
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        second.join(timeout=5)
+    assert [programs_.source for programs_ in found] == ["cache"]
+    assert programs.calls == []
+
+
+def test_without_go_a_build_says_where_to_get_it(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next step is part of the message."""
+    if Path("/usr/local/go/bin/go").exists():
+        pytest.skip("Go is installed where it is always looked for")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(gobuild.BuildError, match=re.escape("https://go.dev/doc/install")):
+        gobuild.build(TOOLS["helm"], tmp_path, QUIET)
+
+
+def test_builds_are_static_reproducible_and_know_their_version(tmp_path: Path) -> None:
+    """Without its version the API server would call itself v0.0.0."""
+    command = gobuild.command("go", KUBERNETES, tmp_path)
+    assert command[:4] == ["go", "build", "-mod=readonly", "-trimpath"]
+    flags = command[command.index("-ldflags") + 1]
+    assert f"-X k8s.io/component-base/version.gitVersion={KUBERNETES.version}" in flags
+    assert command[-2:] == [str(tmp_path / "kube"), "."]
+    assert gobuild.environment(KUBERNETES.build, tmp_path)["CGO_ENABLED"] == "0"
+    assert gobuild.command("go", TOOLS["helm"], tmp_path)[-1] == f"helm.sh/helm/v3/cmd/helm@{TOOLS['helm'].version}"
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("kubernetes", "k8s.io/kubernetes"),
+        ("kube-router", "github.com/cloudnativelabs/kube-router/v2"),
+        ("etcd", "go.etcd.io/etcd/server/v3"),
+    ],
+)
+def test_our_go_modules_require_the_versions_of_the_table(name: str, module: str) -> None:
+    """A version that is changed in one place only would build something else than it says."""
+    text = (ROOM / name / "go.mod").read_text()
+    assert re.search(rf"^\s*(?:require )?{re.escape(module)} {re.escape(TOOLS[name].version)}$", text, re.MULTILINE)
+    assert f"{module} {TOOLS[name].version} h1:" in (ROOM / name / "go.sum").read_text()
+
+
+def test_a_command_can_be_changed_without_changing_the_next_one(cache: Path) -> None:
+    """Callers extend command lines in place."""
+    runnable(cache / f"helm-{TOOLS['helm'].version}" / "helm")
+    programs = binaries.find("helm")
+    assert programs is not None
+    programs.command().append("install")
+    assert len(programs.command()) == 1
+    assert os.access(programs.command()[0], os.X_OK)
