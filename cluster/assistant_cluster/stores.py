@@ -13,93 +13,37 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from assistant_cluster import binaries
 from assistant_cluster.errors import ClusterError
-from assistant_cluster.progress import wait_until
+from assistant_cluster.packages import STORES as PACKAGES
+from assistant_cluster.packages import ensure_packages
+from assistant_cluster.progress import Progress
+from assistant_cluster.server import HOST, Server, free_ports
+
+__all__ = [
+    "HOST",
+    "Postgres",
+    "Redis",
+    "Server",
+    "Weaviate",
+    "free_ports",
+    "install",
+    "postgres",
+    "redis",
+    "weaviate",
+    "weaviate_environment",
+]
 
 SCRIPTS = Path(__file__).parents[2] / "charts" / "assistant-platform" / "files"
-HOST = "127.0.0.1"
-START_SECONDS = 30
-STOP_SECONDS = 10
 ATTEMPTS = 3  # a free port can be taken by someone else between finding and using it
-
-
-@dataclass
-class Server:
-    """One server process: may be stopped, started again on the same data and ports, or made to hang."""
-
-    name: str
-    command: list[str]
-    environment: dict[str, str]
-    folder: Path
-    ready: Callable[[], bool]
-    stop_signal: signal.Signals = signal.SIGTERM
-    user: str | None = None
-    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
-
-    @property
-    def log(self) -> Path:
-        """What the server printed."""
-        return self.folder / "log"
-
-    @property
-    def pid(self) -> int:
-        """Process id of the running server."""
-        if self._process is None:
-            raise ClusterError(f"{self.name} is not running.")
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start and wait until it answers; raise `ClusterError` with the end of its log when it does not."""
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [*_wrapper(self.user), *self.command],
-                env=self.environment,
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C in a terminal goes to the whole group: the tests decide when a server stops.
-                start_new_session=True,
-            )
-        process = self._process
-        wait_until(lambda: process.poll() is not None or self.ready(), seconds=START_SECONDS, every=0.03)
-        if process.poll() is not None or not self.ready():
-            ended = f"ended with code {process.returncode}" if process.poll() is not None else "does not answer"
-            self.stop()
-            tail = "\n  ".join(self.log.read_text(errors="replace").splitlines()[-8:])
-            raise ClusterError(f"{self.name} {ended} after at most {START_SECONDS} s. Its log ends with:\n  {tail}")
-
-    def stop(self) -> None:
-        """Stop in good order, or else by force; does nothing when it is not running."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        _signal_all(process.pid, signal.SIGCONT)  # a paused process hears nothing
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(self.stop_signal)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            _signal_all(process.pid, signal.SIGKILL)
-            process.wait(STOP_SECONDS)
-
-    def pause(self) -> None:
-        """Freeze it with its children: connections stay open and nothing answers."""
-        _signal_all(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Undo `pause`."""
-        _signal_all(self.pid, signal.SIGCONT)
 
 
 @dataclass(frozen=True)
@@ -175,7 +119,7 @@ class Weaviate:
 @contextlib.contextmanager
 def postgres() -> Iterator[Postgres]:
     """Run Postgres; as another user when called as root, because it refuses to run as root."""
-    _need("initdb", "postgresql", "/usr/lib/postgresql/*/bin/initdb")
+    _need("PostgreSQL", "postgresql", found=_has_postgres())
     with _folder("postgres") as folder:
         user = _unprivileged_user()
         operator, superuser = secrets.token_hex(16), secrets.token_hex(16)
@@ -208,7 +152,7 @@ def postgres() -> Iterator[Postgres]:
 @contextlib.contextmanager
 def redis() -> Iterator[Redis]:
     """Run Redis."""
-    _need("redis-server", "redis-server")
+    _need("redis-server", "redis-server", found=shutil.which("redis-server") is not None)
     with _folder("redis") as folder:
         operator, gateway = secrets.token_hex(16), secrets.token_hex(16)
         script = _prepare(folder, "redis-start.sh", {"operator": operator, "gateway": gateway}, None)
@@ -281,13 +225,11 @@ def weaviate_environment(api_key: str) -> dict[str, str]:
     }
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody used a moment ago."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
+def install(progress: Progress) -> None:
+    """Get what this module needs onto the machine: two Debian packages (as root) and Weaviate's program."""
+    if shutil.which("apt-get") and not (_has_postgres() and shutil.which("redis-server")):
+        ensure_packages(PACKAGES, progress, purpose="the stores of integration tests")
+    binaries.ensure("weaviate", progress)
 
 
 Store = TypeVar("Store", Postgres, Redis, Weaviate)
@@ -344,15 +286,6 @@ def _environment(folder: Path, **settings: str) -> dict[str, str]:
     return {"PATH": path, "LANG": "C.UTF-8", "HOME": str(folder), "SECRETS_DIR": str(folder / "secrets"), **settings}
 
 
-def _wrapper(user: str | None) -> list[str]:
-    """Command prefix: become `user`, and die with the thread that started it (Linux only)."""
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        return []
-    identity = [f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--clear-groups"] if user else []
-    return [setpriv, "--pdeathsig=KILL", *identity, "--"]
-
-
 def _unprivileged_user() -> str | None:
     """Whom to become for a server that refuses root; nobody else when we are not root ourselves."""
     if os.getuid() != 0:
@@ -361,22 +294,15 @@ def _unprivileged_user() -> str | None:
     return "postgres" if "postgres" in names else "nobody"
 
 
-def _signal_all(pid: int, number: signal.Signals) -> None:
-    """Signal a process and its children: Postgres gives each child a session, so their group does not reach them."""
-    with contextlib.suppress(OSError):
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for child in children:
-            _signal_all(int(child), number)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
+def _has_postgres() -> bool:
+    return shutil.which("initdb") is not None or any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
 
-def _need(program: str, package: str, elsewhere: str = "") -> None:
-    found = shutil.which(program) or (elsewhere and any(Path("/").glob(elsewhere.lstrip("/"))))
+def _need(name: str, package: str, *, found: bool) -> None:
     if not found:
         raise ClusterError(
-            f"{program} is missing: install the Debian package {package}"
-            " (`make cluster-up` does it on a machine without Docker)."
+            f"{name} is missing: `python -m assistant_cluster.stores` installs what the tests' stores need,"
+            f" or install the Debian package {package}."
         )
 
 
@@ -384,7 +310,7 @@ def _weaviate_program() -> str:
     # Looked up, not fetched: a test run must not begin with a build of six minutes inside somebody's fixture.
     found = binaries.find("weaviate")
     if found is None:
-        raise ClusterError("weaviate-server is missing: `python -m assistant_cluster binaries weaviate` gets it.")
+        raise ClusterError("weaviate-server is missing: `python -m assistant_cluster.stores` gets it.")
     return found.command()[0]
 
 
@@ -410,3 +336,10 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+if __name__ == "__main__":
+    try:
+        install(Progress())
+    except ClusterError as error:
+        raise SystemExit(f"Error: {error}") from None
