@@ -33,6 +33,7 @@ from assistant_observability import genai, logs, metrics
 ROADS = frozenset({"ingest", "search"})
 SERVER = "assistant-gateway"
 LONGEST_USER = 256
+REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_SECONDS = 60.0  # for the client to send its body
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -85,7 +86,7 @@ class Gateway:
         started = time.perf_counter()
         given = request.headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
-        request["id"] = request_id
+        request[REQUEST_ID] = request_id
         self.running += 1
         status = 499  # the client went away
         route = "unknown"
@@ -233,7 +234,7 @@ class Gateway:
     def _headers(self, request: web.Request, to: Destination, limits: Mapping[str, str]) -> dict[str, str]:
         headers = {
             **limits,
-            "x-request-id": request["id"],
+            "x-request-id": request[REQUEST_ID],
             "x-assistant-model": header_text(to.label),
             "Server": SERVER,
         }
@@ -278,7 +279,7 @@ def _call(request: web.Request, to: Destination, road: str) -> Call:
         provider=to.provider,
         model=to.model,
         road=road,
-        request_id=request["id"],
+        request_id=request[REQUEST_ID],
         user=user[:LONGEST_USER] if user else None,
     )
 

@@ -10,7 +10,7 @@ import re
 
 import msgspec
 
-from assistant_gateway.usage import SEEN, Usage, decode_usage
+from assistant_gateway.usage import NOTHING, SEEN, Usage, decode_usage
 
 DONE = b"data: [DONE]\n\n"
 _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
@@ -24,7 +24,7 @@ class TooLargeError(Exception):
 
 class _Chunk(msgspec.Struct, frozen=True):
     choices: list[msgspec.Raw] | None = None
-    usage: msgspec.Raw | None = None
+    usage: msgspec.Raw = NOTHING
 
 
 def _last_boundary(data: bytes) -> int:
@@ -123,7 +123,7 @@ class EventRelay:
             chunk = msgspec.json.decode(data_of(event), type=_Chunk)
         except msgspec.MsgspecError:
             return True
-        if chunk.usage is None:
+        if bytes(chunk.usage) == b"null":
             return True
         self.usage = decode_usage(chunk.usage) or self.usage
         return self._keep_usage or bool(chunk.choices)

@@ -21,7 +21,7 @@ from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import DONE, EventRelay, TooLargeError
 from assistant_gateway.providers import openai_wire
-from assistant_gateway.usage import Usage, decode_usage
+from assistant_gateway.usage import NOTHING, Usage, decode_usage
 
 END_SECONDS = 1.0
 
@@ -30,12 +30,12 @@ Result = tuple[web.StreamResponse, Outcome, Usage | None]
 
 class _Chat(msgspec.Struct, frozen=True):
     choices: list[msgspec.Raw]
-    usage: msgspec.Raw | None = None
+    usage: msgspec.Raw = NOTHING
 
 
 class _Embeddings(msgspec.Struct, frozen=True):
     data: list[msgspec.Raw]
-    usage: msgspec.Raw | None = None
+    usage: msgspec.Raw = NOTHING
 
 
 _chat = msgspec.json.Decoder(_Chat)

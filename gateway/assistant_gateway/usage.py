@@ -37,14 +37,14 @@ class Usage(msgspec.Struct, frozen=True):
         return max(0, self.completion_tokens or 0)
 
 
-_usage = msgspec.json.Decoder(Usage)
+NOTHING = msgspec.Raw(b"null")  # msgspec takes no union with Raw
+_usage = msgspec.json.Decoder(Usage | None)
 
 
-def decode_usage(raw: msgspec.Raw | None) -> Usage | None:
+def decode_usage(raw: msgspec.Raw) -> Usage | None:
     """Return the usage in a provider's words, None where they make no sense: an answer is not lost over its bill."""
-    if raw is None:
-        return None
     try:
-        return _usage.decode(raw)
+        usage: Usage | None = _usage.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
+    return usage

@@ -136,7 +136,7 @@ def _is_stale_connection(error: Exception) -> bool:
 
 def _failed(target: Target, error: Exception) -> errors.GatewayError:
     if isinstance(error, aiohttp.ClientConnectorError):
-        return errors.provider_unreachable(target.provider, _why(error))
+        return errors.provider_unreachable(target.provider, _why(error, error.host if target.own else "its host"))
     if isinstance(error, aiohttp.ClientResponseError):
         return errors.provider_error(target.provider, "did not answer in HTTP")
     if isinstance(error, aiohttp.InvalidURL):
@@ -144,18 +144,18 @@ def _failed(target: Target, error: Exception) -> errors.GatewayError:
     return errors.provider_unreachable(target.provider, "it closed the connection without an answer")
 
 
-def _why(error: aiohttp.ClientConnectorError) -> str:
-    """Return a reason that people can act on and that holds no address."""
+def _why(error: aiohttp.ClientConnectorError, host: str) -> str:
+    """Return a reason that people can act on; where the platform's providers are is not the tenant's business."""
     if isinstance(error, aiohttp.ClientSSLError):
-        return f"no trusted TLS connection to {error.host}"
+        return f"no trusted TLS connection to {host}"
     cause = error.os_error
     if isinstance(cause, EgressRefusedError):
         return str(cause)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return f"the name {error.host} does not resolve"
+        return f"{host} cannot be resolved"
     if isinstance(cause, ConnectionRefusedError):
-        return f"{error.host} refused the connection"
-    return f"no connection to {error.host}"
+        return f"{host} refused the connection"
+    return f"no connection to {host}"
 
 
 async def refusal(target: Target, response: ClientResponse) -> errors.GatewayError:

@@ -1,0 +1,244 @@
+"""A model provider that does what the asked model's name says: answers, refuses, hangs, breaks off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+WORDS = ("Hello", " ", "world", ".")
+USAGE = {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15}
+SECRET = "sk-platform-0123456789"  # the key that the catalogue's provider is given
+Behaviour = Callable[["Provider", web.Request, dict], Awaitable[web.StreamResponse]]
+
+
+def chunk(model: str, **fields: object) -> bytes:
+    """Return one event as providers send it."""
+    document = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": model, **fields}
+    return b"data: " + json.dumps(document).encode() + b"\n\n"
+
+
+def delta(model: str, text: str, finish: str | None = None) -> bytes:
+    """Return one event with text."""
+    return chunk(model, choices=[{"index": 0, "delta": {"content": text}, "finish_reason": finish}])
+
+
+@dataclass
+class Provider:
+    """What was asked, and where."""
+
+    url: str = ""
+    bodies: list[dict] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    open: int = 0  # answers that are being written now
+    models: list[str] = field(default_factory=lambda: sorted(BEHAVIOURS))
+
+    async def begin(self, request: web.Request) -> web.StreamResponse:
+        """Send the head of a stream."""
+        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await answer.prepare(request)
+        return answer
+
+
+async def good(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Answer as a provider should."""
+    model = body["model"]
+    if not body.get("stream"):
+        message = {"role": "assistant", "content": "".join(WORDS)}
+        choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        document = {"id": "c1", "object": "chat.completion", "created": 1, "model": model, "choices": choices}
+        return web.json_response({**document, "usage": USAGE})
+    answer = await provider.begin(request)
+    for word in WORDS:
+        await answer.write(delta(model, word))
+    await answer.write(delta(model, "", "stop"))
+    if (body.get("stream_options") or {}).get("include_usage"):
+        await answer.write(chunk(model, choices=[], usage=USAGE))
+    await answer.write(b"data: [DONE]\n\n")
+    return answer
+
+
+async def endless(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Never come to an end."""
+    answer = await provider.begin(request)
+    while True:
+        await answer.write(delta(body["model"], "again "))
+        await asyncio.sleep(0.02)
+
+
+async def slow_bytes(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Send a good answer byte by byte."""
+    answer = await provider.begin(request)
+    for byte in b"".join(delta(body["model"], word) for word in WORDS) + delta(body["model"], "", "stop"):
+        await answer.write(bytes([byte]))
+    await answer.write(b"data: [DONE]\n\n")
+    return answer
+
+
+async def cut(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Break off in the middle of an event."""
+    answer = await provider.begin(request)
+    await answer.write(delta(body["model"], "Hel") + delta(body["model"], "lo")[:20])
+    await asyncio.sleep(0.05)
+    request.transport.abort()
+    return answer
+
+
+async def short(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """End in good order but too early."""
+    answer = await provider.begin(request)
+    await answer.write(delta(body["model"], "Hel"))
+    return answer
+
+
+async def no_done(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Finish the answer without the word that says so."""
+    answer = await provider.begin(request)
+    await answer.write(delta(body["model"], "Hello", "stop"))
+    return answer
+
+
+async def stalls(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Fall silent after the first event."""
+    answer = await provider.begin(request)
+    await answer.write(delta(body["model"], "Hel"))
+    await asyncio.sleep(60)
+    return answer
+
+
+async def fails_midway(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Send an error as an event."""
+    answer = await provider.begin(request)
+    await answer.write(delta(body["model"], "Hel"))
+    await answer.write(b'data: {"error": {"message": "overloaded", "type": "server_error", "code": null}}\n\n')
+    return answer
+
+
+async def hangs(_provider: Provider, _request: web.Request, _body: dict) -> web.StreamResponse:
+    """Never begin to answer."""
+    await asyncio.sleep(60)
+    raise AssertionError("not reached")
+
+
+async def garbage(_provider: Provider, _request: web.Request, _body: dict) -> web.StreamResponse:
+    """Answer 200 with something else."""
+    return web.Response(body=b"<html>It works!</html>", content_type="text/html")
+
+
+async def hidden_error(_provider: Provider, _request: web.Request, _body: dict) -> web.StreamResponse:
+    """Answer 200 with an error inside."""
+    return web.json_response({"error": {"message": "no capacity"}})
+
+
+async def huge(_provider: Provider, request: web.Request, _body: dict) -> web.StreamResponse:
+    """Send far more than anyone wants."""
+    answer = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await answer.prepare(request)
+    for _ in range(1000):
+        await answer.write(b" " * 100_000)
+    return answer
+
+
+async def huge_event(provider: Provider, request: web.Request, _body: dict) -> web.StreamResponse:
+    """Send an event that does not end."""
+    answer = await provider.begin(request)
+    await answer.write(b"data: ")
+    for _ in range(1000):
+        await answer.write(b"x" * 100_000)
+    return answer
+
+
+async def redirects(provider: Provider, _request: web.Request, _body: dict) -> web.StreamResponse:
+    """Point elsewhere."""
+    raise web.HTTPTemporaryRedirect(provider.url + "/chat/completions")
+
+
+async def echoes(_provider: Provider, request: web.Request, _body: dict) -> web.StreamResponse:
+    """Repeat the key in an error."""
+    return web.json_response({"error": {"message": f"bad: {request.headers['Authorization']}"}}, status=400)
+
+
+def status(code: int, **headers: str) -> Behaviour:
+    """Return a behaviour that refuses with an OpenAI envelope."""
+
+    async def refuse(_provider: Provider, _request: web.Request, _body: dict) -> web.StreamResponse:
+        error = {"message": f"said {code}", "type": "x", "param": "messages", "code": "context_length_exceeded"}
+        return web.json_response({"error": error}, status=code, headers=headers)
+
+    return refuse
+
+
+BEHAVIOURS: dict[str, Behaviour] = {
+    "good": good,
+    "endless": endless,
+    "slow-bytes": slow_bytes,
+    "cut": cut,
+    "short": short,
+    "no-done": no_done,
+    "stalls": stalls,
+    "fails-midway": fails_midway,
+    "hangs": hangs,
+    "garbage": garbage,
+    "hidden-error": hidden_error,
+    "huge": huge,
+    "huge-event": huge_event,
+    "redirects": redirects,
+    "echoes": echoes,
+    "says-400": status(400),
+    "says-401": status(401),
+    "says-404": status(404),
+    "says-429": status(429, **{"Retry-After": "7"}),
+    "says-500": status(500),
+    "says-503": status(503, **{"Retry-After": "3"}),
+}
+
+
+@contextlib.asynccontextmanager
+async def provider() -> AsyncIterator[Provider]:
+    """Serve on a free port of the loopback interface."""
+    state = Provider()
+
+    async def completions(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        state.bodies.append(body)
+        state.headers.append(dict(request.headers))
+        state.open += 1
+        try:
+            return await BEHAVIOURS[body["model"]](state, request, body)
+        finally:
+            state.open -= 1
+
+    async def embeddings(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        state.bodies.append(body)
+        state.headers.append(dict(request.headers))
+        inputs = body["input"] if isinstance(body["input"], list) else [body["input"]]
+        vectors = [
+            {"object": "embedding", "index": index, "embedding": [0.5] * body.get("dimensions", 4)}
+            for index, _ in enumerate(inputs)
+        ]
+        usage = {"prompt_tokens": 3, "total_tokens": 3}
+        return web.json_response({"object": "list", "model": body["model"], "data": vectors, "usage": usage})
+
+    async def models(request: web.Request) -> web.StreamResponse:
+        state.headers.append(dict(request.headers))
+        if request.headers.get("Authorization") == "Bearer wrong-key":
+            return web.json_response({"error": {"message": "bad key"}}, status=401)
+        return web.json_response({"object": "list", "data": [{"id": name} for name in state.models]})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", completions)
+    app.router.add_post("/v1/embeddings", embeddings)
+    app.router.add_get("/v1/models", models)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    state.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    try:
+        yield state
+    finally:
+        await runner.cleanup()
