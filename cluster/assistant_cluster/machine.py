@@ -53,13 +53,16 @@ class Machine:
 
     def _open_lock(self) -> int:
         while True:
-            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # The last node's `down` may remove the folder between these two lines.
-            with contextlib.suppress(FileNotFoundError):
+            # The last node's `down` may remove the folder at any moment, also while `mkdir` looks whether it is one.
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
                 return os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _is_current(self, file: int) -> bool:
-        return self._lock.exists() and os.fstat(file).st_ino == self._lock.stat().st_ino
+        try:
+            return os.fstat(file).st_ino == self._lock.stat().st_ino
+        except FileNotFoundError:
+            return False
 
     def make_folders(self, paths: Iterable[str]) -> None:
         """Make mount points that this machine lacks."""
