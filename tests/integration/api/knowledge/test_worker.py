@@ -175,9 +175,12 @@ async def test_the_worker_waits_for_the_vector_store(tmp_path: Path, postgres: s
             with worker_process(tmp_path / "w", tenant, gateway.url) as worker:
                 await alive(worker)
                 world = World.of(tenant)
+                before = await world.add("before.txt", "Before.")
+                assert (await world.settled(before.id, seconds=30)).status == "ready"
                 weaviate.server.stop()
                 document = await world.add("a.txt", "Text.")
-                await world.until("SELECT error_code FROM documents", "vector_store_unavailable", 40)
+                waiting = "SELECT error_code FROM documents WHERE name = 'a.txt'"
+                await world.until(waiting, "vector_store_unavailable", 40)
                 weaviate.server.start()
                 assert (await world.settled(document.id, seconds=40)).status == "ready"
                 await world.close()
