@@ -66,7 +66,9 @@ def test_etcd_talks_to_holders_of_a_certificate_only(plane: ControlPlane) -> Non
     """Pods with the node's network could otherwise read every Secret."""
     told = flags(plane.etcd(["etcd"]))
     assert told["client-cert-auth"] == "true"
+    assert told["peer-client-cert-auth"] == "true"
     assert told["listen-client-urls"] == "https://127.0.0.1:2379"
+    assert told["listen-peer-urls"] == "https://127.0.0.1:2380"
 
 
 def test_the_kubelet_tolerates_a_machine_that_is_not_its_own(layout: Layout, plane: ControlPlane) -> None:
