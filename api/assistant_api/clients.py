@@ -95,6 +95,8 @@ class RedisClient:
 
     async def ping(self) -> None:
         """Send PING."""
+        if self._redis is None:  # in a thread, so that streams go on while it is imported
+            self._redis = await asyncio.to_thread(_redis_client, self._url)
         async with asyncio.timeout(REDIS_SECONDS):
             await self.redis.ping()
 
