@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -333,3 +335,63 @@ async def test_the_interface_is_described(client: httpx.AsyncClient) -> None:
     searching = paths[f"{BASE}/{{name}}/search"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert searching["required"] == ["query"]
     assert msgspec.json.decode((await client.get("/schema/openapi.json")).content)["openapi"].startswith("3.")
+
+
+async def test_many_uploads_at_once_wait_for_a_place(client: httpx.AsyncClient) -> None:
+    """A burst is taken in turn; the scratch volume never holds more than a few documents."""
+    content = b"0123456789abcde\n" * 200_000
+    answers = await asyncio.gather(*(send(client, f"{number}.txt", content) for number in range(12)))
+    assert [answer.status_code for answer in answers] == [202] * 12
+
+
+async def test_stores_that_are_away_are_503(weaviate_store: stores.Weaviate, tmp_path: Path) -> None:
+    """Neither a 500 nor a long wait: the caller is told when to come back, and all is well when the store is."""
+    with stores.postgres() as postgres, FakeGateway().running() as gateway:
+        tenant = await make_tenant(postgres, weaviate_store, ["handbook"])
+        config = document(gateway.url, [], tenant.knowledge_bases, tenant.key)
+        with api_process(tmp_path, config, tenant.mounted()) as process:
+            await asyncio.to_thread(process.wait_ready)
+            headers = {"authorization": f"Bearer {KEY}"}
+            async with httpx.AsyncClient(base_url=process.url, headers=headers, timeout=20) as client:
+                assert (await send(client, "a.txt", b"Text.")).status_code == 202
+                postgres.server.stop()
+                for response in (
+                    await send(client, "b.txt", b"Text."),
+                    await client.get(BASE),
+                    await client.get(f"{BASE}/handbook/documents"),
+                    await client.delete(f"{BASE}/handbook/documents/{uuid.uuid4()}"),
+                ):
+                    problem(response, 503, "storage_unavailable")
+                    assert response.headers["retry-after"] == "5"
+                    assert response.elapsed.total_seconds() < 5
+                postgres.server.start()
+                assert (await send(client, "b.txt", b"Text.")).status_code == 202
+            broken = {**tenant.mounted(), "weaviate_url": "http://127.0.0.1:1", "weaviate_grpc": "127.0.0.1:2"}
+        with api_process(tmp_path / "broken", config, broken) as process:
+            async with httpx.AsyncClient(base_url=process.url, headers=headers, timeout=20) as client:
+                await _answers(client)
+                response = await client.post(f"{BASE}/handbook/search", json={"query": "text"})
+                problem(response, 503, "storage_unavailable")
+
+
+async def test_an_embedding_model_that_does_not_fit_is_named(tenant: Tenant, tmp_path: Path) -> None:
+    """A search with vectors of another size is no fault of the question: 502 with its own code."""
+    odd = knowledge_base(tenant.key, "odd", dimensions=8)
+    with FakeGateway().running() as gateway:
+        config = document(gateway.url, [], [odd], tenant.key)
+        with api_process(tmp_path, config, tenant.mounted()) as process:
+            headers = {"authorization": f"Bearer {KEY}"}
+            async with httpx.AsyncClient(base_url=process.url, headers=headers, timeout=20) as client:
+                await _answers(client)
+                response = await client.post(f"{BASE}/odd/search", json={"query": "text"})
+                problem(response, 502, "embedding_mismatch")
+
+
+async def _answers(client: httpx.AsyncClient) -> None:
+    """Wait until the API answers, ready or not."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                await client.get("/livez")
+                break
+            await asyncio.sleep(0.05)
