@@ -18,7 +18,7 @@ class Cluster:
 
 
 async def test_resources_tenants_and_records_name_their_namespaces():
-    """A namespace with resources, one with a Tenant alone, and one of which only a record is left: all are looked at."""
+    """A namespace with resources, with a Tenant alone, or of which only a record is left: all are looked at."""
     record = {"metadata": {"name": "policy-t-1", "labels": {naming.LABEL_TENANT: "gone"}}}
     base = knowledge_base()
     base["metadata"]["namespace"] = "books"
