@@ -34,6 +34,7 @@ class Provider:
     url: str = ""
     bodies: list[dict] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    peers: set[object] = field(default_factory=set)  # connections that chat requests came on
     open: int = 0  # answers that are being written now
     models: list[str] = field(default_factory=lambda: sorted(BEHAVIOURS))
 
@@ -206,6 +207,7 @@ async def provider() -> AsyncIterator[Provider]:
         body = await request.json()
         state.bodies.append(body)
         state.headers.append(dict(request.headers))
+        state.peers.add(request.transport.get_extra_info("peername"))
         state.open += 1
         try:
             return await BEHAVIOURS[body["model"]](state, request, body)
