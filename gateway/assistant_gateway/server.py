@@ -29,7 +29,7 @@ from assistant_observability import logs, traces
 
 KEEP_ALIVE_SECONDS = 300.0  # longer than any client keeps an idle connection
 GOODBYE_SECONDS = 2.0  # for the last events of streams that were interrupted
-RESTART_SECONDS = 1.0
+RESTART_SECONDS = (1.0, 30.0)
 BACKLOG = 1024
 
 _log = logs.logger(__name__)
@@ -143,12 +143,17 @@ def _socket(host: str, port: int) -> socket.socket:
 
 async def _keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
     """Run one of the endless tasks; a fault in one of them is logged and must not end the service of the others."""
+    loop, delay = asyncio.get_running_loop(), RESTART_SECONDS[0]
     while True:
+        started = loop.time()
         try:
             await run()
         except Exception:  # noqa: BLE001  # the edge of a task that must not end
             _log.exception("background task failed, starting it again", task=name)
-        await asyncio.sleep(RESTART_SECONDS)
+        if loop.time() - started > RESTART_SECONDS[1]:
+            delay = RESTART_SECONDS[0]
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, RESTART_SECONDS[1])
 
 
 async def serve(settings: Settings) -> None:

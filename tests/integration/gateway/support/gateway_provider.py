@@ -71,6 +71,16 @@ async def endless(provider: Provider, request: web.Request, body: dict) -> web.S
         await asyncio.sleep(0.02)
 
 
+async def paced(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Take a second over a good answer."""
+    answer = await provider.begin(request)
+    for _ in range(20):
+        await answer.write(delta(body["model"], "word "))
+        await asyncio.sleep(0.05)
+    await answer.write(delta(body["model"], "", "stop") + b"data: [DONE]\n\n")
+    return answer
+
+
 async def slow_bytes(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
     """Send a good answer byte by byte."""
     answer = await provider.begin(request)
@@ -176,6 +186,7 @@ def status(code: int, **headers: str) -> Behaviour:
 BEHAVIOURS: dict[str, Behaviour] = {
     "good": good,
     "endless": endless,
+    "paced": paced,
     "slow-bytes": slow_bytes,
     "cut": cut,
     "short": short,
