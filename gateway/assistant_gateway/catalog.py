@@ -23,7 +23,7 @@ LOOK_SECONDS = 1.0
 SHORTEST_SECRET = 8  # shorter ones are not looked for in answers: they would match ordinary text
 OWN_ENDPOINT = "endpoint"  # the provider's name in metrics and headers when it is the tenant's own
 
-_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_KEY_NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]+")  # what a Secret may have for a key
 _log = logs.logger(__name__)
 
 

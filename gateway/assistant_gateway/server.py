@@ -61,8 +61,9 @@ class Server:
         self._closing.push_async_callback(cluster.close)
         keys = SigningKeys(cluster, settings.issuer_url)
         policies = Policies(cluster, settings.routes_namespace, forget_tenant)
-        redis = Redis(settings.redis_url, SCRIPT) if settings.redis_url else None
-        if redis is not None:
+        redis = None
+        if settings.redis_url:
+            redis = Redis(settings.redis_url, SCRIPT, answer_seconds=settings.redis_answer_seconds)
             self._closing.push_async_callback(redis.close)
         limiter = Limiter(redis)
         upstream = Upstream(GuardedResolver(lambda: catalog.allow_hosts))

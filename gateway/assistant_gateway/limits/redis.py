@@ -23,7 +23,6 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from assistant_observability import logs
 
-ANSWER_SECONDS = 0.1
 SET_UP_SECONDS = 2.0  # nobody waits for these answers
 RETRY_SECONDS = (0.05, 1.0)
 PING_SECONDS = 5.0
@@ -42,7 +41,7 @@ class UnavailableError(Exception):
 class Redis:
     """Runs one script. `run` keeps `available` true to the facts."""
 
-    def __init__(self, url: str, script: bytes, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(self, url: str, script: bytes, *, answer_seconds: float) -> None:
         self._script = script
         self._sha = hashlib.sha1(script, usedforsecurity=False).hexdigest()
         self._answer_seconds = answer_seconds

@@ -133,7 +133,7 @@ async def test_redis_away_means_local_limits_soon_and_shared_ones_after(
 ) -> None:
     """Without Redis requests go on under local limits, are marked and counted, and cost at most one time-out."""
     with stores.redis() as store:
-        async with running(settings(redis_url=store.gateway_url)) as gateway:
+        async with running(settings(redis_url=store.gateway_url, redis_answer_seconds=0.1)) as gateway:
             cluster.put_policy(limited("limits-away", 6, None))
             headers = {"Authorization": f"Bearer {cluster.token('limits-away')}"}
             body = {"model": "good", "messages": [{"role": "user", "content": "Hi"}]}
