@@ -16,7 +16,7 @@ from operator_world import OURS, Gateway, Node, all_objects, condition, read_tok
 
 from assistant_cluster import stores
 from assistant_crds import naming
-from assistant_operator.adapters.cluster import Cluster
+from assistant_operator.adapters.cluster import ALL_NAMESPACES, Cluster
 from assistant_operator.config import Settings
 from assistant_operator.reconcile.context import Context
 from assistant_operator.reconcile.run import reconcile
@@ -82,9 +82,12 @@ class World:
 
     async def settle(self, context: Context, runs: int = 100) -> None:
         """Run the tenant's reconcile, as the queue would, until it writes nothing and asks for no further run soon."""
+        quiet = 0
         for _ in range(runs):
             outcome = await reconcile(self.namespace, context)
-            if not outcome.retry and not outcome.wrote:
+            quiet = 0 if outcome.retry or outcome.wrote else quiet + 1
+            # What is not Ready waits for an event, which the node may be about to cause.
+            if quiet > (0 if outcome.later is None else 6):
                 return
             await asyncio.sleep(0.05)
         resources = [*await self.cluster.list("Assistant", self.namespace)]
@@ -140,7 +143,17 @@ async def world(
         for name in (platform, routes, namespace):
             await world.make_namespace(name)
         yield world
+        await _forget_resources(cluster, namespace)
     await cluster.close()
+
+
+async def _forget_resources(cluster: Cluster, namespace: str) -> None:
+    """Take the resources out of the way of the next test's operator, which sees the whole cluster."""
+    for kind in ("Assistant", "KnowledgeBase"):
+        for resource in await cluster.list(kind, ALL_NAMESPACES):
+            if resource["metadata"]["namespace"].startswith(namespace):
+                await cluster.patch_metadata(kind, resource, {"finalizers": []})
+                await cluster.delete(kind, resource["metadata"]["name"], resource["metadata"]["namespace"])
 
 
 @pytest.fixture

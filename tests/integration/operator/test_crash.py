@@ -14,6 +14,8 @@ from operator_world import Node, all_objects
 
 from assistant_operator.reconcile.run import reconcile
 
+SIDE_BY_SIDE = 4
+
 
 class KilledError(Exception):
     """The operator is gone."""
@@ -64,35 +66,40 @@ async def shape_of(world, context):
 @pytest.mark.timeout(600)
 async def test_every_crash_converges(world):
     """Whatever write the operator is killed before, the next one arrives at the same tenant, and removes all of it."""
-    expected = None
-    made = removed = 0
-    at = 0
-    making, removing = True, True
-    while making or removing:
-        here = await another(world, at)
-        async with Node(here.cluster, here.namespace, here.pod_port).run():
-            await here.assistant()
-            await here.knowledge_base()
-            making = await run_until_killed(here, at)
-            async with connect(here.settings, here.pod_port) as successor:
-                await here.settle(successor)
-                assert await here.is_ready("Assistant", "support")
-                assert await here.is_ready("KnowledgeBase", "handbook")
-                shape = await shape_of(here, successor)
-                expected = expected or shape
-                assert shape == expected, f"killed before write {at + 1}"
-            key = await here.tenant_key()
-            await here.delete("Assistant", "support")
-            await here.delete("KnowledgeBase", "handbook")
-            removing = await run_until_killed(here, at)
-            async with connect(here.settings, here.pod_port) as successor:
-                await here.settle(successor)
-                assert await here.leftovers(successor, key) == [], f"killed before write {at + 1}"
-        made, removed = made + making, removed + removing
-        at += 1
+    shapes, made, removed = [], 0, 0
+    for first in range(0, 1000, SIDE_BY_SIDE):
+        lives = await asyncio.gather(*(life(world, at) for at in range(first, first + SIDE_BY_SIDE)))
+        shapes += [shape for shape, _, _ in lives]
+        made += sum(killed for _, killed, _ in lives)
+        removed += sum(killed for _, _, killed in lives)
+        if not any(making or removing for _, making, removing in lives):
+            break
     print(f"crashes: {made} while making, {removed} while removing")
     assert made > 20
     assert removed > 15
+    assert all(shape == shapes[0] for shape in shapes)
+
+
+async def life(world, at):
+    """Make and remove a tenant, killed before write `at` each time; return its shape, and whether it was killed."""
+    here = await another(world, at)
+    async with Node(here.cluster, here.namespace, here.pod_port).run():
+        await here.assistant()
+        await here.knowledge_base()
+        making = await run_until_killed(here, at)
+        async with connect(here.settings, here.pod_port) as successor:
+            await here.settle(successor)
+            assert await here.is_ready("Assistant", "support"), f"killed before write {at + 1}"
+            assert await here.is_ready("KnowledgeBase", "handbook"), f"killed before write {at + 1}"
+            shape = await shape_of(here, successor)
+        key = await here.tenant_key()
+        await here.delete("Assistant", "support")
+        await here.delete("KnowledgeBase", "handbook")
+        removing = await run_until_killed(here, at)
+        async with connect(here.settings, here.pod_port) as successor:
+            await here.settle(successor)
+            assert await here.leftovers(successor, key) == [], f"killed before write {at + 1}"
+    return shape, making, removing
 
 
 async def another(world, number):

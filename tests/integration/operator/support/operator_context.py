@@ -1,6 +1,8 @@
 """A reconcile context on real parts, without the loops of a whole operator around it."""
 
+import asyncio
 import contextlib
+import weakref
 
 from assistant_operator.adapters.cluster import Cluster
 from assistant_operator.adapters.migrations import Migrations
@@ -12,11 +14,18 @@ from assistant_operator.catalog import Catalog
 from assistant_operator.health import StoreHealth
 from assistant_operator.reconcile.context import Context
 
+_shared = weakref.WeakKeyDictionary()
+
+
+def _migrations(folder):
+    """Return the one object per loop that lets migrations through one at a time, as an operator has it."""
+    return _shared.setdefault(asyncio.get_running_loop(), Migrations(folder))
+
 
 @contextlib.asynccontextmanager
 async def connect(settings, pod_port, guard=lambda: None):
     """Yield a context whose writes ask `guard`."""
-    postgres = Postgres(settings.postgres_dsn.get_secret_value(), Migrations(settings.migrations_dir), guard)
+    postgres = Postgres(settings.postgres_dsn.get_secret_value(), _migrations(settings.migrations_dir), guard)
     redis = Redis(settings.redis_url.get_secret_value(), guard)
     weaviate = Weaviate(
         settings.weaviate_url, settings.weaviate_grpc, settings.weaviate_api_key.get_secret_value(), guard

@@ -96,7 +96,7 @@ class Node:
     async def _loop(self) -> None:
         while True:
             await self.step()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
 
     async def step(self) -> None:
         """Do what the controllers and the kubelet would."""
