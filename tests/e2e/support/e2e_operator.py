@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from e2e_platform import PLATFORM, Platform
+from e2e_platform import PLATFORM, Platform, eventually
 
 from assistant_crds import naming
 from assistant_demo.kubernetes import CommandError
@@ -27,6 +27,17 @@ def kill(platform: Platform) -> None:
         platform.cluster.kubectl(
             "delete", "pod", *names, "-n", PLATFORM, "--grace-period=0", "--force", "--ignore-not-found", "--wait=false"
         )
+
+
+def wait_until_leading(platform: Platform, seconds: float = 60) -> None:
+    """Wait until an operator that runs now holds the lease: before, nobody does the work."""
+
+    def leads() -> None:
+        lease = platform.cluster.get("lease", OPERATOR, PLATFORM)
+        holder = (lease or {}).get("spec", {}).get("holderIdentity")
+        assert holder in {pod["metadata"]["name"] for pod in platform.pods(PLATFORM, OPERATOR)}, holder
+
+    eventually(leads, seconds=seconds, every=0.2)
 
 
 def _processes(pod_uid: str) -> list[int]:

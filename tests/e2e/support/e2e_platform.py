@@ -173,13 +173,15 @@ class Tenant:
         conditions = resource.get("status", {}).get("conditions", [])
         return {entry["type"]: entry for entry in conditions if entry["observedGeneration"] == generation}
 
-    def wait_condition(self, kind: str, name: str, condition: str, status: str, seconds: float) -> Object:
-        """Wait until a condition has a status; returns it."""
+    def wait_condition(
+        self, kind: str, name: str, condition: str, status: str, seconds: float, reason: str = ""
+    ) -> Object:
+        """Wait until a condition has a status, and a reason if one is given; returns it."""
 
         def there() -> Object:
-            conditions = self.conditions(kind, name)
-            assert conditions.get(condition, {}).get("status") == status, conditions
-            return conditions[condition]
+            found = self.conditions(kind, name).get(condition, {})
+            assert (found.get("status"), found.get("reason")) == (status, reason or found.get("reason")), found
+            return found
 
         return eventually(there, seconds=seconds)
 

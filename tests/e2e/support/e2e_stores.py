@@ -9,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import httpx
 import redis
-from e2e_platform import PLATFORM, ROUTES, Platform
+from e2e_platform import PLATFORM, ROUTES, Platform, Tenant
 
 from assistant_crds import naming
 
@@ -59,6 +59,12 @@ class Stores:
             trust_env=False,
             **options,  # type: ignore[arg-type]
         )
+
+    def plant_key(self, tenant: Tenant) -> None:
+        """Leave a key that does not expire in Redis, as the tenant's own pods could."""
+        url = self.redis_url(self.platform.secret(tenant.namespace, naming.STORES_SECRET)["redis_url"])
+        with redis.Redis.from_url(url, socket_timeout=10, protocol=2, driver_info=None) as client:
+            client.set(f"{naming.redis_prefix(tenant.store_key)}planted", "1")
 
     def _postgres(self, query: str, key: str) -> list[str]:
         dsn = self.postgres_dsn(self.platform.secret(PLATFORM, "assistant-postgres")["dsn"])
