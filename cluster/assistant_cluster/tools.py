@@ -157,7 +157,7 @@ TOOLS = {
         ),
         Tool(
             name="weaviate",
-            version="v1.38.0",
+            version="v1.38.8",
             programs=("weaviate-server",),
             build=GoBuild(package="github.com/weaviate/weaviate/cmd/weaviate-server", minutes=6),
             download=Download(
