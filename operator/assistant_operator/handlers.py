@@ -41,16 +41,17 @@ class Triggers:
         self._index = index
         self._liveness = liveness
         self._wake = wake
+        self._seen: dict[str, tuple[Any, ...]] = {}  # by UID: what of a resource makes a run worth while
 
     async def resource(self, *, namespace: Any, event: Any, **_: Any) -> None:
         """An Assistant or KnowledgeBase."""
-        self._note(event)
-        self._wake(namespace)
+        if self._is_news(event):
+            self._wake(namespace)
 
     async def tenant(self, *, name: Any, event: Any, **_: Any) -> None:
         """A Tenant: it has the name of its namespace."""
-        self._note(event)
-        self._wake(name)
+        if self._is_news(event):
+            self._wake(name)
 
     async def owned(self, *, namespace: Any, labels: Any, **_: Any) -> None:
         """One of our objects; in the routes namespace they name their tenant."""
@@ -65,8 +66,18 @@ class Triggers:
         """Whether a ConfigMap is ours or referred to."""
         return _is_ours(labels) or self._index.config_map(namespace, name)
 
-    def _note(self, event: Any) -> None:
-        (self._liveness.gone if event["type"] == "DELETED" else self._liveness.seen)(event["object"])
+    def _is_news(self, event: Any) -> bool:
+        """Return whether the event tells of anything but a status, which is what we write ourselves."""
+        metadata = event["object"]["metadata"]
+        if event["type"] == "DELETED":
+            self._liveness.gone(event["object"])
+            self._seen.pop(metadata["uid"], None)
+            return True
+        self._liveness.seen(event["object"])
+        now = (metadata.get("generation"), metadata.get("deletionTimestamp"), metadata.get("finalizers"))
+        before = self._seen.get(metadata["uid"])
+        self._seen[metadata["uid"]] = now
+        return now != before
 
 
 def _is_ours(labels: Any) -> bool:

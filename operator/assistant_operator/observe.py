@@ -14,11 +14,16 @@ from assistant_operator.reconcile.probe import ask_gateway, count
 
 # Questions per second over all tenants, at most: with many tenants each is asked less often.
 RATE = 40.0
+# Up to so many tenants documents are counted each time as well: what was uploaded shows within seconds.
+FEW = 50
 _log = logs.logger(__name__)
 
 
 class Observer:
-    """Compares what was reported with what is. Models are asked about three times as often as documents."""
+    """Compares what was reported with what is.
+
+    Among many tenants, models are asked about three times as often as documents that nobody is adding to.
+    """
 
     def __init__(self, context: Context, wake: Callable[[str], None], rate: float = RATE) -> None:
         self._context = context
@@ -36,7 +41,7 @@ class Observer:
 
     async def round(self) -> None:
         """Ask about every tenant once, evenly spread."""
-        counting = self._rounds % 3 == 0
+        counting = self._rounds % 3 == 0 or len(self._context.memory.reported) <= FEW
         self._rounds += 1
         async with asyncio.TaskGroup() as group:
             for namespace, report in list(self._context.memory.reported.items()):
@@ -46,7 +51,8 @@ class Observer:
     async def _one(self, namespace: str, report: Report, *, counting: bool) -> None:
         try:
             changed = await ask_gateway(namespace, self._context) != report.gateway
-            if not changed and counting and report.knowledge_bases:
+            ingesting = any(counts.pending for counts in report.counts.values())
+            if not changed and report.knowledge_bases and (counting or ingesting):
                 counts = await count(report.tenant, report.knowledge_bases, self._context)
                 changed = bool(counts) and counts != report.counts
         except Exception:  # noqa: BLE001 - one tenant's trouble must not end the round for the others

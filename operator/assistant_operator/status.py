@@ -30,6 +30,8 @@ from assistant_operator.snapshot import Json, Snapshot, name_of
 from assistant_operator.verdict import Verdict, no, waiting, yes
 from assistant_operator.workload import replicas
 
+# What changes with every document, and says nothing about whether anything works.
+FIGURES = ("documents", "pending", "failed", "vectors", "orphans")
 Verdicts = Mapping[ConditionType, Verdict]
 
 
@@ -55,7 +57,7 @@ def knowledge_base(
     judge = Judgements(resolved, snapshot, observed)
     before = item.raw.get("status") or {}
     counts = observed.counts.get(item.key)
-    numbers = {name: before.get(name) for name in ("documents", "pending", "failed", "vectors", "orphans")}
+    numbers = {name: before.get(name) for name in FIGURES}
     if counts is not None:
         # While documents are being written, rows and vectors are counted at different moments.
         settled = counts.pending == 0
@@ -122,6 +124,14 @@ def conditions(raw: Json, kinds: tuple[ConditionType, ...], verdicts: Verdicts, 
 def same(wanted: Json, live: Json | None) -> bool:
     """Return whether writing `wanted` would change nothing but times."""
     return _without_times(wanted) == _without_times(live or {})
+
+
+def same_but_figures(wanted: Json, live: Json | None) -> bool:
+    """Return whether writing `wanted` would change nothing but times and the figures of a knowledge base."""
+    return same(
+        {key: value for key, value in wanted.items() if key not in FIGURES},
+        {key: value for key, value in (live or {}).items() if key not in FIGURES},
+    )
 
 
 def limit(*rates: int | None) -> str:

@@ -12,7 +12,10 @@ from assistant_operator.snapshot import Json, Snapshot, name_of
 
 
 async def report(resolved: Resolved, snapshot: Snapshot, observed: Observed, context: Context) -> tuple[bool, bool]:
-    """Return whether every resource is Ready, and whether anything was written."""
+    """Return whether every resource is Ready, and whether anything was written that another run should confirm.
+
+    Figures are not: while documents are ingested they change all the time, and are written when they are asked for.
+    """
     now = timestamp()
     statuses = [
         *((item.raw, status.assistant(item, resolved, snapshot, observed, now)) for item in resolved.assistants),
@@ -23,7 +26,8 @@ async def report(resolved: Resolved, snapshot: Snapshot, observed: Observed, con
     ]
     if snapshot.tenant is not None:
         statuses.append((snapshot.tenant, status.tenant(snapshot.tenant, resolved, snapshot, observed, now)))
-    wrote = await asyncio.gather(*(write(raw, wanted, context) for raw, wanted in statuses))
+    await asyncio.gather(*(write(raw, wanted, context) for raw, wanted in statuses))
+    wrote = [not status.same_but_figures(wanted, raw.get("status")) for raw, wanted in statuses]
     ready = all(wanted["conditions"][0]["status"] == "True" for _, wanted in statuses)
     return ready, any(wrote)
 

@@ -35,6 +35,24 @@ async def test_resources_wake_their_namespace(triggers, woken):
     assert woken == ["acme", "other"]
 
 
+async def test_a_status_wakes_nobody(triggers, woken):
+    """What the operator writes itself is no news; a changed spec, a deletion or a lost finalizer is."""
+    resource = assistant()
+
+    async def event(**changes):
+        metadata = {**resource["metadata"], **changes}
+        await triggers.resource(namespace="acme", event={"type": "MODIFIED", "object": {"metadata": metadata}})
+        return len(woken)
+
+    assert await event() == 1
+    assert await event(resourceVersion="2") == 1
+    assert await event(generation=2) == 2
+    assert await event(generation=2, finalizers=[naming.FINALIZER]) == 3
+    assert await event(generation=2, finalizers=[naming.FINALIZER], deletionTimestamp="now") == 4
+    await triggers.resource(namespace="acme", event={"type": "DELETED", "object": resource})
+    assert len(woken) == 5
+
+
 async def test_policies_wake_the_tenant_they_are_of(triggers, woken):
     """A policy that somebody changed in the routes namespace is its tenant's matter."""
     await triggers.owned(namespace="routes", labels=OURS)

@@ -40,8 +40,8 @@ class World:
     async def _vectors(self, key):
         return self.vectors_now
 
-    def report(self, bases=("k",)):
-        counts = {key: Counts(0, 0, 0, 0, 3) for key in bases}
+    def report(self, bases=("k",), pending=0):
+        counts = {key: Counts(0, pending, 0, 0, 3) for key in bases}
         self.memory.reported["acme"] = Report("t_1", frozenset(bases), GatewayView(self.probe()), counts)
 
 
@@ -68,8 +68,29 @@ async def test_a_model_or_gateway_that_changed_wakes_the_tenant():
     assert world.woken == ["acme", "acme"]
 
 
-async def test_counts_are_asked_for_every_third_round():
-    """Documents change more slowly than they cost to count."""
+async def test_documents_of_a_few_tenants_are_counted_each_time():
+    """What was uploaded shows within seconds."""
+    world = World()
+    world.report()
+    await world.observer.round()
+    world.vectors_now = 4
+    await world.observer.round()
+    assert world.woken == ["acme"]
+
+
+async def test_what_is_being_ingested_is_counted_each_time(monkeypatch):
+    """Also among many tenants, as long as documents are pending."""
+    monkeypatch.setattr("assistant_operator.observe.FEW", 0)
+    world = World()
+    world.report(pending=1)
+    await world.observer.round()
+    await world.observer.round()
+    assert world.woken == ["acme", "acme"]
+
+
+async def test_documents_of_many_tenants_are_counted_every_third_round(monkeypatch):
+    """They change more slowly than they cost to count."""
+    monkeypatch.setattr("assistant_operator.observe.FEW", 0)
     world = World()
     world.report()
     await world.observer.round()

@@ -251,6 +251,16 @@ def test_the_same_status_is_recognised_whatever_the_time():
     assert not status.same(first, None)
 
 
+def test_figures_alone_are_told_apart():
+    """While documents are ingested only figures change: that needs no further look, a condition does."""
+    before = of_base(knowledge_base() | {"status": {"documents": 1, "pending": 3}})
+    after = before | {"documents": 2, "vectors": 9}
+    assert not status.same(after, before)
+    assert status.same_but_figures(after, before)
+    assert not status.same_but_figures(after | {"model": "other"}, before)
+    assert not status.same_but_figures(after, None)
+
+
 def test_a_tenant_sums_up_its_namespace():
     """Counts of resources, the limit and the conditions that apply to it."""
     view = snapshot(assistant(), knowledge_base(), owned=RUNNING, pods=[pod()])
