@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -160,7 +160,7 @@ class Vectors:
                 return_metadata=MetadataQuery(score=True, explain_score=True),
                 return_properties=_PROPERTIES,
             )
-        return [_hit(item.properties, item.metadata) for item in answer.objects]
+        return hits_of(answer.objects)
 
     @asynccontextmanager
     async def _use(self, knowledge_base: str, seconds: float) -> AsyncIterator[CollectionAsync[Any, Any]]:
@@ -198,6 +198,14 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 # The explanation is meant for people, so its form may change; without it the relative score stands alone.
 _ORIGINAL = re.compile(r"Result Set (vector|keyword),\w+\) Document \S+: original score (-?[\d.]+(?:[eE][+-]?\d+)?)")
+
+
+def hits_of(objects: Iterable[Any]) -> list[Hit]:
+    """Return the hits among a search's objects.
+
+    A chunk that is deleted between being ranked and being read comes back without its properties: it is no hit.
+    """
+    return [_hit(item.properties, item.metadata) for item in objects if item.properties.get("document_id")]
 
 
 def _hit(properties: Any, metadata: Any) -> Hit:
