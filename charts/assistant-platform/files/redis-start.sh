@@ -32,9 +32,11 @@ connection="+ping +hello +auth +client|setname +client|id"
 # Makes tenants' users, and removes what a tenant leaves behind. It cannot read a value.
 operator="$connection +info +acl|setuser +acl|deluser +acl|getuser +acl|list +acl|users +acl|save +acl|whoami \
 +scan +exists +type +del +unlink"
-# Counts. Not the tenants' keys, not their users.
+# Counts, and moves the ledger's stream to Postgres. Not the tenants' keys, not their users.
 gateway="$connection +time +get +mget +set +del +exists +expire +pexpire +ttl +pttl +incrby \
-+eval +evalsha +script|load +fcall"
++hget +hmget +hgetall +hkeys +hset +hdel +zadd +zrem +zrangebyscore +zrevrange \
++xadd +xread +xrange +xrevrange +xlen +xdel +xtrim \
++eval +evalsha +script|load"
 
 {
     echo "user default off resetpass resetkeys resetchannels -@all"

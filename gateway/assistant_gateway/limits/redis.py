@@ -30,7 +30,7 @@ PING_SECONDS = 5.0
 STARVED = 1.2  # times the time-out
 CONNECTIONS = 2  # one for the calls, which share it, one for the task that looks after it
 
-_Waiting: TypeAlias = tuple[Sequence[str | int], asyncio.Future[Any]]
+_Waiting: TypeAlias = tuple[Sequence[str | int | bytes], asyncio.Future[Any]]
 
 _log = logs.logger(__name__)
 
@@ -76,7 +76,7 @@ class Redis:
         where: dict[str, Any] = self._pool.connection_kwargs
         return str(where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}")
 
-    async def run_script(self, arguments: Sequence[str | int]) -> Any:
+    async def run_script(self, arguments: Sequence[str | int | bytes]) -> Any:
         """Run the script; `arguments` are the number of keys, the keys, and the rest.
 
         Raises:
@@ -117,7 +117,7 @@ class Redis:
             self._proven = True
             future.set_result(reply)
 
-    async def _evaluate(self, calls: Sequence[Sequence[str | int]]) -> list[Any]:
+    async def _evaluate(self, calls: Sequence[Sequence[str | int | bytes]]) -> list[Any]:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
@@ -137,7 +137,9 @@ class Redis:
                 replies[index] = reply
         return replies
 
-    async def _pipeline(self, command: str, script: str | bytes, calls: Sequence[Sequence[str | int]]) -> list[Any]:
+    async def _pipeline(
+        self, command: str, script: str | bytes, calls: Sequence[Sequence[str | int | bytes]]
+    ) -> list[Any]:
         if len(calls) == 1:
             try:
                 return [await self._command(command, script, *calls[0])]
