@@ -75,5 +75,5 @@ class Call:
         if usage is not None:
             tokens = metrics.MODEL_TOKENS
             where = (self.tenant, self.name, self.provider, self.model)
-            tokens.labels(*where, "input").inc(usage.input_tokens)
-            tokens.labels(*where, "output").inc(usage.output_tokens)
+            tokens.labels(*where, "input").inc(usage.input)
+            tokens.labels(*where, "output").inc(usage.output)

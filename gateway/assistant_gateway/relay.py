@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -21,21 +20,19 @@ from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import DONE, EventRelay, TooLargeError
 from assistant_gateway.providers import openai_wire
-from assistant_gateway.usage import NOTHING, Usage, decode_usage
+from assistant_gateway.usage import Chunk, Usage
 
 END_SECONDS = 1.0
 
 Result = tuple[web.StreamResponse, Outcome, Usage | None]
 
 
-class _Chat(msgspec.Struct, frozen=True):
+class _Chat(Chunk, frozen=True, kw_only=True):
     choices: list[msgspec.Raw]
-    usage: msgspec.Raw = NOTHING
 
 
-class _Embeddings(msgspec.Struct, frozen=True):
+class _Embeddings(Chunk, frozen=True, kw_only=True):
     data: list[msgspec.Raw]
-    usage: msgspec.Raw = NOTHING
 
 
 _chat = msgspec.json.Decoder(_Chat)
@@ -243,7 +240,9 @@ def _checked(raw: bytes, target: Target, call: Call) -> Usage | None:
     Raises:
         GatewayError: 502: it is something else.
     """
-    decoder: msgspec.json.Decoder[Any] = _embeddings if call.road not in {"chat", "stream"} else _chat
+    decoder: msgspec.json.Decoder[_Embeddings] | msgspec.json.Decoder[_Chat] = (
+        _embeddings if call.road not in {"chat", "stream"} else _chat
+    )
     try:
         decoded = decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -252,7 +251,7 @@ def _checked(raw: bytes, target: Target, call: Call) -> Usage | None:
             raise openai_wire.translate(target, 500, detail, None) from None
         what = "embeddings" if decoder is _embeddings else "a chat completion"
         raise errors.provider_error(target.provider, f"answered with something that is not {what}") from None
-    return decode_usage(decoded.usage)
+    return decoded.reported()
 
 
 async def _not_a_stream(target: Target, response: ClientResponse) -> GatewayError:
