@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from assistant_api.config import Settings
@@ -50,10 +51,17 @@ class Database:
             max_overflow=max_overflow,
             pool_timeout=CONNECT_SECONDS,
             pool_recycle=1800,
-            pool_pre_ping=True,  # 0.2 ms, and no request fails because Postgres was restarted
             hide_parameters=True,  # parameters are documents; they belong in no log line
             connect_args={"timeout": CONNECT_SECONDS, "command_timeout": DATABASE_COMMAND_SECONDS},
         )
+        event.listen(self.engine.sync_engine, "checkout", _refuse_closed)
+        self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection for single statements that only read: without the two round trips of a transaction."""
+        async with self._reading.connect() as connection:
+            yield connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -63,7 +71,7 @@ class Database:
 
     async def ping(self) -> None:
         """Ask the database for a constant."""
-        async with asyncio.timeout(CONNECT_SECONDS), self.engine.connect() as connection:
+        async with asyncio.timeout(CONNECT_SECONDS), self.reading() as connection:
             await connection.execute(text("SELECT 1"))
 
     async def close(self) -> None:
@@ -87,6 +95,8 @@ class RedisClient:
 
     async def ping(self) -> None:
         """Send PING."""
+        if self._redis is None:  # in a thread, so that streams go on while it is imported
+            self._redis = await asyncio.to_thread(_redis_client, self._url)
         async with asyncio.timeout(REDIS_SECONDS):
             await self.redis.ping()
 
@@ -144,6 +154,15 @@ class VectorStore:
         if self._client is not None:
             await self._client.close()
             self._client = None
+
+
+def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
+    """Have the pool replace a connection that Postgres has closed, as in a restart.
+
+    The driver has seen it close, so nothing need be asked: `pool_pre_ping` would take three round trips each time.
+    """
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 def _redis_client(url: str) -> Redis:

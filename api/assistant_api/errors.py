@@ -72,6 +72,9 @@ DOCUMENT_NOT_FOUND = Kind("document_not_found", 404)
 KNOWLEDGE_BASE_FULL = Kind("knowledge_base_full", 409)  # values: knowledge_base
 DOCUMENT_TOO_LARGE = Kind("document_too_large", 413)  # values: limit (bytes)
 KNOWLEDGE_UNAVAILABLE = Kind("knowledge_unavailable", 503)
+STORAGE_UNAVAILABLE = Kind("storage_unavailable", 503)
+TOO_MANY_UPLOADS = Kind("too_many_uploads", 503)
+EMBEDDING_MISMATCH = Kind("embedding_mismatch", 502)
 
 KINDS: dict[str, Kind] = {kind.code: kind for kind in list(globals().values()) if isinstance(kind, Kind)}
 

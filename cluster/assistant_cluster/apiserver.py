@@ -6,7 +6,6 @@ token signing behave as they do there; what is missing is everything that needs 
 
 import contextlib
 import ctypes
-import os
 import shutil
 import signal
 import socket
@@ -61,7 +60,9 @@ class ApiServer:
 def apiserver(progress: Progress | None = None) -> Iterator[ApiServer]:
     """Start etcd and an API server in a temporary folder; both end, and the folder goes, on the way out."""
     progress = progress or Progress(quiet=True)
-    kubernetes, etcd = ensure("kubernetes", progress), ensure("etcd", progress)
+    # What KUBEBUILDER_ASSETS holds where envtest was set up is enough: no kubelet, no controllers.
+    kubernetes = ensure("kubernetes", progress, programs=("kube-apiserver", "kubectl"))
+    etcd = ensure("etcd", progress)
     folder = Path(tempfile.mkdtemp(prefix="assistant-apiserver-"))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -158,8 +159,3 @@ def _free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind((LOOPBACK, 0))
         return [one.getsockname()[1] for one in sockets]
-
-
-def kubectl_command() -> list[str]:
-    """kubectl of the platform's Kubernetes version."""
-    return ensure("kubernetes", Progress(quiet=not os.isatty(1))).command("kubectl")

@@ -41,12 +41,19 @@ def cache_folder() -> Path:
     return Path(base) / "assistant-platform" / "bin"
 
 
-def ensure(name: str, progress: Progress | None = None) -> Programs:
-    """Programs of a tool; gets them when there are none, which may take minutes. Says all it tried when it fails."""
+def ensure(name: str, progress: Progress | None = None, *, programs: tuple[str, ...] | None = None) -> Programs:
+    """Programs of a tool; gets them when there are none, which may take minutes. Says all it tried when it fails.
+
+    `programs` names the ones that are needed: an installation that has only these will do.
+    """
     progress = progress or Progress()
     tool = TOOLS[name]
     tried: list[str] = []
-    if (found := _installed(tool, tried)) or (found := _cached(tool, tried)):
+    if found := _installed(tool, programs or tool.programs, tried):
+        return found
+    for note in (line for line in tried if "has version" in line):
+        progress(f"{tool.name}: {note}")
+    if found := _cached(tool, tried):
         return found
     with _lock(tool, progress):
         # Somebody else may have got it while we waited.
@@ -61,10 +68,10 @@ def ensure(name: str, progress: Progress | None = None) -> Programs:
 
 def find(name: str) -> Programs | None:
     """Programs of a tool if they are here already."""
-    return _installed(TOOLS[name], []) or _cached(TOOLS[name], [])
+    return _installed(TOOLS[name], TOOLS[name].programs, []) or _cached(TOOLS[name], [])
 
 
-def _installed(tool: Tool, tried: list[str]) -> Programs | None:
+def _installed(tool: Tool, programs: tuple[str, ...], tried: list[str]) -> Programs | None:
     """Programs in KUBEBUILDER_ASSETS or on the PATH, if they have the right version."""
     if not tool.version_arguments:
         tried.append("KUBEBUILDER_ASSETS and PATH: not used for it (it cannot tell its version)")
@@ -74,13 +81,13 @@ def _installed(tool: Tool, tried: list[str]) -> Programs | None:
         if not path:
             tried.append(f"{label}: not set")
             continue
-        commands = {program: shutil.which(program, path=path) for program in tool.programs}
+        commands = {program: shutil.which(program, path=path) for program in programs}
         missing = [program for program, file in commands.items() if file is None]
         if missing:
             tried.append(f"{label}: no {', '.join(missing)}")
             continue
-        version = _version([str(commands[tool.programs[0]]), *tool.version_arguments])
-        if version != tool.version and not tool.any_version:
+        version = _version([str(commands[programs[0]]), *tool.version_arguments])
+        if not tool.accepts(version):
             tried.append(f"{label}: has version {version or 'unknown'}, not {tool.version}")
             continue
         return Programs(tool, {program: [str(file)] for program, file in commands.items()}, label)

@@ -54,7 +54,7 @@ class ControlPlane:
         """Etcd on the loopback interface, for holders of a client certificate only."""
         server = self.authority.server("etcd", ["127.0.0.1", "localhost"])
         url = f"https://127.0.0.1:{self.etcd_port}"
-        peer = f"http://127.0.0.1:{self.etcd_peer_port}"
+        peer = f"https://127.0.0.1:{self.etcd_peer_port}"
         return [
             *program,
             "--name=default",
@@ -68,6 +68,10 @@ class ControlPlane:
             f"--trusted-ca-file={self.authority.files.certificate}",
             f"--cert-file={server.certificate}",
             f"--key-file={server.key}",
+            "--peer-client-cert-auth=true",
+            f"--peer-trusted-ca-file={self.authority.files.certificate}",
+            f"--peer-cert-file={server.certificate}",
+            f"--peer-key-file={server.key}",
             "--logger=zap",
             "--log-level=warn",
         ]

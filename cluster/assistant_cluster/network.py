@@ -9,9 +9,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from assistant_cluster import machine
 from assistant_cluster.errors import ClusterError
 from assistant_cluster.layout import POD_BRIDGE, UPLINK, Layout
+from assistant_cluster.machine import Machine
 from assistant_cluster.progress import wait_until
 from assistant_cluster.sandbox import Sandbox
 
@@ -81,7 +81,7 @@ route add local {layout.host_ip} dev lo table local
 """
 
 
-def open_way_out(layout: Layout) -> None:
+def open_way_out(layout: Layout, machine: Machine) -> None:
     """Let pods reach what the machine reaches."""
     default = _default_route()
     if default is None:

@@ -12,14 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from assistant_cluster import addons, cgroups, kubeconfig, machine, network, runtime, upstream
+from assistant_cluster import addons, cgroups, kubeconfig, network, runtime, upstream
 from assistant_cluster.addons import Kubectl
 from assistant_cluster.agents import Agents
 from assistant_cluster.binaries import Programs, ensure
 from assistant_cluster.client import Client
 from assistant_cluster.controlplane import ControlPlane
 from assistant_cluster.errors import ClusterError
-from assistant_cluster.layout import API_PORT, STATE_ROOT, Layout
+from assistant_cluster.layout import API_PORT, Layout
+from assistant_cluster.machine import Machine, load_modules
 from assistant_cluster.oci import StaticImage
 from assistant_cluster.packages import NODE, ensure_packages
 from assistant_cluster.processes import Process, stop
@@ -63,7 +64,8 @@ class NodeCluster:
     def __init__(self, layout: Layout | None = None, progress: Progress | None = None) -> None:
         self.layout = layout or Layout()
         self._progress = progress or Progress()
-        self._sandbox = Sandbox(self.layout)
+        self._machine = Machine()
+        self._sandbox = Sandbox(self.layout, self._machine)
         self._records = self.layout.state / "processes.json"
         self._created = self.layout.state / "created"
         self._complete = self.layout.state / "complete"
@@ -104,7 +106,7 @@ class NodeCluster:
     def up(self) -> None:
         """Bring the node up, or repair it, or find that all is well."""
         require_root()
-        with machine.lock(self._progress):
+        with self._machine.lock(self._progress):
             if self.status().healthy:
                 self._refresh()
                 if self.version() != TOOLS["kubernetes"].version:
@@ -193,11 +195,11 @@ class NodeCluster:
         network.check_ranges(self.layout)
         for folder in (self.layout.state, self.layout.config, self.layout.logs, self.layout.pki):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        machine.load_modules()
+        load_modules()
         cgroups.create(self.layout.cgroup)
         self._sandbox.create()
         network.connect(self.layout, self._sandbox)
-        network.open_way_out(self.layout)
+        network.open_way_out(self.layout, self._machine)
         self._created.write_text(TOOLS["kubernetes"].version)
         self._progress("namespaces and network ready")
 
@@ -273,10 +275,9 @@ class NodeCluster:
     def down(self) -> None:
         """Remove the node and everything it made on this machine; fine when there is nothing."""
         require_root()
-        with machine.lock(self._progress):
+        with self._machine.lock(self._progress):
             self._remove()
-            if not list(STATE_ROOT.glob("node*")):
-                machine.undo()
+            self._machine.undo_after_the_last_node()
 
     def _remove(self) -> None:
         self._sandbox.destroy()

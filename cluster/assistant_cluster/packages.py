@@ -50,7 +50,7 @@ def ensure_packages(packages: Iterable[str], progress: Progress, *, purpose: str
     progress(f"Installing Debian packages for {purpose}: {names}")
     progress("  (they stay installed; none of their services is started or enabled by this)")
     clusters = _postgres_clusters()
-    with _no_service_starts():
+    with no_service_starts():
         try:
             _apt("install", *wanted)
         except ClusterError:
@@ -91,17 +91,17 @@ def _apt(command: str, *arguments: str) -> None:
 
 
 @contextlib.contextmanager
-def _no_service_starts() -> Iterator[None]:
+def no_service_starts(policy: Path = POLICY) -> Iterator[None]:
     """Debian asks this program whether a package may start its services (policy-rc.d, exit 101 = no)."""
-    if POLICY.exists():
+    if policy.exists():
         yield
         return
-    POLICY.write_text("#!/bin/sh\n# Written by the Assistant Platform for one installation.\nexit 101\n")
-    POLICY.chmod(0o755)
+    policy.write_text("#!/bin/sh\n# Written by the Assistant Platform for one installation.\nexit 101\n")
+    policy.chmod(0o755)
     try:
         yield
     finally:
-        POLICY.unlink(missing_ok=True)
+        policy.unlink(missing_ok=True)
 
 
 def _postgres_clusters() -> set[tuple[str, str]]:

@@ -11,9 +11,10 @@ import signal
 import subprocess
 from pathlib import Path
 
-from assistant_cluster import machine, processes
+from assistant_cluster import processes
 from assistant_cluster.errors import ClusterError
 from assistant_cluster.layout import Layout
+from assistant_cluster.machine import Machine
 from assistant_cluster.processes import Process
 from assistant_cluster.progress import wait_until
 
@@ -36,8 +37,9 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 class Sandbox:
     """Namespaces of one node."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, machine: Machine | None = None) -> None:
         self._layout = layout
+        self._machine = machine or Machine()
 
     def find(self) -> Process | None:
         """The node's first process, recognised by its program file in the root-only state folder."""
@@ -48,7 +50,7 @@ class Sandbox:
 
     def create(self) -> Process:
         """Start the first process in new namespaces and prepare its mounts."""
-        machine.make_folders(HARD_WIRED)
+        self._machine.make_folders(HARD_WIRED)
         pause = shutil.which("catatonit")
         if pause is None:
             raise ClusterError("catatonit is missing: install the Debian package of that name.")

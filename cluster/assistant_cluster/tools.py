@@ -47,8 +47,16 @@ class Tool:
     version_arguments: tuple[str, ...] = ()
     # All programs in one file, named as its first argument.
     combined: str | None = None
-    # Any version on the PATH will do (the platform uses a stable subset of it).
-    any_version: bool = False
+    # How much of the version of an installed program must be ours: "patch" (all of it), "minor", or "any".
+    precision: str = "patch"
+
+    def accepts(self, version: str | None) -> bool:
+        """Whether an installed program of this version will do."""
+        if self.precision == "any":
+            return True
+        if self.precision == "minor":
+            return version is not None and version.split(".")[:2] == self.version.split(".")[:2]
+        return version == self.version
 
 
 def _kubernetes(version: str) -> Tool:
@@ -66,6 +74,7 @@ def _kubernetes(version: str) -> Tool:
             "kubectl",
         ),
         combined="kube",
+        precision="minor",
         version_arguments=("--version",),
         build=GoBuild(
             package=".",
@@ -94,7 +103,7 @@ TOOLS = {
             version="v3.6.16",
             programs=("etcd",),
             version_arguments=("--version",),
-            any_version=True,
+            precision="any",
             build=GoBuild(
                 package="go.etcd.io/etcd/server/v3",
                 folder=ROOM / "etcd",
@@ -162,7 +171,7 @@ TOOLS = {
             version="v0.30.0",
             programs=("kind",),
             version_arguments=("version",),
-            any_version=True,
+            precision="any",
             build=GoBuild(package="sigs.k8s.io/kind", minutes=1),
             download=Download(
                 url="https://kind.sigs.k8s.io/dl/{version}/kind-linux-{arch}",

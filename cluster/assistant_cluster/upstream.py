@@ -33,12 +33,12 @@ def configured(file: Path) -> list[str]:
     return [server for server in servers if _usable(server)]
 
 
-def answers(server: str, port: int = 53) -> bool:
-    """Whether a server replies to a DNS question (RFC 1035: the root's name servers) within a second."""
+def answers(server: str, port: int = 53, seconds: float = SECONDS) -> bool:
+    """Whether a server replies to a DNS question (RFC 1035: the root's name servers) in time."""
     number = secrets.randbits(16)
     question = struct.pack(">HHHHHH", number, 0x0100, 1, 0, 0, 0) + b"\0" + struct.pack(">HH", 2, 1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
-        connection.settimeout(SECONDS)
+        connection.settimeout(seconds)
         try:
             connection.connect((server, port))
             connection.send(question)

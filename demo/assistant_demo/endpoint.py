@@ -30,7 +30,7 @@ def reach(cluster: Kubernetes, folder: Path, namespace: str, service: str, port:
     if _connects(address, port):
         host = f"[{address}]" if ":" in address else address
         return f"http://{host}:{port}"
-    return f"http://127.0.0.1:{forward(cluster, folder, namespace, service, port)}"
+    return f"http://127.0.0.1:{forward(cluster, folder, namespace, f'service/{service}', port)}"
 
 
 def close(folder: Path) -> None:
@@ -51,9 +51,12 @@ def _connects(address: str, port: int) -> bool:
         return False
 
 
-def forward(cluster: Kubernetes, folder: Path, namespace: str, service: str, port: int) -> int:
-    """Return the local port of a port-forward that outlives this process; one that still runs is used again."""
-    record = folder / f"port-forward-{namespace}-{service}.json"
+def forward(cluster: Kubernetes, folder: Path, namespace: str, target: str, port: int) -> int:
+    """Return the local port of a port-forward that outlives this process; one that still runs is used again.
+
+    `target` is what kubectl takes, such as `service/assistant-api`.
+    """
+    record = folder / f"port-forward-{namespace}-{target.replace('/', '-')}-{port}.json"
     if _running(record):
         local = int(json.loads(record.read_text())["port"])
         if _connects("127.0.0.1", local):
@@ -62,7 +65,7 @@ def forward(cluster: Kubernetes, folder: Path, namespace: str, service: str, por
     with log.open("w") as output:
         process = subprocess.Popen(
             [
-                *(*cluster.kubectl_command, "port-forward", "-n", namespace, f"service/{service}"),
+                *(*cluster.kubectl_command, "port-forward", "-n", namespace, target),
                 *(f":{port}", "--address", "127.0.0.1"),
             ],
             stdin=subprocess.DEVNULL,
@@ -80,7 +83,7 @@ def forward(cluster: Kubernetes, folder: Path, namespace: str, service: str, por
             return local
         time.sleep(0.1)
     process.terminate()
-    raise DemoError(f"kubectl port-forward to {service} in {namespace} did not start: {log.read_text().strip()}")
+    raise DemoError(f"kubectl port-forward to {target} in {namespace} did not start: {log.read_text().strip()}")
 
 
 def _running(record: Path) -> int | None:

@@ -101,6 +101,8 @@ class Step:
 
 def duration(seconds: float) -> str:
     """Return a duration for people."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds) // 60} min {int(seconds) % 60} s"

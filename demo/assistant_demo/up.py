@@ -33,6 +33,7 @@ API_KEY_SECRET, API_KEY_KEY = "assistant-api-key", "api-key"
 QUESTION = "To which torque are the rear axle nuts of the Larkspur L4 tightened, and when are they checked again?"
 READY_SECONDS = 180
 INGEST_SECONDS = 180
+COUNT_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _run(terminal: Terminal, model: Model, *, ask: bool) -> Running:
         _write_environment(running)
     with TenantApi(running.url, running.key) as api:
         with terminal.step("Documents") as step:
-            step.result = upload(api, step)
+            step.result = upload(cluster, api, step)
         if ask:
             _ask(terminal, api, model)
     _show_resources(terminal, cluster)
@@ -123,7 +124,7 @@ def connect(cluster: Kubernetes, step: Step, namespace: str) -> Running:
     return Running(cluster, url, key)
 
 
-def upload(api: TenantApi, step: Step) -> str:
+def upload(cluster: Kubernetes, api: TenantApi, step: Step) -> str:
     """Upload the handbook and wait until every document is searchable; returns what there is now."""
     documents = {path.name: api.upload(KNOWLEDGE_BASE, path) for path in handbook(machine.folder() / "handbook")}
 
@@ -138,7 +139,15 @@ def upload(api: TenantApi, step: Step) -> str:
 
     hint = f"Look at: kubectl logs -n {TENANT} deployment/assistant-worker"
     step.wait(reason, seconds=INGEST_SECONDS, hint=hint, every=0.3)
+    step.wait(lambda: _uncounted(cluster), seconds=COUNT_SECONDS, hint=_describe(), every=0.5)
     return _told(list(documents.values()))
+
+
+def _uncounted(cluster: Kubernetes) -> str | None:
+    """Why the status does not show the upload yet: the operator counts every few seconds."""
+    status = (cluster.get("knowledgebase", KNOWLEDGE_BASE, TENANT) or {}).get("status", {})
+    counted = not status.get("pending") and status.get("documents", 0) > 0 and not status.get("orphans")
+    return None if counted and status.get("vectors") else "all documents are read; the operator counts them"
 
 
 def _told(documents: list[Document]) -> str:

@@ -185,7 +185,7 @@ class Gateway:
             response = await self._upstream.post(target, url, payload, span.headers)
             if response.status != 200:
                 raise await openai_wire.refusal(target, response)
-            answer, outcome, usage = await relay(response)
+            answer, outcome, usage, problem = await relay(response)
         except GatewayError as error:
             outcome = outcome_of(error.status, error.code)
             self._note_failure(call, outcome, error.message, span.trace_id)
@@ -193,7 +193,7 @@ class Gateway:
             raise
         else:
             if outcome is not Outcome.OK:
-                self._note_failure(call, outcome, "while streaming", span.trace_id)
+                self._note_failure(call, outcome, problem, span.trace_id)
             return answer
         finally:
             if response is not None:

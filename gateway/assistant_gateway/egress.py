@@ -20,8 +20,9 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _IPV6_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
-_TEREDO = ipaddress.ip_network("2001::/32")
-_RELAY_6TO4 = ipaddress.ip_network("192.88.99.0/24")
+# What `ipaddress` calls global and is not a host one may call: Teredo, documentation (RFC 9637), 6to4 relays.
+_NOT_HOSTS_6 = tuple(ipaddress.ip_network(text) for text in ("2001::/32", "3fff::/20"))
+_NOT_HOSTS_4 = (ipaddress.ip_network("192.88.99.0/24"),)
 # Services of a cloud's host that answer on an address which counts as public.
 _HOST_SERVICES = frozenset({ipaddress.ip_address("168.63.129.16")})
 
@@ -54,15 +55,11 @@ def _embedded(address: Address) -> Address:
 def is_public(address: Address) -> bool:
     """Whether an address is a host on the public internet, and nothing that leads elsewhere."""
     address = _embedded(address)
+    if address.is_multicast or address.is_reserved or not address.is_global or address in _HOST_SERVICES:
+        return False
     if isinstance(address, ipaddress.IPv6Address):
-        return address in _IPV6_GLOBAL_UNICAST and address not in _TEREDO and address.is_global
-    return (
-        address.is_global
-        and not address.is_multicast
-        and not address.is_reserved
-        and address not in _RELAY_6TO4
-        and address not in _HOST_SERVICES
-    )
+        return address in _IPV6_GLOBAL_UNICAST and not any(address in network for network in _NOT_HOSTS_6)
+    return not any(address in network for network in _NOT_HOSTS_4)
 
 
 def is_never_allowed(address: Address) -> bool:

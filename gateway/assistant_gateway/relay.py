@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import aiohttp
 import msgspec
@@ -24,7 +25,14 @@ from assistant_gateway.usage import Chunk, Usage
 
 END_SECONDS = 1.0
 
-Result = tuple[web.StreamResponse, Outcome, Usage | None]
+
+class Result(NamedTuple):
+    """An answer that went out, and how it ended."""
+
+    answer: web.StreamResponse
+    outcome: Outcome
+    usage: Usage | None
+    problem: str = ""
 
 
 class _Chat(Chunk, frozen=True, kw_only=True):
@@ -123,7 +131,7 @@ class Relay:
         if target.secret is not None and target.secret in raw:
             raw = raw.replace(target.secret, b"***")
         answer = web.Response(body=raw, content_type="application/json", headers=headers)
-        return answer, Outcome.OK, usage
+        return Result(answer, Outcome.OK, usage)
 
     async def stream(
         self, request: web.Request, response: ClientResponse, target: Target, call: Call, options: StreamOptions
@@ -142,19 +150,19 @@ class Relay:
             answer = web.StreamResponse(headers={**options.headers, "Content-Type": "text/event-stream"})
             await answer.prepare(request)
             problem = await _Stream(response, answer, relay, watch, call, target).run()
-            outcome = Outcome.OK
+            outcome, message = Outcome.OK, ""
             if problem is not None:
-                outcome = outcome_of(problem.status, problem.code)
+                outcome, message = outcome_of(problem.status, problem.code), problem.message
                 watch.writing = True
                 await answer.write(problem.event())
             elif relay.failed:
-                outcome = Outcome.PROVIDER_ERROR
+                outcome, message = Outcome.PROVIDER_ERROR, f"Provider {target.provider} sent an error event."
             watch.writing = True
             await answer.write_eof()
         finally:
             self._streams.discard(response)
             watch.stop()
-        return answer, outcome, relay.usage
+        return Result(answer, outcome, relay.usage, message)
 
 
 class StreamOptions(msgspec.Struct, frozen=True):

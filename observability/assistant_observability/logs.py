@@ -98,6 +98,7 @@ def configure(service: str, output: Format = "json", level: str = "INFO") -> Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.captureWarnings(capture=True)  # Python's own warnings would be lines of another shape
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

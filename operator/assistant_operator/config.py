@@ -68,7 +68,7 @@ class Settings(BaseSettings):
 
     resync_seconds: float = 300
     observe_seconds: float = 15
-    health_seconds: float = 4
+    health_seconds: float = 3
     workers: int = 8
     metrics_port: int = 9090
     log_format: Literal["json", "console"] = "json"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import kopf
@@ -86,7 +88,12 @@ def register(registry: kopf.OperatorRegistry, triggers: Triggers) -> None:
 
 def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     """Log in with the pod's ServiceAccount or, outside of a pod, with the kubeconfig."""
-    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    account = kopf.login_with_service_account(**kwargs)
+    if account is None:
+        return kopf.login_with_kubeconfig(**kwargs)
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    # By its address, as our other client does: the watches must not depend on the cluster's DNS.
+    return replace(account, server=f"https://{f'[{host}]' if ':' in host else host}:{port}") if host else account
 
 
 def configure(settings: kopf.OperatorSettings) -> None:

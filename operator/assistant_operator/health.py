@@ -16,6 +16,7 @@ _log = logs.logger(__name__)
 # A single lost packet is no outage; two in a row are. Both fit into the 15 seconds after which people are told.
 FAILURES = 2
 PATIENCE_SECONDS = 3.0
+SUSPECT_SECONDS = 1.0
 
 
 @dataclass
@@ -44,10 +45,11 @@ class StoreHealth:
         return self._stores[store].incarnation
 
     async def watch(self, seconds: float) -> None:
-        """Ask every store each `seconds`, for ever."""
+        """Ask every store each `seconds`, and again at once while one is under suspicion, for ever."""
         while True:
             await self.check()
-            await asyncio.sleep(seconds)
+            suspect = any(state.up and state.failures for state in self._stores.values())
+            await asyncio.sleep(SUSPECT_SECONDS if suspect else seconds)
 
     async def check(self) -> None:
         """Ask every store once."""

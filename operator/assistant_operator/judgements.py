@@ -138,13 +138,15 @@ class Judgements:
 
     def _endpoint(self) -> Verdict:
         answers = self._observed.answers
+        # A pod that only just started is no fault while others serve.
+        serving = [answer for answer in answers if answer.in_service]
         if not answers:
             return waiting("No pod runs yet.")
-        for answer in answers:
-            if not answer.ready:
-                message = f"Pod {answer.pod} is not ready to serve: {answer.detail or 'no answer on /readyz'}"
+        for answer in serving or answers:
+            if not (answer.ready and answer.in_service):
+                message = f"Pod {answer.pod} is not ready to serve: {answer.detail or 'it is starting'}"
                 return no(Reason.NOT_ANSWERING, message)
-        for answer in answers:
+        for answer in serving:
             if answer.generation != self._observed.config_generation:
                 message = f"Pod {answer.pod} still serves configuration {answer.generation or 'none'}."
                 return no(Reason.STALE_CONFIGURATION, message)

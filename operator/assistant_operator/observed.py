@@ -18,9 +18,10 @@ class GatewayView:
 
 @dataclass(frozen=True)
 class PodAnswer:
-    """What one pod said to `/readyz`."""
+    """What one running pod said to `/readyz`. `in_service` tells whether the kubelet found it ready before."""
 
     pod: str
+    in_service: bool
     ready: bool
     generation: str
     detail: str = ""

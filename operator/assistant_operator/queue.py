@@ -182,7 +182,7 @@ class WorkQueue:
             while len(self._running) < self._workers and (key := self._schedule.take(now)) is not None:
                 task = asyncio.create_task(self._one(key, handler), name=f"reconcile {key}")
                 self._running.add(task)
-                task.add_done_callback(self._running.discard)
+                task.add_done_callback(self._ended)
             self._measure(now)
             wait = self._schedule.next_due(now) if len(self._running) < self._workers else None
             self._changed.clear()
@@ -214,7 +214,11 @@ class WorkQueue:
             _log.exception("run failed", namespace=key)
         finally:
             self._schedule.done(key, outcome, self._now())
-            self._changed.set()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        # Only now there is room for another run.
+        self._running.discard(task)
+        self._changed.set()
 
     def _measure(self, now: float) -> None:
         metrics.QUEUE_DEPTH.set(self._schedule.depth(now))

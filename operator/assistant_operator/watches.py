@@ -36,8 +36,9 @@ class Watches:
         self._ended = asyncio.Event()
         self.failed = asyncio.Event()
         self.ready = threading.Event()
-        # Every event is worth an INFO line to kopf.
+        # Every event is worth an INFO line to kopf, and a thread without signals a warning.
         logging.getLogger("kopf").setLevel(logging.WARNING)
+        logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
 
     def start(self) -> None:
         """Start the thread."""

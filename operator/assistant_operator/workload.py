@@ -44,11 +44,11 @@ def replicas(owned: Mapping[tuple[str, str], Json]) -> tuple[int, int]:
     return int(ready), int((deployment.get("spec") or {}).get("replicas") or 0)
 
 
-def running(pods: list[Json], name: str) -> list[tuple[str, str]]:
-    """Return (name, IP) of the component's pods that run and are not on their way out."""
+def running(pods: list[Json], name: str) -> list[Json]:
+    """Return the component's pods that run, have an address and are not on their way out, in order of their names."""
     return [
-        (name_of(pod), pod["status"]["podIP"])
-        for pod in pods
+        pod
+        for pod in sorted(pods, key=name_of)
         if pod["metadata"]["labels"].get(naming.LABEL_NAME) == name
         and not is_deleting(pod)
         and (pod.get("status") or {}).get("phase") == "Running"

@@ -96,8 +96,8 @@ def test_a_deleted_knowledge_base_takes_its_vectors_and_rows_along(new_tenant: N
     tenant.knowledge_base("one")
     tenant.wait_ready()
     with tenant.http() as client:
-        assert client.get("/api/v1/knowledge-bases/one/documents").json()["items"] == []
-        assert len(client.get("/api/v1/knowledge-bases/two/documents").json()["items"]) == 1
+        assert client.get("/api/v1/knowledge-bases/one/documents").json()["data"] == []
+        assert len(client.get("/api/v1/knowledge-bases/two/documents").json()["data"]) == 1
 
 
 def test_deleting_the_namespace_leaves_nothing(new_tenant: NewTenant, stores: Stores, platform: Platform) -> None:

@@ -32,7 +32,7 @@ def test_the_columns_of_assistants_hold_true_values(acme: Tenant) -> None:
 def test_the_columns_of_knowledge_bases_hold_true_values(acme: Tenant) -> None:
     """`kubectl get kb` shows the documents and vectors that there are."""
     with acme.http() as client:
-        documents = client.get("/api/v1/knowledge-bases/handbook/documents").json()["items"]
+        documents = client.get("/api/v1/knowledge-bases/handbook/documents").json()["data"]
     chunks = sum(document["chunks"] for document in documents)
 
     def true() -> None:

@@ -82,7 +82,7 @@ def test_what_cannot_be_read_at_all_is_refused_at_the_door(
         assert answer.status_code == status, answer.text
         assert answer.headers["content-type"].startswith("application/problem+json")
         assert answer.json()["code"]
-        names = [item["name"] for item in client.get("/api/v1/knowledge-bases/handbook/documents").json()["items"]]
+        names = [item["name"] for item in client.get("/api/v1/knowledge-bases/handbook/documents").json()["data"]]
     assert name not in names
 
 

@@ -235,7 +235,7 @@ def test_a_restart_of_an_embedded_store_keeps_its_data(acme: Tenant, platform: P
     endpoint.close(platform.folder)  # forwards into the old pod
     acme.wait_ready()
     with acme.http() as client:
-        documents = client.get("/api/v1/knowledge-bases/handbook/documents").json()["items"]
+        documents = client.get("/api/v1/knowledge-bases/handbook/documents").json()["data"]
         assert [document["status"] for document in documents] == ["ready"] * 5
     with acme.openai() as client:
         messages = [{"role": "user", "content": "What does error E23 mean?"}]

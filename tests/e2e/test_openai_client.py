@@ -113,7 +113,8 @@ def test_a_client_that_hangs_up_frees_the_model_within_a_second(acme: Tenant, pl
     with acme.http() as client:
         with client.stream("POST", "/v1/chat/completions", json=body) as answer:
             assert answer.status_code == 200
-            next(answer.iter_lines())
+            lines = answer.iter_lines()  # kept: the response would be closed along with a forgotten iterator
+            next(lines)
             assert platform.stand_in_activity()["openStreams"] == before + 1
         gone = time.monotonic()
         eventually(lambda: _assert_streams(platform, before), seconds=5, every=0.1)

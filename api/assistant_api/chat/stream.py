@@ -7,6 +7,7 @@ pieces. Source of the framing: the HTML standard, "Server-sent events".
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from assistant_observability import logs, metrics
 EVENT_STREAM = "text/event-stream"
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _DONE = b"[DONE]"
+STALL_SECONDS = 60.0  # a caller who reads nothing for so long, while there is something to read, has gone
 _MAX_EVENT = 1 << 20  # an event that does not end within this is relayed unread
 
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
@@ -158,21 +160,28 @@ class EventStream:
                 await send({"type": "http.response.start", "status": 200, "headers": list(self._headers)})
                 await self._body(send)
         except CallerGoneError:
-            _log.debug("caller hung up during a stream", assistant=self._assistant)
+            _log.debug("caller went away during a stream", assistant=self._assistant)
         finally:
             self._answer.close()
 
     async def _body(self, send: Send) -> None:
         waiting = True
+        now = asyncio.get_running_loop().time
         try:
-            async for data in self._answer.chunks():
-                if waiting:
-                    metrics.FIRST_TOKEN.labels(self._assistant).observe(time.perf_counter() - self._started)
-                    waiting = False
-                out = self._relay.feed(data)
-                if out:
-                    await send({"type": "http.response.body", "body": out, "more_body": True})
+            # One timer for all events: moved on at each send, off while the model is waited for.
+            async with asyncio.timeout(None) as patience:
+                async for data in self._answer.chunks():
+                    if waiting:
+                        metrics.FIRST_TOKEN.labels(self._assistant).observe(time.perf_counter() - self._started)
+                        waiting = False
+                    out = self._relay.feed(data)
+                    if out:
+                        patience.reschedule(now() + STALL_SECONDS)
+                        await send({"type": "http.response.body", "body": out, "more_body": True})
+                        patience.reschedule(None)
             tail = self._relay.end()
+        except TimeoutError as error:
+            raise CallerGoneError from error
         except GatewayUnreachableError as error:
             _log.warning("stream interrupted", assistant=self._assistant, reason=str(error))
             tail = b"data: " + self._interrupted + b"\n\n"

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
+from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.params import FromPath, FromQuery
 
+from assistant_api import errors
 from assistant_api.body import read_json_body
 from assistant_api.clients import Clients
-from assistant_api.errors import MALFORMED, from_validation
+from assistant_api.database.errors import DATABASE_ERRORS
+from assistant_api.errors import MALFORMED, ApiError, from_validation, respond
 from assistant_api.knowledge import service, upload
+from assistant_api.knowledge.embedding import DimensionMismatchError
 from assistant_api.knowledge.explanations import Explain, explainer
 from assistant_api.knowledge.schemas import (
     DocumentPage,
@@ -22,9 +30,16 @@ from assistant_api.knowledge.schemas import (
     SearchResult,
     decode_search,
 )
+from assistant_api.knowledge.vectors import VectorStoreError
 from assistant_api.tenant_config import Served
+from assistant_observability import logs
 
 MAX_SEARCH_BODY = 64 * 1024
+# Each may fill its temporary file, and the pod's scratch volume is small.
+UPLOADS_AT_ONCE = 4
+UPLOAD_WAIT_SECONDS = 20.0
+
+_log = logs.logger(__name__)
 
 
 @dataclass
@@ -53,19 +68,39 @@ class SearchOperation(Operation):
         self.request_body = RequestBody(required=True, content={"application/json": OpenAPIMediaType(schema=question)})
 
 
+def _unavailable(request: Request[Any, Any, State], error: Exception) -> Response[bytes]:
+    """Tell the caller that a store is away, and the log which one."""
+    _log.warning("store not available", reason=type(error).__name__)
+    return respond(request, ApiError(errors.STORAGE_UNAVAILABLE, retry_after=5))
+
+
+def _mismatch(request: Request[Any, Any, State], error: Exception) -> Response[bytes]:
+    """Tell the caller that it is not the question that is wrong."""
+    _log.warning("embedding model does not fit", reason=str(error))
+    return respond(request, ApiError(errors.EMBEDDING_MISMATCH))
+
+
 class KnowledgeController(Controller):
     """Knowledge bases and their documents."""
 
     path = "/knowledge-bases"
     tags = ["Knowledge"]
+    exception_handlers = {
+        **dict.fromkeys((*DATABASE_ERRORS, VectorStoreError), _unavailable),
+        DimensionMismatchError: _mismatch,
+    }
 
     @get("/", summary="List the knowledge bases")
-    async def list_knowledge_bases(self, served: Served, clients: Clients) -> KnowledgeBaseList:
+    async def list_knowledge_bases(
+        self, served: NamedDependency[Served], clients: NamedDependency[Clients]
+    ) -> KnowledgeBaseList:
         """Return every knowledge base with what is in it."""
         return await service.list_knowledge_bases(served, clients.database)
 
     @get("/{name:str}", summary="Get one knowledge base")
-    async def get_knowledge_base(self, served: Served, clients: Clients, name: str) -> KnowledgeBaseView:
+    async def get_knowledge_base(
+        self, served: NamedDependency[Served], clients: NamedDependency[Clients], name: FromPath[str]
+    ) -> KnowledgeBaseView:
         """Return one knowledge base with what is in it."""
         return await service.get_knowledge_base(service.find(served, name), clients.database)
 
@@ -77,7 +112,11 @@ class KnowledgeController(Controller):
         request_max_body_size=upload.MAX_BODY_BYTES,
     )
     async def add_document(
-        self, request: Request[Any, Any, State], served: Served, clients: Clients, name: str
+        self,
+        request: Request[Any, Any, State],
+        served: NamedDependency[Served],
+        clients: NamedDependency[Clients],
+        name: FromPath[str],
     ) -> Response[DocumentView]:
         """Take a document in (202); it can be found once its status is `ready`.
 
@@ -89,20 +128,21 @@ class KnowledgeController(Controller):
         announced = request.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > upload.MAX_BODY_BYTES:
             raise upload.too_large()
-        with upload.empty_upload() as received:
-            await upload.receive(received, boundary, upload.body_of(request.receive))
-            added = await service.add_document(base, received, clients.database, _explain(request))
+        async with _place(request.app.state):
+            with upload.empty_upload() as received:
+                await upload.receive(received, boundary, upload.body_of(request.receive))
+                added = await service.add_document(base, received, clients.database, _explain(request))
         return Response(added.document, status_code=202 if added.created else 200)
 
     @get("/{name:str}/documents", summary="List documents")
     async def list_documents(
         self,
         request: Request[Any, Any, State],
-        served: Served,
-        clients: Clients,
-        name: str,
-        limit: int = 20,
-        cursor: str | None = None,
+        served: NamedDependency[Served],
+        clients: NamedDependency[Clients],
+        name: FromPath[str],
+        limit: FromQuery[int] = 20,
+        cursor: FromQuery[str | None] = None,
     ) -> DocumentPage:
         """Return up to `limit` documents, the newest first, from `cursor` on."""
         base = service.find(served, name)
@@ -110,20 +150,35 @@ class KnowledgeController(Controller):
 
     @get("/{name:str}/documents/{document:str}", summary="Get one document")
     async def get_document(
-        self, request: Request[Any, Any, State], served: Served, clients: Clients, name: str, document: str
+        self,
+        request: Request[Any, Any, State],
+        served: NamedDependency[Served],
+        clients: NamedDependency[Clients],
+        name: FromPath[str],
+        document: FromPath[str],
     ) -> DocumentView:
         """Return one document with its status."""
         base = service.find(served, name)
         return await service.get_document(base, clients.database, document, _explain(request))
 
     @delete("/{name:str}/documents/{document:str}", summary="Delete a document", status_code=202)
-    async def delete_document(self, served: Served, clients: Clients, name: str, document: str) -> None:
+    async def delete_document(
+        self,
+        served: NamedDependency[Served],
+        clients: NamedDependency[Clients],
+        name: FromPath[str],
+        document: FromPath[str],
+    ) -> None:
         """Take a document out of every answer at once (202); its text and vectors are removed within seconds."""
         await service.delete_document(service.find(served, name), clients.database, document)
 
     @post("/{name:str}/search", summary="Search a knowledge base", status_code=200, operation_class=SearchOperation)
     async def search(
-        self, request: Request[Any, Any, State], served: Served, clients: Clients, name: str
+        self,
+        request: Request[Any, Any, State],
+        served: NamedDependency[Served],
+        clients: NamedDependency[Clients],
+        name: FromPath[str],
     ) -> SearchResult:
         """Return the passages that fit a question best."""
         base = service.find(served, name)
@@ -132,6 +187,21 @@ class KnowledgeController(Controller):
         except MALFORMED as error:
             raise from_validation(error) from error
         return await service.search(base, question, clients)
+
+
+@asynccontextmanager
+async def _place(state: State) -> AsyncIterator[None]:
+    """Hold one of the application's places for an upload; ApiError when none gets free in time."""
+    places: asyncio.Semaphore = state.setdefault("upload_places", asyncio.Semaphore(UPLOADS_AT_ONCE))
+    try:
+        async with asyncio.timeout(UPLOAD_WAIT_SECONDS):
+            await places.acquire()
+    except TimeoutError as error:
+        raise ApiError(errors.TOO_MANY_UPLOADS, retry_after=UPLOAD_WAIT_SECONDS) from error
+    try:
+        yield
+    finally:
+        places.release()
 
 
 def _explain(request: Request[Any, Any, State]) -> Explain:

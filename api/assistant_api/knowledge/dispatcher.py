@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import asyncpg
 from opentelemetry.trace import SpanKind
-from sqlalchemy.exc import SQLAlchemyError
 
 from assistant_api.clients import Database
+from assistant_api.database.errors import DATABASE_ERRORS
 from assistant_api.knowledge import jobs
 from assistant_api.knowledge.ingestion import Ingestion, RejectedError, UnavailableError
 from assistant_api.knowledge.jobs import Job
@@ -35,8 +35,6 @@ LONGEST_DELAY_SECONDS = 60.0
 MAX_REFUSALS = 60  # about an hour
 MAX_ATTEMPTS = 4  # a document that has ended the worker this often does not get another chance
 SETTLE_ATTEMPTS = 5
-
-DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 _log = logs.logger(__name__)
 _tracer = traces.tracer(__name__)

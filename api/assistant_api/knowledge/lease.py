@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from assistant_api.clients import Database
+from assistant_api.database.errors import DATABASE_ERRORS
 from assistant_api.knowledge import jobs
 from assistant_api.knowledge.jobs import Job
 from assistant_observability import logs
@@ -69,5 +68,5 @@ class Lease:
                     await self.secure()
             except LeaseLostError:
                 return
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
+            except DATABASE_ERRORS as error:
                 _log.warning("lease not renewed", document=str(self._job.id), reason=type(error).__name__)

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Row, Select, Table, func, select, text
+from sqlalchemy import ARRAY, Row, Select, Table, Uuid, any_, bindparam, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assistant_api.database.models import Document, DocumentContent
@@ -37,6 +37,12 @@ _SHOWN = (
     documents.c.updated_at,
 )
 _VISIBLE = documents.c.status != "deleting"
+
+
+# Asked for every question to an assistant: built once, and one array instead of a list of any length.
+_READY = select(documents.c.id).where(
+    documents.c.id == any_(bindparam("identities", type_=ARRAY(Uuid))), documents.c.status == "ready"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +205,7 @@ async def mark_deleting(connection: AsyncConnection, knowledge_base: str, docume
 
 async def ready(connection: AsyncConnection, identities: Iterable[UUID]) -> set[UUID]:
     """Return those of `identities` that are ready: only they may be found."""
-    query = select(documents.c.id).where(documents.c.id.in_(list(identities)), documents.c.status == "ready")
-    return set((await connection.execute(query)).scalars())
+    return set((await connection.execute(_READY, {"identities": list(identities)})).scalars())
 
 
 def to_cursor(sequence: int) -> str:

@@ -87,7 +87,7 @@ async def _ready(database: Database, found: Sequence[Sequence[Hit]]) -> set[str]
     identities = {UUID(hit.found.document_id) for hits in found for hit in hits}
     if not identities:
         return set()
-    async with asyncio.timeout(DATABASE_SECONDS), database.transaction() as connection:
+    async with asyncio.timeout(DATABASE_SECONDS), database.reading() as connection:
         return {str(identity) for identity in await repository.ready(connection, identities)}
 
 

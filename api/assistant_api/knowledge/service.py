@@ -103,7 +103,7 @@ async def list_documents(
         before = None if cursor is None else repository.from_cursor(cursor)
     except ValueError as error:
         raise invalid_field("cursor", "value") from error
-    async with database.transaction() as connection:
+    async with database.reading() as connection:
         rows, following = await repository.page(connection, base.key, limit, before)
     return DocumentPage(
         data=[document_view(row, explain) for row in rows],
@@ -114,7 +114,7 @@ async def list_documents(
 async def get_document(base: KnowledgeBaseConfig, database: Database, document: str, explain: Explain) -> DocumentView:
     """Return one document."""
     identity = _identity(document)
-    async with database.transaction() as connection:
+    async with database.reading() as connection:
         stored = await repository.get(connection, base.key, identity)
     if stored is None:
         raise ApiError(errors.DOCUMENT_NOT_FOUND)
@@ -160,7 +160,7 @@ def document_view(stored: Stored, explain: Explain) -> DocumentView:
 
 
 async def _usage(database: Database, bases: list[KnowledgeBaseConfig]) -> dict[str, Usage]:
-    async with database.transaction() as connection:
+    async with database.reading() as connection:
         return await repository.usage(connection, [base.key for base in bases])
 
 

@@ -18,8 +18,10 @@ local level, remaining, reset, retry = 1, math.huge, 0, 0
 for i = 1, #KEYS do
   local interval, burst = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
   local arrival = tonumber(redis.call('GET', KEYS[i]) or now)
-  -- Never further ahead than a full burst: heals a clock that jumped and a limit that was raised.
-  arrival = math.max(now, math.min(arrival, now + interval * burst))
+  -- Further ahead than a full burst: left by a smaller limit or another clock. It would lock the tenant out.
+  if arrival < now or arrival > now + interval * burst then
+    arrival = now
+  end
   local wait = arrival + interval - interval * burst - now
   if wait > retry then
     level, remaining, reset, retry = i, 0, arrival - now, wait

@@ -58,7 +58,9 @@ class LocalRates:
         arrivals = []
         for index, level in enumerate(levels):
             interval, capacity = level.interval, level.interval * level.burst
-            arrival = max(now, min(self._arrivals.get(level.key, now), now + capacity))
+            arrival = self._arrivals.get(level.key, now)
+            if not now <= arrival <= now + capacity:  # past, or left by a smaller limit or another clock
+                arrival = now
             wait = arrival + interval - capacity - now
             if wait > 0:
                 if refused is None or wait > refused.retry:

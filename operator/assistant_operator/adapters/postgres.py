@@ -157,7 +157,9 @@ class Postgres:
             return False
         async with self._creating:
             self._guard()
-            await connection.execute(f'CREATE DATABASE "{name}" OWNER "{owner}" TEMPLATE template0 ENCODING \'UTF8\'')
+            # What the server's administrator closed in template1 (statistics that show all tenants) stays closed.
+            template = "template1" if await connection.fetchval(sql.TEMPLATE_IS_UNICODE) else "template0"
+            await connection.execute(f'CREATE DATABASE "{name}" OWNER "{owner}" TEMPLATE {template} ENCODING \'UTF8\'')
         return True
 
     async def _ensure_rights(self, connection: asyncpg.Connection, tenant: str) -> bool:

@@ -16,6 +16,7 @@ SELECT rolname, rolcanlogin, rolsuper, rolcreatedb, rolcreaterole, rolreplicatio
 FROM pg_roles WHERE rolname = ANY($1::text[])
 """
 DATABASE_EXISTS = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)"
+TEMPLATE_IS_UNICODE = "SELECT pg_encoding_to_char(encoding) = 'UTF8' FROM pg_database WHERE datname = 'template1'"
 LEFTOVERS = """
 SELECT datname FROM pg_database WHERE datname = ANY($1::text[])
 UNION SELECT rolname FROM pg_roles WHERE rolname = ANY($1::text[])

@@ -8,8 +8,8 @@ from assistant_crds import naming
 from assistant_operator.errors import ProbeError, StoreUnreachableError
 from assistant_operator.observed import Counts, GatewayView, PodAnswer
 from assistant_operator.reconcile.context import Context
-from assistant_operator.snapshot import Json
-from assistant_operator.workload import running
+from assistant_operator.snapshot import Json, name_of
+from assistant_operator.workload import is_ready, running
 
 
 async def ask_gateway(namespace: str, context: Context) -> GatewayView:
@@ -23,16 +23,17 @@ async def ask_gateway(namespace: str, context: Context) -> GatewayView:
 async def ask_pods(pods: list[Json], context: Context) -> list[PodAnswer]:
     """Return what every running pod of the API says, in the order of their names."""
 
-    async def ask(name: str, address: str) -> PodAnswer:
+    async def ask(pod: Json) -> PodAnswer:
+        name, in_service = name_of(pod), is_ready(pod)
         try:
-            readiness = await context.probes.pod(address)
+            readiness = await context.probes.pod(pod["status"]["podIP"])
         except ProbeError as error:
-            return PodAnswer(name, ready=False, generation="", detail=str(error))
+            return PodAnswer(name, in_service, ready=False, generation="", detail=str(error))
         # What works is told by "ok"; only what does not is of interest.
         missing = "; ".join(f"{part}: {state}" for part, state in sorted(readiness.checks.items()) if state != "ok")
-        return PodAnswer(name, readiness.status == "ready", readiness.config_generation, missing)
+        return PodAnswer(name, in_service, readiness.status == "ready", readiness.config_generation, missing)
 
-    return list(await asyncio.gather(*(ask(name, address) for name, address in sorted(running(pods, naming.API)))))
+    return list(await asyncio.gather(*(ask(pod) for pod in running(pods, naming.API))))
 
 
 async def count(tenant: str, knowledge_bases: frozenset[str], context: Context) -> dict[str, Counts]:

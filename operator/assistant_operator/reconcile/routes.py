@@ -20,6 +20,9 @@ from assistant_crds.meta import KeyReference
 from assistant_operator.snapshot import Json, Snapshot
 from assistant_operator.verdict import Verdict, no
 
+# As for instructions in the resource itself: all of a tenant's have to fit into one ConfigMap.
+MAX_INSTRUCTIONS = 32768
+
 
 class Refusal(Exception):  # noqa: N818 - a verdict on its way up, not a fault
     """A resource cannot be served; `verdict` says why."""
@@ -118,6 +121,12 @@ def instructions(spec: AssistantSpec, subject: str, snapshot: Snapshot) -> str:
     if text is None:
         message = f"ConfigMap {reference.name} has no key {reference.key}, which {subject} needs. Add it."
         raise Refusal(no(Reason.KEY_NOT_FOUND, message))
+    if len(text) > MAX_INSTRUCTIONS:
+        message = (
+            f"Key {reference.key} of ConfigMap {reference.name} is longer than the {MAX_INSTRUCTIONS} characters that "
+            f"{subject} may have as instructions. Shorten it."
+        )
+        raise Refusal(no(Reason.INVALID_SPEC, message))
     return str(text)
 
 

@@ -10,7 +10,7 @@ import structlog
 from assistant_observability import genai, logs, metrics, traces
 from assistant_operator.desired import build
 from assistant_operator.errors import ClusterUnreachableError
-from assistant_operator.observed import Observed, StoreView
+from assistant_operator.observed import Observed, PodAnswer, StoreView
 from assistant_operator.queue import Outcome
 from assistant_operator.reconcile.apply import apply
 from assistant_operator.reconcile.claim import claim
@@ -104,5 +104,10 @@ def _is_in_motion(observed: Observed, context: Context) -> bool:
         or probe is None
         or probe.generation != observed.policy_generation
         or not all(model.reachable for model in models)
-        or not all(answer.ready and answer.generation == observed.config_generation for answer in observed.answers)
+        # The kubelet tells of pods that come into service.
+        or any(answer.in_service and not _serves(answer, observed) for answer in observed.answers)
     )
+
+
+def _serves(answer: PodAnswer, observed: Observed) -> bool:
+    return answer.ready and answer.generation == observed.config_generation

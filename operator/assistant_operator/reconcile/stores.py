@@ -35,20 +35,17 @@ async def ensure_stores(resolved: Resolved, snapshot: Snapshot, context: Context
     tenant = resolved.identity.key
     run = _Run(tenant, context)
     held = credentials(snapshot.owned, tenant, context.settings)
-
-    async def user() -> bool:
-        nonlocal held
-        key = await context.weaviate.ensure_user(tenant, held.stores["weaviate_api_key"])
-        changed = key != held.stores["weaviate_api_key"]
-        held = with_weaviate_key(held, key)
-        return changed
-
-    # The Secret comes first, then the stores that take the password from it; the vector store makes its own.
-    await run.step("weaviate", "user", held.stores["weaviate_api_key"], user)
+    # The Secret comes first, then the stores that take a password from it; the vector store makes its key itself.
     await _write_secrets(held, snapshot, context, run)
     postgres_password, redis_password = passwords(held)
-    keys = sorted(base.key for base in resolved.served_knowledge_bases())
     database = Database(tenant, postgres_password, CONNECTIONS_PER_POD * (resolved.settings.replicas + 2))
+    keys = sorted(base.key for base in resolved.served_knowledge_bases())
+    key = held.stores["weaviate_api_key"]
+
+    async def ensure_vectors() -> None:
+        nonlocal key
+        key = await run.step("weaviate", "user", key, lambda: context.weaviate.ensure_user(tenant, key)) or key
+        await run.step("weaviate", "access", " ".join(keys), lambda: context.weaviate.ensure_access(tenant, keys))
 
     await asyncio.gather(
         run.step(
@@ -58,8 +55,10 @@ async def ensure_stores(resolved: Resolved, snapshot: Snapshot, context: Context
             lambda: context.postgres.ensure(database),
         ),
         run.step("redis", "user", redis_password, lambda: context.redis.ensure_user(tenant, redis_password)),
-        run.step("weaviate", "access", " ".join(keys), lambda: context.weaviate.ensure_access(tenant, keys)),
+        ensure_vectors(),
     )
+    held = with_weaviate_key(held, key)
+    await _write_secrets(held, snapshot, context, run)
     return StoresResult(held, run.errors, run.wrote)
 
 
@@ -81,28 +80,34 @@ class _Run:
         self.errors: dict[str, str] = {}
         self.wrote = False
 
-    async def step(self, store: str, what: str, wanted: str, ensure: Callable[[], Awaitable[bool]]) -> None:
-        """Do one step, unless the same was found right a short while ago, in the same life of the store."""
+    async def step(self, store: str, what: str, wanted: str, ensure: Callable[[], Awaitable[bool | str]]) -> str | None:
+        """Do one step, unless the same was found right a short while ago, in the same life of the store.
+
+        `ensure` returns whether it wrote, or what it found right or made right instead of `wanted`; so does this.
+        """
         health, memory = self._context.health, self._context.memory.checked
         if store in self.errors:
-            return
+            return None
         if health.error(store):
             self.errors[store] = health.error(store)
-            return
+            return None
         now = self._context.monotonic()
         key = (self._tenant, f"{store} {what}")
-        wish = digest([wanted, health.incarnation(store)])
-        if memory.get(key, ("", 0.0))[0] == wish and memory[key][1] > now:
-            return
+        if memory.get(key, ("", 0.0))[0] == self._wish(store, wanted) and memory[key][1] > now:
+            return None
         try:
-            wrote = await ensure()
+            result = await ensure()
         except StoreUnreachableError as error:
             memory.pop(key, None)
             self.errors[store] = error.detail
-            return
-        self.wrote |= wrote
-        if not wrote:
-            memory[key] = (wish, now + self._context.settings.resync_seconds * 0.9)
+            return None
+        made = result if isinstance(result, str) else wanted
+        self.wrote |= result is True or made != wanted
+        memory[key] = (self._wish(store, made), now + self._context.settings.resync_seconds * 0.9)
+        return made
+
+    def _wish(self, store: str, wanted: str) -> str:
+        return digest([wanted, self._context.health.incarnation(store)])
 
 
 def forget(tenant: str, context: Context) -> None:

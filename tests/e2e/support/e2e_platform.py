@@ -17,7 +17,8 @@ import openai
 
 from assistant_crds import naming
 from assistant_demo import endpoint, installation
-from assistant_demo.kubernetes import CommandError, Kubernetes, Object, secret
+from assistant_demo.errors import DemoError
+from assistant_demo.kubernetes import Kubernetes, Object, secret
 from assistant_demo.settings import STAND_IN, STAND_IN_NAMESPACE, STAND_IN_PORT, STAND_IN_SERVICE
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ def eventually(check: Callable[[], T], *, seconds: float, every: float = 0.3) ->
     while True:
         try:
             return check()
-        except (AssertionError, CommandError, httpx.TransportError, openai.APIConnectionError, OSError):
+        except (AssertionError, DemoError, httpx.TransportError, openai.APIConnectionError, OSError):
             if time.monotonic() >= deadline:
                 raise
             time.sleep(every)
@@ -57,9 +58,9 @@ class Platform:
         """Base URL under which this machine reaches a Service, past NetworkPolicies only by a port-forward."""
         return endpoint.reach(self.cluster, self.folder, namespace, name, port)
 
-    def forward(self, namespace: str, name: str, port: int) -> int:
+    def forward(self, namespace: str, target: str, port: int) -> int:
         """Local port of a port-forward: it enters the pod itself, so no NetworkPolicy is in its way."""
-        return endpoint.forward(self.cluster, self.folder, namespace, name, port)
+        return endpoint.forward(self.cluster, self.folder, namespace, target, port)
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
         """Decoded data of a Secret."""
@@ -74,7 +75,7 @@ class Platform:
 
     def stand_in_activity(self) -> dict[str, Any]:
         """What the stand-in model server is doing and was asked last."""
-        port = self.forward(STAND_IN_NAMESPACE, STAND_IN_SERVICE, STAND_IN_PORT)
+        port = self.forward(STAND_IN_NAMESPACE, f"service/{STAND_IN_SERVICE}", STAND_IN_PORT)
         activity: dict[str, Any] = httpx.get(f"http://127.0.0.1:{port}/activity", trust_env=False).json()
         return activity
 

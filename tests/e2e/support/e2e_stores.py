@@ -39,16 +39,16 @@ class Stores:
 
     def postgres_dsn(self, dsn: str) -> str:
         """The same DSN for this machine."""
-        port = self.platform.forward(PLATFORM, "assistant-postgres", 5432)
+        port = self.platform.forward(PLATFORM, "service/assistant-postgres", 5432)
         return _at(dsn, "127.0.0.1", port)
 
     def redis_url(self, url: str) -> str:
         """The same Redis URL for this machine."""
-        return _at(url, "127.0.0.1", self.platform.forward(PLATFORM, "assistant-redis", 6379))
+        return _at(url, "127.0.0.1", self.platform.forward(PLATFORM, "service/assistant-redis", 6379))
 
     def weaviate(self, path: str, api_key: str | None = None, **options: object) -> httpx.Response:
         """Ask Weaviate's REST API; with the root user's key by default."""
-        port = self.platform.forward(PLATFORM, "assistant-weaviate", 8080)
+        port = self.platform.forward(PLATFORM, "service/assistant-weaviate", 8080)
         key = api_key or self.platform.secret(PLATFORM, "assistant-weaviate")["api-key"]
         method = str(options.pop("method", "GET"))
         return httpx.request(

@@ -81,6 +81,8 @@ async def test_credentials_in_the_secret_work_and_reach_no_further(world, contex
     assert await connection.fetchval("SELECT count(*) FROM knowledge_base_counts") == 0
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await connection.execute("CREATE TABLE mine (a int)")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute("SELECT * FROM pg_stat_database")
     await connection.close()
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await asyncpg.connect(stores["postgres_dsn"].removesuffix(key) + "postgres")

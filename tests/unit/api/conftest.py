@@ -9,10 +9,17 @@ import pytest
 from api_world import World, client_of, make_world
 
 
-@pytest.fixture
-def world() -> World:
-    """The usual tenant."""
+@pytest.fixture(scope="session")
+def shared_world() -> World:
+    """One application for all tests that only ask it: building one takes longer than most of them."""
     return make_world()
+
+
+@pytest.fixture
+def world(shared_world: World) -> World:
+    """The usual tenant; whatever another test told the fakes is forgotten."""
+    shared_world.reset()
+    return shared_world
 
 
 @pytest.fixture

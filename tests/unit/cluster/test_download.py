@@ -26,7 +26,7 @@ def publisher(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     folder.mkdir()
     handler = functools.partial(QuietHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield folder, f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
@@ -79,6 +79,7 @@ def test_a_program_is_taken_out_of_its_archive(publisher: tuple[Path, str], tmp_
         (b"not an archive", None, "helm", "not a readable archive"),
         (archive("other", b""), None, "helm", "holds no helm"),
     ],
+    ids=["tampered", "no archive", "no member"],
 )
 def test_a_wrong_file_is_refused(
     publisher: tuple[Path, str], tmp_path: Path, content: bytes, digest: str | None, member: str | None, message: str

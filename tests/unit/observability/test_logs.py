@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -20,6 +21,7 @@ def restored_logging() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.captureWarnings(capture=False)
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
@@ -41,6 +43,19 @@ class TestJson:
         for line in (ours, theirs):
             assert line["service"] == "gateway"
             assert {"timestamp", "logger", "level"} <= line.keys()
+
+    def test_pythons_own_warnings_have_the_same_shape(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A library's deprecation is a line like any other, not loose text between JSON objects."""
+        logs.configure("gateway")
+        with warnings.catch_warnings():  # pytest's own recording is off in here
+            logging.captureWarnings(capture=False)
+            logging.captureWarnings(capture=True)
+            warnings.simplefilter("always")
+            warnings.warn("old", DeprecationWarning, stacklevel=1)
+            logging.captureWarnings(capture=False)
+        (line,) = lines(capsys)
+        assert "DeprecationWarning: old" in str(line["event"])
+        assert line["logger"] == "py.warnings"
 
     def test_levels_below_the_configured_one_are_dropped(self, capsys: pytest.CaptureFixture[str]) -> None:
         """With level WARNING an info line is not written."""

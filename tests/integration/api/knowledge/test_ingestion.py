@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 from fpdf import FPDF
+from knowledge_world import World
 
 from assistant_api.errors import ApiError
 from assistant_api.gateway import GatewayError, GatewayUnreachableError
 from assistant_api.knowledge import dispatcher, ingestion, jobs
-
-if TYPE_CHECKING:
-    from conftest import World
 
 PARAGRAPHS = [
     f"Paragraph {number} is about subject {number % 7} and the value {number * number}." for number in range(700)

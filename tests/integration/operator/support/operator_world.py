@@ -19,6 +19,7 @@ from aiohttp import web
 from assistant_crds import naming
 from assistant_crds.contracts import ModelProbe, Readiness, TenantPolicy, TenantProbe, encode
 from assistant_operator.adapters.cluster import Cluster
+from assistant_operator.main import Operator
 
 OURS = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
 _addresses = itertools.count(2)
@@ -231,3 +232,23 @@ def read_token(folder: Path) -> Path:
     file = folder / "token"
     file.write_text("operator-token\n")
     return file
+
+
+async def eventually(check, seconds=15):
+    """Return the first true answer of an asynchronous question, asked again and again."""
+    async with asyncio.timeout(seconds):
+        while not (answer := await check()):  # noqa: ASYNC110 - the question is about another process
+            await asyncio.sleep(0.05)
+        return answer
+
+
+@contextlib.asynccontextmanager
+async def running(settings, pod_port):
+    """Run an operator, and stop it in good order."""
+    operator = Operator(settings, pod_port)
+    task = asyncio.create_task(operator.run())
+    try:
+        yield operator
+    finally:
+        operator.stop()
+        operator.code = await asyncio.wait_for(task, 30)

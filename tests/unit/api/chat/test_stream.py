@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -141,8 +143,6 @@ class Caller:
         self.messages.append(message)
 
     async def receive(self) -> Any:
-        import asyncio
-
         await asyncio.Event().wait()
 
     @property
@@ -150,8 +150,17 @@ class Caller:
         return b"".join(message["body"] for message in self.messages[1:])
 
 
-async def sent_to_caller(answer: FakeAnswer) -> Caller:
-    caller = Caller()
+class StuckCaller(Caller):
+    """One who stays connected and reads nothing."""
+
+    async def send(self, message: Message) -> None:
+        await super().send(message)
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+
+async def sent_to_caller(answer: FakeAnswer, caller: Caller | None = None) -> Caller:
+    caller = caller or Caller()
     stream = EventStream(
         answer, headers=[], passages=[], assistant="support", started=0, interrupted=b'{"error":{"code":"x"}}'
     )
@@ -172,3 +181,20 @@ async def test_each_event_is_sent_when_it_comes() -> None:
     """One message per arrival, the end by itself."""
     caller = await sent_to_caller(stream_answer(chunk("a"), chunk("b"), DONE))
     assert [message["body"] for message in caller.messages[1:]] == [chunk("a"), chunk("b"), DONE, b""]
+
+
+async def test_a_caller_who_stops_reading_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call to the model ends; a model that thinks for as long is waited for."""
+    monkeypatch.setattr("assistant_api.chat.stream.STALL_SECONDS", 0.05)
+    answer = stream_answer(chunk("a"), DONE)
+    async with asyncio.timeout(2):
+        await sent_to_caller(answer, StuckCaller())
+    assert answer.closed
+
+    class Thinking(FakeAnswer):
+        async def chunks(self) -> AsyncIterator[bytes]:
+            yield chunk("a")
+            await asyncio.sleep(0.2)
+            yield DONE
+
+    assert (await sent_to_caller(Thinking(200, {}, []))).body == chunk("a") + DONE

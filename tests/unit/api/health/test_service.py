@@ -13,6 +13,12 @@ from assistant_api.gateway import GatewayError
 from assistant_api.health.service import Health
 
 
+@pytest.fixture
+def world() -> World:
+    """A process of its own: health remembers."""
+    return make_world()
+
+
 def health_of(world: World) -> Health:
     state: State = world.routes.state
     health: Health = state.health

@@ -215,6 +215,12 @@ class World:
     retrieval: FakeRetrieval
     app: Edge
 
+    def reset(self) -> None:
+        """Make everything around the application as it is in the beginning."""
+        self.config.replace(document())
+        for fake in (self.gateway, self.database, self.redis, self.weaviate, self.retrieval):
+            vars(fake).update(vars(type(fake)()))
+
     @property
     def routes(self) -> Any:
         """The Litestar application inside."""

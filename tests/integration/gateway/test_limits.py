@@ -1,0 +1,236 @@
+"""Request rates in a real Redis: shared, exact, and still there in some form when Redis is not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+
+import pytest
+from gateway_world import Cluster, Running, policy, running
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from redis import Redis as SyncRedis
+
+from assistant_cluster import stores
+from assistant_crds.contracts import AssistantPolicy, ModelRoute
+from assistant_gateway.limits.gcra import Level, LocalRates
+from assistant_gateway.limits.limiter import SCRIPT, Limiter, Rates
+from assistant_gateway.limits.redis import Redis
+
+
+def limited(namespace: str, assistant: int | None, tenant: int | None):
+    """Return a policy with a limit on the assistant `good` and on the tenant."""
+    route = ModelRoute(model="good", provider="demo")
+    assistants = {"good": AssistantPolicy(route=route, requests_per_minute=assistant)}
+    assistants["other"] = AssistantPolicy(route=route)
+    return policy(namespace, [], assistants=assistants, requests_per_minute=tenant)
+
+
+async def statuses(ask: Callable, namespace: str, count: int, model: str = "good") -> list[int]:
+    """Send requests at once; return their statuses."""
+
+    async def one() -> int:
+        async with ask(namespace, model) as answer:
+            await answer.read()
+            return answer.status
+
+    return sorted(await asyncio.gather(*(one() for _ in range(count))))
+
+
+async def until_known(ask: Callable, namespace: str) -> None:
+    """Wait until the gateway serves the namespace; uses the assistant `other`."""
+    async with asyncio.timeout(5):
+        while True:
+            async with ask(namespace, "other") as answer:
+                await answer.read()
+                if answer.status != 404:
+                    return
+            await asyncio.sleep(0.02)
+
+
+async def test_assistant_limit_binds_with_a_429_that_says_when(
+    cluster: Cluster, gateway: Running, ask: Callable
+) -> None:
+    """A burst above the limit is refused with OpenAI's class, the limit that binds and the time to come back."""
+    cluster.put_policy(limited("limits-assistant", 6, None))
+    await until_known(ask, "limits-assistant")
+    assert await statuses(ask, "limits-assistant", 8) == [200] * 5 + [429] * 3
+    async with ask("limits-assistant", "good") as answer:
+        error = (await answer.json())["error"]
+    assert error["code"] == "rate_limit_exceeded"
+    assert "assistant 'good'" in error["message"]
+    assert "6 requests per minute" in error["message"]
+    assert 1 <= int(answer.headers["Retry-After"]) <= 10
+    assert answer.headers["x-ratelimit-limit-requests"] == "6"
+    assert answer.headers["x-ratelimit-remaining-requests"] == "0"
+    assert "x-ratelimit-degraded" not in answer.headers
+
+
+async def test_tenant_limit_binds_over_all_assistants(cluster: Cluster, gateway: Running, ask: Callable) -> None:
+    """What one assistant uses is missing for the other when the tenant's limit is the tighter one."""
+    cluster.put_policy(limited("limits-tenant", 600, 6))
+    await until_known(ask, "limits-tenant")  # takes one of five
+    assert await statuses(ask, "limits-tenant", 6) == [200] * 4 + [429] * 2
+    async with ask("limits-tenant", "other") as answer:
+        assert answer.status == 429
+        assert "tenant 'limits-tenant'" in (await answer.json())["error"]["message"]
+
+
+async def test_refused_request_takes_nothing_from_the_other_level(
+    cluster: Cluster, gateway: Running, ask: Callable
+) -> None:
+    """A request that the assistant's limit refuses leaves the tenant's allowance as it was."""
+    cluster.put_policy(limited("limits-levels", 6, 60))
+    await until_known(ask, "limits-levels")  # takes one of ten from the tenant
+    assert await statuses(ask, "limits-levels", 20) == [200] * 5 + [429] * 15
+    assert await statuses(ask, "limits-levels", 5, "other") == [200] * 4 + [429]
+
+
+async def test_two_gateways_share_one_limit(
+    cluster: Cluster, settings: Callable, gateway: Running, ask: Callable
+) -> None:
+    """However many gateways there are, together they let through what one would."""
+    cluster.put_policy(limited("limits-shared", 60, None))
+    await until_known(ask, "limits-shared")
+    headers = {"Authorization": f"Bearer {cluster.token('limits-shared')}"}
+    body = {"model": "good", "messages": [{"role": "user", "content": "Hi"}]}
+    async with running(settings()) as second:
+
+        async def one(where: Running) -> int:
+            async with where.client.post(f"{where.url}/v1/chat/completions", json=body, headers=headers) as answer:
+                return answer.status
+
+        found = await asyncio.gather(*(one(where) for _ in range(20) for where in (gateway, second)))
+    assert sorted(found).count(200) in {10, 11}  # one more when a second passes meanwhile
+
+
+async def test_raised_limit_holds_at_once(cluster: Cluster, gateway: Running, ask: Callable) -> None:
+    """A tenant that has used up its limit may go on as soon as the limit is raised."""
+    cluster.put_policy(limited("limits-raised", 2, None))
+    await until_known(ask, "limits-raised")
+    assert await statuses(ask, "limits-raised", 4) == [200] * 2 + [429] * 2
+    cluster.put_policy(limited("limits-raised", 6000, None))
+    await asyncio.sleep(0.5)
+    assert await statuses(ask, "limits-raised", 4) == [200] * 4
+
+
+async def test_embeddings_are_not_counted_as_requests(cluster: Cluster, gateway: Running, ask: Callable) -> None:
+    """Ingesting a document does not use up the requests that people may make."""
+    cluster.put_policy(limited("limits-embed", None, 2))
+    headers = {"Authorization": f"Bearer {cluster.token('limits-embed')}"}
+    body = {"model": "handbook", "input": "x"}
+    await until_known(ask, "limits-embed")
+    for _ in range(5):
+        async with gateway.client.post(f"{gateway.url}/v1/embeddings", json=body, headers=headers) as answer:
+            assert answer.status == 200
+
+
+async def test_redis_away_means_local_limits_soon_and_shared_ones_after(
+    cluster: Cluster, settings: Callable, ask: Callable
+) -> None:
+    """Without Redis requests go on under local limits, are marked and counted, and cost at most one time-out."""
+    with stores.redis() as store:
+        async with running(settings(redis_url=store.gateway_url)) as gateway:
+            cluster.put_policy(limited("limits-away", 6, None))
+            headers = {"Authorization": f"Bearer {cluster.token('limits-away')}"}
+            body = {"model": "good", "messages": [{"role": "user", "content": "Hi"}]}
+
+            async def one() -> tuple[int, bool, float]:
+                started = time.monotonic()
+                url = f"{gateway.url}/v1/chat/completions"
+                async with gateway.client.post(url, json=body, headers=headers) as answer:
+                    await answer.read()
+                    degraded = answer.headers.get("x-ratelimit-degraded") == "1"
+                    return answer.status, degraded, time.monotonic() - started
+
+            async def until(wanted: int, marked: bool) -> None:
+                async with asyncio.timeout(5):
+                    while (await one())[:2] != (wanted, marked):  # noqa: ASYNC110
+                        await asyncio.sleep(0.05)
+
+            await until(429, marked=False)
+            store.server.pause()  # hangs: the worst way to be away
+            counted = await gateway.metric("assistant_limit_degraded_total")
+            first = await one()
+            assert first[:2] == (200, True)
+            assert first[2] < 0.6
+            rest = [await one() for _ in range(6)]
+            assert [status for status, _, _ in rest] == [200] * 4 + [429] * 2
+            assert all(degraded for _, degraded, _ in rest)
+            assert sorted(seconds for *_, seconds in rest)[3] < 0.1
+            assert await gateway.metric("assistant_limit_degraded_total") == counted + 7
+            async with gateway.client.get(f"{gateway.operations}/readyz") as answer:
+                assert answer.status == 200
+                assert "away" in (await answer.json())["checks"]["redis"]
+            store.server.resume()
+            await until(429, marked=False)
+
+
+async def test_redis_that_lost_the_script_is_taught_again() -> None:
+    """A Redis that forgot its scripts answers the very next call."""
+    with stores.redis() as store:
+        redis = Redis(store.gateway_url, SCRIPT, answer_seconds=2)
+        following = asyncio.create_task(redis.run())
+        limiter = Limiter(redis)
+        rates = Rates.of("t", "a", [Level("assistant", "quota:{t_1}:rpm:a", 60)])
+        while not redis.available:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await limiter.admit(rates)
+        store.server.stop()
+        store.server.start()
+        async with asyncio.timeout(5):
+            while "x-ratelimit-degraded" in await limiter.admit(rates):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        following.cancel()
+        await redis.close()
+
+
+@pytest.fixture(scope="module")
+def script(redis_store):
+    """The script with a clock that the test sets, and a Redis to run it in."""
+    source = SCRIPT.decode()
+    for real, fixed in (
+        ("redis.call('TIME')", "{ARGV[#ARGV - 1], ARGV[#ARGV]}"),
+        ("math.ceil((arrivals[i] - now) / 1000) + 1", "600000"),  # the test's clock may stand still
+    ):
+        assert real in source
+        source = source.replace(real, fixed)
+    client = SyncRedis.from_url(redis_store.gateway_url, protocol=2, driver_info=None)
+    yield lambda keys, arguments: client.eval(source, len(keys), *keys, *arguments)
+    client.close()
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1, 999, 50_000, 1_000_000, 30_000_000, 86_400_000_000, -5_000_000]),
+        st.sampled_from([(1, None), (None, 6), (6, 60), (60, 6), (600, 600), (1_000_000, 1)]),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+@given(steps=STEPS)
+@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_script_and_local_rule_always_agree(steps: list, script) -> None:
+    """Over any history, with limits that change and clocks that jump, Redis decides as the plain rule does."""
+    local, now, run = LocalRates(), 1_795_000_000_000_000, uuid.uuid4()
+    for step, limits in steps:
+        now += step
+        named = zip(("assistant", "tenant"), limits, strict=True)
+        levels = [Level(name, f"quota:{{{run}}}:{name}", limit) for name, limit in named if limit is not None]
+        expected = local.admit(levels, now)
+        numbers = [number for level in levels for number in (level.interval, level.burst)]
+        allowed, level, remaining, reset, retry = script(
+            [level.key for level in levels], [*numbers, now // 1_000_000, now % 1_000_000]
+        )
+        assert (allowed == 1, level - 1, remaining, reset, retry) == (
+            expected.allowed,
+            expected.level,
+            expected.remaining,
+            expected.reset,
+            expected.retry,
+        )

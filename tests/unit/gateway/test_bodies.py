@@ -1,0 +1,160 @@
+"""What of a request is checked, what is changed, and that everything else is passed on."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assistant_crds.contracts import AssistantPolicy, EmbeddingPolicy, ModelRoute, TenantIdentity, TenantPolicy
+from assistant_gateway import bodies
+from assistant_gateway.catalog import Provider, Target, target
+from assistant_gateway.errors import GatewayError
+from assistant_gateway.routing import ChatRoute, EmbeddingRoute, compile_policy
+
+
+def demo(url: str = "http://demo.example/v1", **settings: object) -> Target:
+    """Return a provider."""
+    return target("demo", Provider(url=url, **settings), None)
+
+
+def chat_route(**fields: object) -> ChatRoute:
+    """Return the route of an assistant whose policy has these fields."""
+    assistant = AssistantPolicy(route=ModelRoute(model="real-model", provider="demo"), **fields)
+    return compile_policy(tenant_policy({"support": assistant})).assistants["support"]
+
+
+def embedding_route(dimensions: int) -> EmbeddingRoute:
+    """Return the route of a knowledge base."""
+    embedding = EmbeddingPolicy(route=ModelRoute(model="embed", provider="demo"), dimensions=dimensions)
+    return compile_policy(tenant_policy({}, {"handbook": embedding})).knowledge_bases["handbook"]
+
+
+def tenant_policy(assistants: dict, knowledge_bases: dict | None = None) -> TenantPolicy:
+    """Return a policy that allows everything."""
+    return TenantPolicy(
+        tenant=TenantIdentity(namespace="acme", uid="u", key="t_1"),
+        generation="g",
+        models_allow=["*"],
+        requests_per_minute=None,
+        assistants=assistants,
+        knowledge_bases=knowledge_bases or {},
+    )
+
+
+def encode(document: dict, route: ChatRoute, to: Target | None = None) -> dict:
+    """Send a document through and return what the provider gets."""
+    parsed = bodies.parse(json.dumps(document).encode(), "messages")
+    return json.loads(bodies.chat(parsed).encode(route, to or demo()))
+
+
+CHAT = {"model": "support", "messages": [{"role": "user", "content": "Hi"}]}
+DEFAULTS = {"temperature": 0.2, "top_p": 0.9, "max_output_tokens": 100}
+
+
+def test_model_is_replaced_and_nothing_else() -> None:
+    """Without defaults the provider gets the request as it was, under its own model's name."""
+    assert encode({**CHAT, "tools": [{"a": None}], "x": "é"}, chat_route()) == {
+        **CHAT,
+        "model": "real-model",
+        "tools": [{"a": None}],
+        "x": "é",
+    }
+
+
+def test_defaults_fill_only_what_is_absent_or_null() -> None:
+    """A request's own values win; null counts as absent."""
+    sent = encode({**CHAT, "temperature": 1, "top_p": None}, chat_route(**DEFAULTS))
+    assert (sent["temperature"], sent["top_p"], sent["max_tokens"]) == (1, 0.9, 100)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_either_name_of_the_token_limit_is_respected(name: str) -> None:
+    """A request that limits its output under one name gets no second limit under the other."""
+    sent = encode({**CHAT, name: 5}, chat_route(**DEFAULTS))
+    assert {field: value for field, value in sent.items() if field.startswith("max")} == {name: 5}
+
+
+@pytest.mark.parametrize(
+    ("to", "name"),
+    [
+        (demo(), "max_tokens"),
+        (demo("https://api.openai.com/v1"), "max_completion_tokens"),
+        (demo(max_tokens_field="max_completion_tokens"), "max_completion_tokens"),
+    ],
+)
+def test_token_limit_goes_under_the_name_the_provider_knows(to: Target, name: str) -> None:
+    """OpenAI's newer models refuse the old name, most other servers know only that one."""
+    sent = encode({**CHAT, "max_tokens": None}, chat_route(max_output_tokens=7), to)
+    assert {field: value for field, value in sent.items() if field.startswith("max")} == {name: 7}
+
+
+def test_usage_is_asked_for_in_streams_only() -> None:
+    """A stream is asked for its usage unless the client does or the provider cannot."""
+    route = chat_route()
+    assert "stream_options" not in encode(CHAT, route)
+    assert encode({**CHAT, "stream": True}, route)["stream_options"] == {"include_usage": True}
+    options = {"include_usage": False, "other": 1}
+    sent = encode({**CHAT, "stream": True, "stream_options": options}, route)
+    assert sent["stream_options"] == {"include_usage": True, "other": 1}
+    assert "stream_options" not in encode({**CHAT, "stream": True}, route, demo(stream_usage=False))
+
+
+def test_dimensions_are_the_knowledge_bases() -> None:
+    """Embeddings have the size that the knowledge base was made with; a provider that takes no size gets none."""
+    body = bodies.parse(b'{"model": "handbook", "input": ["a"], "dimensions": 3}', "input")
+    route = embedding_route(8)
+    assert json.loads(bodies.embeddings(body, route, demo())) == {"model": "embed", "input": ["a"], "dimensions": 8}
+    sent = json.loads(bodies.embeddings(body, route, demo(embedding_dimensions=False)))
+    assert sent == {"model": "embed", "input": ["a"]}
+
+
+def test_a_second_model_field_cannot_be_smuggled_through() -> None:
+    """Of a field that is there twice only one survives: what was checked is what is sent."""
+    raw = b'{"model": "support", "messages": [{}], "model": "support", "stream": false, "stream": true}'
+    parsed = bodies.chat(bodies.parse(raw, "messages"))
+    sent = parsed.encode(chat_route(), demo())
+    assert sent.count(b'"model"') == 1
+    assert sent.count(b'"stream"') == 1
+    assert parsed.stream is json.loads(sent)["stream"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(extra=st.dictionaries(st.text(min_size=1, max_size=8), json_values, max_size=5))
+def test_unknown_fields_arrive_as_they_were(extra: dict) -> None:
+    """Whatever else is in a request reaches the provider unchanged."""
+    extra = {name: value for name, value in extra.items() if name not in {"stream", "stream_options"}}
+    assert encode({**extra, **CHAT}, chat_route()) == {**extra, **CHAT, "model": "real-model"}
+
+
+@given(st.binary(max_size=60) | st.text(max_size=40).map(str.encode) | json_values.map(json.dumps).map(str.encode))
+def test_no_body_at_all_makes_it_fall_over(raw: bytes) -> None:
+    """Whatever comes in is served or refused with a 400; there is no third way."""
+    assert status_of(raw) in {200, 400}
+
+
+def status_of(raw: bytes) -> int:
+    """Return 200 for a body that would be sent on, else the refusal's status."""
+    try:
+        bodies.chat(bodies.parse(raw, "messages")).encode(chat_route(**DEFAULTS), demo())
+    except GatewayError as error:
+        return error.status
+    return 200
+
+
+def test_refusal_does_not_repeat_the_body() -> None:
+    """What a person wrote is not put into an error, which may be logged."""
+    with pytest.raises(GatewayError) as raised:
+        bodies.chat(bodies.parse(b'{"model": "support", "messages": "very private"}', "messages"))
+    assert "private" not in raised.value.message
+    assert raised.value.param == "messages"
+    assert msgspec.json.decode(raised.value.body())["error"]["param"] == "messages"

@@ -1,0 +1,111 @@
+"""The catalogue's file and keys: read, refused, read again."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from assistant_gateway import catalog
+from assistant_gateway.catalog import Catalog, CatalogError, Provider, target
+
+
+def written(folder: Path, text: str, **keys: str) -> Catalog:
+    """Return a catalogue with this file and these keys, not yet loaded."""
+    (folder / "keys").mkdir(exist_ok=True)
+    (folder / "catalog.yaml").write_text(text)
+    for name, key in keys.items():
+        (folder / "keys" / name).write_text(key)
+    return Catalog(folder / "catalog.yaml", folder / "keys")
+
+
+def test_providers_have_addresses_keys_and_defaults(tmp_path: Path) -> None:
+    """A provider's paths follow its URL; its key is stripped and sent as a bearer token; time-outs have defaults."""
+    made = written(
+        tmp_path,
+        "providers:\n  openai: {url: https://api.openai.com/v1/, keyRef: openai}\n  demo: {url: http://demo:8000/v1}\n"
+        "tenantEndpoints: {allowHosts: ['*.corp.example']}\n",
+        openai="  sk-0123456789\n",
+    )
+    made.load()
+    openai, demo = made.targets["openai"], made.targets["demo"]
+    assert str(openai.chat) == "https://api.openai.com/v1/chat/completions"
+    assert str(openai.embeddings) == "https://api.openai.com/v1/embeddings"
+    assert str(demo.models) == "http://demo:8000/v1/models"
+    assert openai.headers["Authorization"] == "Bearer sk-0123456789"
+    assert "Authorization" not in demo.headers
+    assert (demo.settings.connect_seconds, demo.settings.first_byte_seconds, demo.settings.idle_seconds) == (5, 60, 60)
+    assert made.allow_hosts == ["*.corp.example"]
+
+
+def test_key_that_is_missing_or_empty_leaves_the_others_alone(tmp_path: Path) -> None:
+    """A provider without its key is known as such; its neighbour works."""
+    text = (
+        "providers: {a: {url: 'http://a', keyRef: a}, b: {url: 'http://b', keyRef: b}, c: {url: 'http://c', keyRef: c}}"
+    )
+    made = written(tmp_path, text, b=" \n", c="key-of-c")
+    made.load()
+    assert [made.targets[name].missing_key for name in "abc"] == ["a", "b", None]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "providers: [",
+        "providers: 3",
+        "providers: {a: {}}",
+        "providers: {a: {url: ftp://x}}",
+        "providers: {a: {url: 'http://'}}",
+        "providers: {a: {url: 'http://user:pass@x'}}",
+        "providers: {a: {url: 'http://x?k=v'}}",
+        "providers: {a: {url: 'http://x', connectSeconds: soon}}",
+        "providers: {a: {url: 'http://x', keyRef: ../../etc/passwd}}",
+        "providers: {a: {url: 'http://x', keyRef: ''}}",
+    ],
+)
+def test_catalogue_that_cannot_be_used_is_refused_and_the_last_good_one_stays(text: str, tmp_path: Path) -> None:
+    """A mistake in the file is one sentence, and what was loaded before still holds."""
+    made = written(tmp_path, "providers: {good: {url: 'http://good'}}")
+    made.load()
+    (tmp_path / "catalog.yaml").write_text(text)
+    with pytest.raises(CatalogError) as raised:
+        made.load()
+    assert "\n" not in str(raised.value)
+    assert list(made.targets) == ["good"]
+
+
+def test_key_is_in_no_text(tmp_path: Path) -> None:
+    """Neither the target's representation nor an error about a key shows it."""
+    made = written(tmp_path, "providers: {a: {url: 'http://a', keyRef: a}}", a="sk-0123456789")
+    made.load()
+    assert "0123456789" not in repr(made.targets)
+    (tmp_path / "keys" / "a").write_text("sk-0123456789\nsecond line")
+    with pytest.raises(CatalogError) as raised:
+        made.load()
+    assert "0123456789" not in str(raised.value)
+
+
+def test_short_keys_are_not_looked_for_in_answers() -> None:
+    """A key of three letters would blank ordinary words."""
+    assert target("a", Provider(url="http://a"), "abc").secret is None
+    assert target("a", Provider(url="http://a"), "abcdefgh").secret == b"abcdefgh"
+
+
+async def test_symlink_swap_of_the_kubelet_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that change behind symlinks, as mounted ConfigMaps and Secrets do, are loaded again."""
+    monkeypatch.setattr(catalog, "LOOK_SECONDS", 0.01)
+    for version, url in (("1", "http://one"), ("2", "http://two")):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "catalog.yaml").write_text(f"providers: {{a: {{url: '{url}'}}}}")
+    (tmp_path / "..data").symlink_to("1")
+    (tmp_path / "catalog.yaml").symlink_to("..data/catalog.yaml")
+    made = Catalog(tmp_path / "catalog.yaml", tmp_path)
+    made.load()
+    following = asyncio.create_task(made.run())
+    (tmp_path / "..new").symlink_to("2")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+    async with asyncio.timeout(2):
+        while made.targets["a"].settings.url != "http://two":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    following.cancel()

@@ -1,0 +1,98 @@
+"""From a policy to routes: limits, permissions, destinations."""
+
+from __future__ import annotations
+
+import pytest
+
+from assistant_crds import naming
+from assistant_crds.contracts import AssistantPolicy, Endpoint, ModelRoute, TenantIdentity, TenantPolicy
+from assistant_gateway.catalog import Provider, target
+from assistant_gateway.errors import GatewayError
+from assistant_gateway.routing import compile_policy, resolve
+
+KEY = naming.tenant_key("uid")
+
+
+def policy(assistant: AssistantPolicy, allow: list[str], limit: int | None = None) -> TenantPolicy:
+    """Return a policy with the assistant `support`."""
+    return TenantPolicy(
+        tenant=TenantIdentity(namespace="acme", uid="uid", key=KEY),
+        generation="g",
+        models_allow=allow,
+        requests_per_minute=limit,
+        assistants={"support": assistant},
+        knowledge_bases={},
+    )
+
+
+def catalogue(model: str = "gpt-4.1", provider: str = "openai", **fields: int) -> AssistantPolicy:
+    """Return an assistant with a model of the catalogue."""
+    return AssistantPolicy(route=ModelRoute(model=model, provider=provider), **fields)
+
+
+def test_limits_are_kept_under_the_tenants_quota_prefix() -> None:
+    """Both levels have keys that the tenant's own Redis user cannot reach, in one slot of a Redis cluster."""
+    route = compile_policy(policy(catalogue(requests_per_minute=60), ["*"], 600)).assistants["support"]
+    assert [(level.name, level.key, level.requests_per_minute) for level in route.rates.levels] == [
+        ("assistant", f"quota:{{{KEY}}}:rpm:support", 60),
+        ("tenant", f"quota:{{{KEY}}}:rpm", 600),
+    ]
+
+
+def test_no_limit_no_question() -> None:
+    """Without limits there is nothing to ask Redis."""
+    assert compile_policy(policy(catalogue(), ["*"])).assistants["support"].rates.levels == ()
+
+
+@pytest.mark.parametrize(
+    ("allow", "allowed"),
+    [
+        (["*"], True),
+        (["openai/*"], True),
+        (["openai/gpt-4.1"], True),
+        (["anthropic/*", "openai/gpt-4*"], True),
+        (["openai/gpt-4"], False),
+        (["gpt-4.1"], False),
+        (["OpenAI/*"], False),
+        ([], False),
+    ],
+)
+def test_models_are_allowed_by_pattern(allow: list[str], allowed: bool) -> None:
+    """A model outside the tenant's list is a 403, whatever the operator wrote besides."""
+    to = compile_policy(policy(catalogue(), allow)).assistants["support"].to
+    targets = {"openai": target("openai", Provider(url="http://x"), "k")}
+    if allowed:
+        assert resolve(to, targets) is targets["openai"]
+    else:
+        with pytest.raises(GatewayError) as raised:
+            resolve(to, targets)
+        assert (raised.value.status, raised.value.code) == (403, "model_not_allowed")
+
+
+def test_provider_that_is_not_there_is_the_platforms_fault() -> None:
+    """An unknown provider is a 502: no client can mend it."""
+    to = compile_policy(policy(catalogue(), ["*"])).assistants["support"].to
+    with pytest.raises(GatewayError) as raised:
+        resolve(to, {})
+    assert (raised.value.status, raised.value.code) == (502, "provider_unknown")
+
+
+def test_own_endpoint_is_guarded_and_its_key_hidden() -> None:
+    """The tenant's own server is marked as such and its key is in no representation."""
+    endpoint = Endpoint(url="https://llm.acme.example/v1", api_key="tenant-secret")
+    assistant = AssistantPolicy(route=ModelRoute(model="m", endpoint=endpoint))
+    to = compile_policy(policy(assistant, [])).assistants["support"].to
+    found = resolve(to, {})
+    assert found.own
+    assert found.headers["Authorization"] == "Bearer tenant-secret"
+    assert "tenant-secret" not in repr(to)
+    assert to.label == "endpoint/m"
+
+
+def test_own_endpoint_that_is_no_url_harms_only_itself() -> None:
+    """An endpoint that cannot be used is refused when it is called, and does not keep the policy from loading."""
+    broken = AssistantPolicy(route=ModelRoute(model="m", endpoint=Endpoint(url="file:///etc/passwd")))
+    to = compile_policy(policy(broken, ["*"])).assistants["support"].to
+    with pytest.raises(GatewayError) as raised:
+        resolve(to, {})
+    assert (raised.value.status, raised.value.code) == (502, "provider_unreachable")

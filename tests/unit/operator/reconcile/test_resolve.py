@@ -1,0 +1,209 @@
+"""Each resource is judged by itself, with a reason and a next step."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from operator_objects import assistant, knowledge_base, own_endpoint, resolved, secret, snapshot, tenant
+
+from assistant_crds import naming
+from assistant_crds.conditions import Reason
+from assistant_operator.snapshot import References, references
+
+KEY = naming.tenant_key("uid-acme")
+
+
+def only(found):
+    (item,) = found.assistants
+    return item
+
+
+def test_a_valid_assistant_is_served():
+    """Configuration for the pods, and route with defaults for the gateway, come from its spec."""
+    item = only(
+        resolved(
+            assistant(
+                model={"provider": "demo", "name": "m", "parameters": {"temperature": "0.2", "maxOutputTokens": 10}},
+                instructions="Be kind.",
+                limits={"requestsPerMinute": 7},
+                retrieval={"maxChunks": 3, "minScore": "0.25"},
+            )
+        )
+    )
+    assert item.accepted.ok
+    assert item.resolved.ok
+    assert (item.model, item.config.instructions, item.config.max_chunks) == ("demo/m", "Be kind.", 3)
+    assert (item.config.min_score, item.config.display_name) == (0.25, "support")
+    assert (item.policy.temperature, item.policy.max_output_tokens, item.policy.requests_per_minute) == (0.2, 10, 7)
+    assert (item.policy.route.provider, item.policy.route.endpoint) == ("demo", None)
+
+
+def test_a_valid_knowledge_base_is_served_under_a_name_of_its_own():
+    """Its key in the stores derives from its UID; quantities become bytes."""
+    (base,) = resolved(knowledge_base(limits={"documents": 5, "bytes": "1Mi"})).knowledge_bases
+    assert base.config.key == naming.knowledge_base_key(KEY, "uid-KnowledgeBase-handbook")
+    assert (base.config.max_documents, base.config.max_bytes, base.policy.dimensions) == (5, 1 << 20, 16)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "says"),
+    [
+        ({"model": {"provider": "nobody", "name": "m"}}, Reason.PROVIDER_UNKNOWN, "demo, openai"),
+        ({"model": {"provider": "openai", "name": "x"}}, Reason.MODEL_NOT_ALLOWED, "demo/*"),
+        ({"model": own_endpoint()}, Reason.MODEL_NOT_ALLOWED, "models.allowOwnEndpoints"),
+        ({"model": {"name": "m"}}, Reason.INVALID_SPEC, "exactly one of"),
+        ({"model": {"provider": "demo"}}, Reason.INVALID_SPEC, "name"),
+        ({"model": {"provider": "demo", "name": 5}}, Reason.INVALID_SPEC, "str"),
+        ({"retrieval": {"minScore": "2"}}, Reason.INVALID_SPEC, "between 0 and 1"),
+        ({"retrieval": {"minScore": "lots"}}, Reason.INVALID_SPEC, "decimal"),
+        (
+            {"model": {"provider": "demo", "name": "m", "parameters": {"temperature": "nan"}}},
+            Reason.INVALID_SPEC,
+            "temperature",
+        ),
+    ],
+)
+def test_what_is_not_accepted_says_why(change, reason, says):
+    """The reason is stable, the sentence names the resource and the way out, and nothing of it is served."""
+    limits = tenant(models={"allow": ["demo/*"], "allowOwnEndpoints": False})
+    item = only(resolved(assistant(**change), tenant=limits))
+    assert (item.accepted.ok, item.accepted.reason) == (False, reason)
+    assert "Assistant support" in item.accepted.message
+    assert says in item.accepted.message
+    assert item.resolved.ok is None
+    assert not item.served
+
+
+@pytest.mark.parametrize(
+    ("spec", "objects", "reason", "says"),
+    [
+        ({"model": own_endpoint()}, {}, Reason.SECRET_NOT_FOUND, "Secret llm"),
+        ({"model": own_endpoint()}, {"secrets": {"llm": secret(other="x")}}, Reason.KEY_NOT_FOUND, "no key token"),
+        ({"model": own_endpoint()}, {"secrets": {"llm": secret(token=" ")}}, Reason.KEY_NOT_FOUND, "token"),
+        (
+            {"model": own_endpoint()},
+            {"secrets": {"llm": {"data": {"token": "/w=="}}}},
+            Reason.KEY_NOT_FOUND,
+            "no usable text",
+        ),
+        (
+            {"instructionsFrom": {"configMapKeyRef": {"name": "prompts", "key": "p"}}},
+            {},
+            Reason.CONFIG_MAP_NOT_FOUND,
+            "ConfigMap prompts",
+        ),
+        (
+            {"instructionsFrom": {"configMapKeyRef": {"name": "prompts", "key": "p"}}},
+            {"config_maps": {"prompts": {"data": {"q": ""}}}},
+            Reason.KEY_NOT_FOUND,
+            "no key p",
+        ),
+        (
+            {"instructionsFrom": {"configMapKeyRef": {"name": "prompts", "key": "p"}}},
+            {"config_maps": {"prompts": {"data": {"p": "x" * 40000}}}},
+            Reason.INVALID_SPEC,
+            "32768",
+        ),
+        ({"knowledgeBases": [{"name": "nowhere"}]}, {}, Reason.KNOWLEDGE_BASE_NOT_FOUND, "KnowledgeBase nowhere"),
+    ],
+)
+def test_what_is_not_resolved_names_the_missing_object(spec, objects, reason, says):
+    """A missing Secret, ConfigMap, key or KnowledgeBase is named; the resource is accepted, and not served."""
+    item = only(resolved(assistant(**spec), **objects))
+    assert item.accepted.ok
+    assert (item.resolved.ok, item.resolved.reason) == (False, reason)
+    assert says in item.resolved.message
+    assert not item.served
+
+
+def test_a_bad_resource_leaves_its_neighbours_alone():
+    """Whatever is wrong with one, the others are served."""
+    found = resolved(
+        assistant("bad", model={"provider": "nobody", "name": "m"}),
+        assistant("worse", model=5),
+        assistant("good"),
+        knowledge_base("broken", embedding={"name": "e"}),
+        knowledge_base("fine"),
+    )
+    assert [item.config.name for item in found.assistants if item.served] == ["good"]
+    assert [base.config.name for base in found.served_knowledge_bases()] == ["fine"]
+
+
+def test_an_assistant_is_not_served_without_its_knowledge():
+    """An assistant whose knowledge base is unusable is left out: an answer without it would be silently wrong."""
+    found = resolved(
+        assistant(knowledgeBases=[{"name": "handbook"}]),
+        knowledge_base(embedding={"provider": "nobody", "name": "e", "dimensions": 16}),
+    )
+    assert only(found).resolved.ok
+    assert not only(found).served
+
+
+def test_a_knowledge_base_that_is_being_deleted_no_longer_exists_for_others():
+    """References to it are refused from the moment of its deletion."""
+    found = resolved(assistant(knowledgeBases=[{"name": "handbook"}]), knowledge_base(deleting=True))
+    assert found.knowledge_bases == []
+    assert only(found).resolved.reason is Reason.KNOWLEDGE_BASE_NOT_FOUND
+
+
+def test_an_own_endpoint_carries_its_key_to_the_gateway_only():
+    """The key is in the policy, never in what pods get, and never in the text of the objects."""
+    item = only(resolved(assistant(model=own_endpoint()), secrets={"llm": secret(token="sk-secret\n")}))
+    assert item.policy.route.endpoint.api_key == "sk-secret"
+    assert item.model == "llm.example.com/m"
+    assert "sk-secret" not in repr(item.config)
+    assert "sk-secret" not in repr(item.policy)
+
+
+def test_an_unknown_catalogue_forbids_nothing():
+    """While the catalogue cannot be read, no resource is refused because of it."""
+    assert only(resolved(assistant(model={"provider": "nobody", "name": "m"}), providers=None)).served
+
+
+def test_a_tenant_overrides_the_defaults():
+    """Limits, replicas and resources of the Tenant hold; what it leaves open comes from the chart."""
+    settings = resolved(
+        assistant(), tenant=tenant(limits={"requestsPerMinute": 5}, serving={"replicas": {"min": 3}})
+    ).settings
+    assert (settings.requests_per_minute, settings.replicas, settings.limits) == (5, 3, {"memory": "256Mi"})
+    defaults = resolved(assistant()).settings
+    assert (defaults.requests_per_minute, defaults.replicas, defaults.models_allow) == (600, 1, ["*"])
+
+
+def test_an_invalid_tenant_falls_back_to_the_defaults_and_says_so():
+    """A Tenant that cannot be understood does not take its assistants down."""
+    raw = tenant(serving={"resources": {"requests": {"cpu": "much"}}})
+    found = resolved(assistant(), tenant=raw)
+    assert (found.settings.accepted.ok, found.settings.accepted.reason) == (False, Reason.INVALID_SPEC)
+    assert found.settings.requests == {"cpu": "100m"}
+    assert only(found).served
+
+
+def test_references_are_found_and_malformed_specs_tolerated():
+    """Every Secret and ConfigMap that a spec names is known, so that its events matter."""
+    found = references(
+        [
+            assistant(model=own_endpoint("a")),
+            assistant(instructionsFrom={"configMapKeyRef": {"name": "b", "key": "k"}}),
+            knowledge_base(embedding=own_endpoint("c")),
+            assistant(model=["nonsense"], instructionsFrom=3),
+        ]
+    )
+    assert found == References(frozenset({"a", "c"}), frozenset({"b"}))
+
+
+FIELDS = ["model", "embedding", "name", "provider", "endpoint", "url", "apiKeySecretRef", "key", "limits", "bytes"]
+garbage = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(garbage, garbage)
+def test_no_spec_can_break_the_resolver(one, other):
+    """Whatever is in a spec, the outcome is a verdict."""
+    broken = {**assistant("one"), "spec": one}
+    base = {**knowledge_base("other"), "spec": other}
+    found = resolved(broken, base, assistant("good"))
+    references(snapshot(broken, base).resources)
+    assert [item.served for item in found.assistants if item.raw["metadata"]["name"] == "good"] == [True]

@@ -1,0 +1,303 @@
+"""What a status says follows from what was resolved and observed, and from nothing else."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from operator_objects import NOW, assistant, deployment, knowledge_base, own_endpoint, pod, resolved, snapshot, tenant
+
+from assistant_crds import naming
+from assistant_crds.conditions import (
+    ASSISTANT_CONDITIONS,
+    KNOWLEDGE_BASE_CONDITIONS,
+    TENANT_CONDITIONS,
+    ConditionType,
+    Reason,
+)
+from assistant_crds.contracts import ModelProbe, TenantProbe
+from assistant_operator import status
+from assistant_operator.observed import Counts, GatewayView, Observed, PodAnswer, StoreView
+
+LATER = "2026-11-23T13:00:00Z"
+REACHABLE = ModelProbe(reachable=True, reason="Reachable", message="It answers.")
+
+
+def answer(*, ready, generation):
+    return PodAnswer("p", in_service=True, ready=ready, generation=generation)
+
+
+def observed(**changes):
+    probe = TenantProbe(generation="p1", assistants={"support": REACHABLE}, knowledge_bases={"handbook": REACHABLE})
+    values = {
+        "config_generation": "c1",
+        "policy_generation": "p1",
+        "gateway": GatewayView(probe),
+        "answers": [PodAnswer("assistant-api-1", in_service=True, ready=True, generation="c1")],
+        "stores": StoreView(),
+        "counts": {},
+    }
+    return Observed(**(values | changes))
+
+
+RUNNING = {
+    ("Deployment", naming.API): deployment(),
+    ("Deployment", naming.WORKER): deployment(naming.WORKER),
+}
+
+
+def of_assistant(*resources, seen=None, owned=None, pods=None, now=NOW, **changes):
+    view = snapshot(*resources, owned=RUNNING if owned is None else owned, pods=pods or [pod()])
+    found = resolved(*resources, **changes)
+    return status.assistant(found.assistants[0], found, view, seen or observed(), now)
+
+
+def of_base(*resources, seen=None, owned=None, now=NOW):
+    view = snapshot(*resources, owned=RUNNING if owned is None else owned, pods=[pod()])
+    found = resolved(*resources)
+    return status.knowledge_base(found.knowledge_bases[0], found, view, seen or observed(), now)
+
+
+def condition(document, kind):
+    return next(item for item in document["conditions"] if item["type"] == kind)
+
+
+def told(document, kind):
+    found = condition(document, kind)
+    return found["status"], found["reason"]
+
+
+def test_everything_well_is_ready():
+    """All conditions of the kind are there, in order, true, and Ready sums them up."""
+    document = of_assistant(assistant())
+    assert [item["type"] for item in document["conditions"]] == ["Ready", *ASSISTANT_CONDITIONS]
+    assert {item["status"] for item in document["conditions"]} == {"True"}
+    assert document["url"] == "http://assistant-api.acme.svc:8080/v1"
+    assert (document["model"], document["limit"]) == ("demo/m", "600/min")
+    assert document["replicas"] == {"ready": 1, "desired": 1}
+    assert document["observedGeneration"] == 1
+
+
+def test_a_knowledge_base_has_its_own_conditions_and_counts():
+    """Counts come from both stores; vectors that no document accounts for are orphans."""
+    key = resolved(knowledge_base()).knowledge_bases[0].key
+    counts = {key: Counts(documents=2, pending=0, failed=1, chunks=5, vectors=7)}
+    document = of_base(knowledge_base(), seen=observed(counts=counts))
+    assert [item["type"] for item in document["conditions"]] == ["Ready", *KNOWLEDGE_BASE_CONDITIONS]
+    assert condition(document, "Ready")["status"] == "True"
+    names = ("documents", "pending", "failed", "vectors", "orphans")
+    assert [document[name] for name in names] == [2, 0, 1, 7, 2]
+
+
+def test_orphans_are_not_judged_while_documents_are_written():
+    """Between the two counts a document may have been half written: the last settled figure stays."""
+    raw = knowledge_base() | {"status": {"orphans": 1}}
+    key = resolved(raw).knowledge_bases[0].key
+    counts = {key: Counts(documents=2, pending=1, failed=0, chunks=5, vectors=9)}
+    assert of_base(raw, seen=observed(counts=counts))["orphans"] == 1
+
+
+def test_counts_that_could_not_be_taken_keep_their_last_values():
+    """A store that is away does not make documents disappear from the status."""
+    raw = knowledge_base() | {"status": {"documents": 3, "vectors": 9}}
+    document = of_base(raw)
+    assert (document["documents"], document["vectors"]) == (3, 9)
+    assert "pending" not in document
+
+
+@pytest.mark.parametrize(
+    ("seen", "kind", "reason"),
+    [
+        ({"gateway": GatewayView(None, "no connection.")}, "ModelReachable", "GatewayUnreachable"),
+        ({"gateway": GatewayView(None, "no connection.")}, "QuotaSynced", "GatewayUnreachable"),
+        ({"stores": StoreView({"redis": "it does not answer."})}, "QuotaSynced", "StoreUnreachable"),
+        (
+            {"answers": [PodAnswer("p", in_service=True, ready=False, generation="")]},
+            "EndpointAnswering",
+            "NotAnswering",
+        ),
+        (
+            {"answers": [PodAnswer("p", in_service=True, ready=True, generation="c0")]},
+            "EndpointAnswering",
+            "StaleConfiguration",
+        ),
+        ({"apply_error": "Service x was refused."}, "WorkloadAvailable", "ApplyFailed"),
+        (
+            {
+                "gateway": GatewayView(
+                    TenantProbe(
+                        generation="p1",
+                        assistants={"support": ModelProbe(reachable=False, reason="ModelUnknown", message="No.")},
+                        knowledge_bases={},
+                    )
+                )
+            },
+            "ModelReachable",
+            "ModelUnknown",
+        ),
+    ],
+)
+def test_each_fault_has_its_condition(seen, kind, reason):
+    """The condition is False with its reason, and Ready repeats it."""
+    document = of_assistant(assistant(), seen=observed(**seen))
+    assert told(document, kind) == ("False", reason)
+    assert condition(document, "Ready")["status"] == "False"
+    assert condition(document, "Ready")["message"]
+
+
+def test_a_policy_that_is_not_loaded_yet_is_waited_for():
+    """Before the gateway has the policy nothing is known of quota and model."""
+    probe = TenantProbe(generation="p0", assistants={"support": REACHABLE}, knowledge_bases={})
+    document = of_assistant(assistant(), seen=observed(gateway=GatewayView(probe)))
+    assert told(document, "QuotaSynced") == ("Unknown", "Waiting")
+    assert told(document, "ModelReachable") == ("Unknown", "Waiting")
+    assert told(document, "Ready") == ("False", "Waiting")
+
+
+def test_a_pod_that_only_just_started_is_no_fault_while_others_serve():
+    """During a roll-out the endpoint answers; alone, a starting pod is not ready to serve yet."""
+    starting = PodAnswer("assistant-api-2", in_service=False, ready=False, generation="", detail="gateway: timeout")
+    serving = PodAnswer("assistant-api-1", in_service=True, ready=True, generation="c1")
+    both = of_assistant(assistant(), seen=observed(answers=[serving, starting]))
+    assert told(both, "EndpointAnswering") == ("True", "Answering")
+    alone = of_assistant(assistant(), seen=observed(answers=[starting]))
+    assert told(alone, "EndpointAnswering") == ("False", "NotAnswering")
+    assert "gateway: timeout" in condition(alone, "EndpointAnswering")["message"]
+
+
+def test_an_unknown_reason_of_a_newer_gateway_is_still_a_fault():
+    """A reason that this operator does not know is told as unreachable."""
+    probe = TenantProbe(
+        generation="p1",
+        assistants={"support": ModelProbe(reachable=False, reason="MadeOfCheese", message="It is cheese.")},
+        knowledge_bases={},
+    )
+    document = of_assistant(assistant(), seen=observed(gateway=GatewayView(probe)))
+    assert told(document, "ModelReachable") == ("False", "ProviderUnreachable")
+    assert condition(document, "ModelReachable")["message"] == "It is cheese."
+
+
+def test_what_follows_from_a_refused_resource_waits():
+    """When a resource is not accepted, what cannot be known because of that says so; Ready gives the cause."""
+    document = of_assistant(assistant(model={"provider": "nobody", "name": "m"}))
+    assert told(document, "Accepted") == ("False", "ProviderUnknown")
+    for kind in ("RefsResolved", "ModelReachable", "KnowledgeReady", "QuotaSynced", "EndpointAnswering"):
+        assert told(document, kind) == ("Unknown", "Waiting")
+    assert told(document, "Ready") == ("False", "ProviderUnknown")
+
+
+def test_a_false_condition_is_told_before_an_unknown_one():
+    """Ready gives the cause, not what waits for it."""
+    document = of_assistant(assistant(model=own_endpoint()), seen=observed(answers=[]))
+    assert told(document, "Ready") == ("False", "SecretNotFound")
+
+
+def test_an_assistant_shows_what_is_wrong_with_its_knowledge():
+    """The assistant names the knowledge base and repeats its fault; a store that is down is named itself."""
+    resources = (assistant(knowledgeBases=[{"name": "handbook"}]), knowledge_base())
+    down = of_assistant(*resources, seen=observed(stores=StoreView({"weaviate": "it does not answer."})))
+    assert told(down, "KnowledgeReady") == ("False", "StoreUnreachable")
+    assert "Store weaviate" in condition(down, "KnowledgeReady")["message"]
+
+    away = ModelProbe(reachable=False, reason="ProviderUnreachable", message="No answer.")
+    probe = TenantProbe(generation="p1", assistants={"support": REACHABLE}, knowledge_bases={"handbook": away})
+    unready = of_assistant(*resources, seen=observed(gateway=GatewayView(probe)))
+    assert told(unready, "KnowledgeReady") == ("False", "KnowledgeBaseNotReady")
+    assert condition(unready, "KnowledgeReady")["message"] == "KnowledgeBase handbook is not ready: No answer."
+
+    refused = of_assistant(
+        assistant(knowledgeBases=[{"name": "handbook"}]),
+        knowledge_base(embedding={"provider": "nobody", "name": "e", "dimensions": 16}),
+    )
+    assert told(refused, "KnowledgeReady") == ("False", "KnowledgeBaseNotReady")
+    assert told(refused, "Ready") == ("False", "KnowledgeBaseNotReady")
+
+
+def test_stores_matter_to_an_assistant_only_for_what_it_uses():
+    """Without knowledge bases a vector store that is down is no fault of the assistant."""
+    document = of_assistant(assistant(), seen=observed(stores=StoreView({"weaviate": "it does not answer."})))
+    assert condition(document, "Ready")["status"] == "True"
+
+
+def test_pods_wait_for_credentials_at_first():
+    """A new tenant whose stores are away has no pods yet; the status says what they wait for."""
+    seen = observed(stores=StoreView({"weaviate": "it does not answer."}), answers=[])
+    document = of_assistant(assistant(), seen=seen, owned={})
+    assert told(document, "WorkloadAvailable") == ("Unknown", "Waiting")
+    assert "weaviate" in condition(document, "WorkloadAvailable")["message"]
+
+
+def test_the_tighter_limit_binds():
+    """The shown rate is the lower one of assistant and tenant, or nothing."""
+    assert status.limit(60, 600) == "60/min"
+    assert status.limit(6000, 600) == "600/min"
+    assert status.limit(None, 600) == "600/min"
+    assert status.limit(None, None) == ""
+
+
+def test_a_transition_keeps_its_time_until_it_changes():
+    """Only a condition whose status changed gets a new time."""
+    first = of_assistant(assistant())
+    raw = assistant() | {"status": first}
+    second = of_assistant(raw, seen=observed(answers=[]), now=LATER)
+    assert condition(second, "Accepted")["lastTransitionTime"] == NOW
+    assert condition(second, "EndpointAnswering")["lastTransitionTime"] == LATER
+    assert condition(second, "Ready")["lastTransitionTime"] == LATER
+
+
+def test_the_same_status_is_recognised_whatever_the_time():
+    """Nothing is written when nothing but times would change; a new message is a change."""
+    first = of_assistant(assistant())
+    assert status.same(of_assistant(assistant(), now=LATER), first)
+    assert not status.same(of_assistant(assistant(), seen=observed(answers=[])), first)
+    assert not status.same(first, None)
+
+
+def test_a_tenant_sums_up_its_namespace():
+    """Counts of resources, the limit and the conditions that apply to it."""
+    view = snapshot(assistant(), knowledge_base(), owned=RUNNING, pods=[pod()])
+    found = resolved(assistant(), knowledge_base(), tenant=tenant(limits={"requestsPerMinute": 9}))
+    document = status.tenant(tenant(), found, view, observed(), NOW)
+    assert [item["type"] for item in document["conditions"]] == ["Ready", *TENANT_CONDITIONS]
+    assert (document["assistants"], document["knowledgeBases"], document["limit"]) == (1, 1, "9/min")
+    assert condition(document, "Ready")["status"] == "True"
+
+
+def test_an_idle_tenant_says_what_it_waits_for():
+    """A Tenant whose namespace holds nothing is not Ready, and tells what to create."""
+    found = resolved(assistant())
+    document = status.idle_tenant(tenant(), found.settings, NOW)
+    assert told(document, "Accepted") == ("True", "Accepted")
+    assert told(document, "Ready") == ("False", "Waiting")
+    assert "create one" in condition(document, "Ready")["message"]
+    assert (document["assistants"], document["knowledgeBases"]) == (0, 0)
+
+
+def test_deletion_is_told_without_touching_the_rest():
+    """A resource that waits for its deletion keeps its other conditions and figures."""
+    before = of_assistant(assistant())
+    document = status.deleting(assistant() | {"status": before}, "Waits for pod p to end.", LATER)
+    assert told(document, "Ready") == ("False", "Deleting")
+    assert document["conditions"][1:] == before["conditions"][1:]
+    assert document["url"] == before["url"]
+
+
+flags = st.booleans()
+
+
+@given(flags, flags, flags, flags, flags)
+def test_ready_is_true_exactly_when_all_others_are(served, synced, up, answering, stores):
+    """There is no way to be Ready with a condition that is not true, nor to be unready with all of them true."""
+    resources = [assistant(knowledgeBases=[{"name": "handbook"}])] + ([knowledge_base()] if served else [])
+    probe = TenantProbe(
+        generation="p1" if synced else "p0", assistants={"support": REACHABLE}, knowledge_bases={"handbook": REACHABLE}
+    )
+    seen = observed(
+        gateway=GatewayView(probe),
+        answers=[answer(ready=answering, generation="c1")],
+        stores=StoreView({} if stores else {"postgres": "down."}),
+    )
+    owned = RUNNING | {("Deployment", naming.API): deployment(available=1 if up else 0)}
+    document = of_assistant(*resources, seen=seen, owned=owned)
+    others = [item["status"] for item in document["conditions"] if item["type"] != ConditionType.READY]
+    assert (condition(document, "Ready")["status"] == "True") == all(other == "True" for other in others)
+    assert all(item["message"] for item in document["conditions"])
+    assert {item["reason"] for item in document["conditions"]} <= {reason.value for reason in Reason}
