@@ -113,7 +113,8 @@ class Generated:
 
 def _plain_text(joined: bytes) -> list[str] | None:
     """Return the text of events that are written in the usual way, None for others: ten times faster than the walk."""
-    array = b"[" + joined.removeprefix(b"data:").rstrip().replace(b"\n\ndata:", b",") + b"]"
+    joined = joined.rstrip().removesuffix(b"data: [DONE]").rstrip()
+    array = b"[" + joined.removeprefix(b"data:").replace(b"\n\ndata:", b",") + b"]"
     try:
         events = _plain.decode(array)
     except (msgspec.MsgspecError, UnicodeDecodeError):
