@@ -50,6 +50,17 @@ _BILLED_BY = {
     "api.cerebras.ai": "cerebras",
     "api.voyageai.com": "voyage",
 }
+# What costs money by request, picture or second cannot be told in tokens.
+_NOT_BY_TOKEN = (
+    "input_cost_per_request",
+    "input_cost_per_query",
+    "input_cost_per_second",
+    "output_cost_per_image",
+    "output_cost_per_image_token",
+    "output_cost_per_second",
+    "output_cost_per_video_token",
+    "output_cost_per_video_per_second",
+)
 # Ways of processing that a request may choose (`service_tier`) and that have prices of their own.
 _DEARER_TIERS = frozenset({"priority", "ultrafast", "balanced"})
 _STANDARD_TIERS = frozenset({None, "", "auto", "default", "standard", "standard_only", "flex"})
@@ -293,8 +304,8 @@ class PriceMap:
     def _read(self, entry: dict[str, Any], tier: str) -> Price | None:
         suffix = f"_{tier}" if tier else ""
         rate = _rate(entry, "", suffix)
-        if rate is None or entry.get("input_cost_per_request") or entry.get("input_cost_per_query"):
-            return None  # what costs money per request cannot be told in tokens
+        if rate is None or any(entry.get(name) for name in _NOT_BY_TOKEN):
+            return None
         above = []
         for threshold in sorted({int(found[1]) for name in entry if (found := _ABOVE.fullmatch(name))}):
             dearer = _rate(entry, f"_above_{threshold}k_tokens", suffix) or _rate(
@@ -322,7 +333,8 @@ def _rate(entry: dict[str, Any], above: str, suffix: str) -> Rate | None:
     answered = price("output_cost_per_token")
     if answered is None and entry.get("mode") == "embedding":
         answered = 0
-    if asked is None or answered is None:
+    # Zero stands for "free of charge for now" and for "nobody has looked it up"; the catalogue can say which it is.
+    if not asked or answered is None or (answered == 0 and entry.get("mode") != "embedding"):
         return None
     cached, written = price("cache_read_input_token_cost"), price("cache_creation_input_token_cost")
     write = asked if written is None else written

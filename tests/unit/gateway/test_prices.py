@@ -71,6 +71,13 @@ PUBLIC: dict[str, dict[str, Any]] = {
         "output_cost_per_token": 1e-06,
         "input_cost_per_request": 0.005,
     },
+    "zero": {"litellm_provider": "openai", "input_cost_per_token": 0, "output_cost_per_token": 0},
+    "pictures": {
+        "litellm_provider": "openai",
+        "input_cost_per_token": 1e-06,
+        "output_cost_per_token": 1e-06,
+        "output_cost_per_image_token": 3e-05,
+    },
     "resold": {"litellm_provider": "reseller", "input_cost_per_token": 1e-09, "output_cost_per_token": 1e-09},
 }
 
@@ -133,7 +140,9 @@ def test_a_dearer_tier_has_its_own_price_or_none(public: PriceMap) -> None:
     assert tier_of("auto") == ""
 
 
-@pytest.mark.parametrize("model", ["negative", "absurd", "text", "half", "by-request", "resold", "unheard-of"])
+@pytest.mark.parametrize(
+    "model", ["negative", "absurd", "text", "half", "by-request", "zero", "pictures", "resold", "unheard-of"]
+)
 def test_what_is_no_usable_price_is_none(public: PriceMap, model: str) -> None:
     """Negative, absurd, half, per request, another seller's, unknown: nobody knows, so nobody guesses."""
     assert price_of(provider(), model, public) is None
@@ -204,9 +213,10 @@ def test_mistakes_in_the_catalogue_are_told(tmp_path: Path, entry: dict[str, Any
     """A price that is wrong keeps the catalogue from loading, and the sentence says where and why."""
     file = tmp_path / "catalog.yaml"
     file.write_text(yaml.safe_dump({"providers": {"openai": {"url": "https://x.example", "models": {"gpt-*": entry}}}}))
-    with pytest.raises(CatalogError, match="providers|openai") as caught:
+    with pytest.raises(CatalogError) as caught:
         Catalog(file, tmp_path).load()
     assert told in str(caught.value)
+    assert "openai" in str(caught.value) or "$.providers" in str(caught.value)
 
 
 def test_a_good_catalogue_gives_targets_with_prices(tmp_path: Path, public: PriceMap) -> None:
