@@ -316,7 +316,10 @@ def _weaviate_program() -> str:
 
 def _postgres_ready(pidfile: Path, pid: int) -> bool:
     """What `pg_ctl -w` waits for: pid and state in the lines 1 and 8 (PostgreSQL's src/include/utils/pidfile.h)."""
-    lines = pidfile.read_text().splitlines() if pidfile.exists() else []
+    try:
+        lines = pidfile.read_text().splitlines()
+    except FileNotFoundError:  # not written yet, or, while the server of initdb ends, no longer
+        return False
     return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
 

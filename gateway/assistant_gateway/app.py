@@ -8,10 +8,12 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 from aiohttp import ClientResponse, web
 from opentelemetry import trace
+from prometheus_client import Counter, Histogram
 
 from assistant_crds import contracts, naming
 from assistant_gateway import bodies, errors
@@ -31,6 +33,7 @@ from assistant_gateway.tracing import CallTrace
 from assistant_observability import genai, logs, metrics
 
 ROADS = frozenset({"ingest", "search"})
+METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})  # the others share one label
 SERVER = "assistant-gateway"
 LONGEST_USER = 256
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -63,6 +66,7 @@ class Gateway:
         self._limiter = clients.limiter
         self._upstream = clients.upstream
         self._tracer = clients.tracer
+        self._keys = clients.keys
         self._authenticator = Authenticator(clients.keys)
         self._prober = Prober(clients.upstream, lambda: clients.catalog.targets)
         self._logged: dict[tuple[str, str, str], float] = {}
@@ -70,6 +74,7 @@ class Gateway:
         self.running = 0
         self.draining = False
         self.application = self._application()
+        metrics.HTTP_IN_FLIGHT.labels("gateway").set_function(lambda: self.running)
 
     def _application(self) -> web.Application:
         app = web.Application(client_max_size=self._settings.max_request_bytes, middlewares=[self._edge])
@@ -113,13 +118,19 @@ class Gateway:
             return answer
         finally:
             self.running -= 1
-            metrics.HTTP_REQUESTS.labels("gateway", request.method, route, str(status)).inc()
-            metrics.HTTP_DURATION.labels("gateway", route).observe(time.perf_counter() - started)
+            requests, duration = _series(request.method if request.method in METHODS else "other", route, status)
+            requests.inc()
+            duration.observe(time.perf_counter() - started)
 
     # --- the tenant's side -------------------------------------------------------------------------------------
 
+    async def _identity(self, request: web.Request) -> Identity:
+        if not (self._keys.loaded and self._policies.loaded):  # else the honest would hear 401 or 404
+            raise GatewayError(503, "not_ready", "The gateway is starting; ask again.", kind=errors.SERVER)
+        return await self._authenticator.identify(request.headers.get("Authorization"))
+
     async def _tenant(self, request: web.Request) -> tuple[Identity, Tenant | None]:
-        identity = await self._authenticator.identify(request.headers.get("Authorization"))
+        identity = await self._identity(request)
         if identity.service_account != naming.API:
             message = f"Only the ServiceAccount {naming.API} of a tenant's namespace may call models."
             raise errors.forbidden("service_account_not_allowed", message)
@@ -219,7 +230,7 @@ class Gateway:
 
     async def probe(self, request: web.Request) -> web.StreamResponse:
         """`GET /internal/v1/tenants/{namespace}/probe`."""
-        identity = await self._authenticator.identify(request.headers.get("Authorization"))
+        identity = await self._identity(request)
         if identity != Identity(self._settings.namespace, OPERATOR):
             raise errors.forbidden("service_account_not_allowed", "Only the platform's operator may ask for probes.")
         namespace = request.match_info["namespace"]
@@ -261,6 +272,12 @@ class Gateway:
             request_id=call.request_id,
             **({"trace_id": trace_id} if trace_id else {}),
         )
+
+
+@lru_cache(maxsize=1000)
+def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    requests = metrics.HTTP_REQUESTS.labels("gateway", method, route, str(status))
+    return requests, metrics.HTTP_DURATION.labels("gateway", route)
 
 
 async def _read(request: web.Request) -> bytes:

@@ -9,6 +9,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
+
+from prometheus_client import Counter, Histogram
 
 from assistant_gateway.usage import Usage
 from assistant_observability import metrics
@@ -67,13 +71,39 @@ class Call:
         if self.settled:
             return
         self.settled = True
-        metrics.MODEL_CALLS.labels(self.tenant, self.name, self.provider, self.model, self.road, outcome.value).inc()
-        elapsed = time.perf_counter() - self.started
-        metrics.MODEL_DURATION.labels(self.provider, self.model, self.road).observe(elapsed)
+        series = _series(self.tenant, self.name, self.provider, self.model, self.road, outcome)
+        series.calls.inc()
+        series.duration.observe(time.perf_counter() - self.started)
         if self.first_byte is not None:
-            metrics.MODEL_FIRST_BYTE.labels(self.provider, self.model).observe(self.first_byte - self.started)
+            series.first_byte.observe(self.first_byte - self.started)
         if usage is not None:
-            tokens = metrics.MODEL_TOKENS
-            where = (self.tenant, self.name, self.provider, self.model)
-            tokens.labels(*where, "input").inc(usage.input)
-            tokens.labels(*where, "output").inc(usage.output)
+            series.input.inc(usage.input)
+            series.output.inc(usage.output)
+
+
+class _Series(NamedTuple):
+    """The time series of one kind of call; looking them up by their labels costs a tenth of a request."""
+
+    calls: Counter
+    duration: Histogram
+    first_byte: Histogram
+    input: Counter
+    output: Counter
+
+
+@lru_cache(maxsize=10_000)
+def _series(tenant: str, name: str, provider: str, model: str, road: str, outcome: Outcome) -> _Series:
+    return _Series(
+        metrics.MODEL_CALLS.labels(tenant, name, provider, model, road, outcome.value),
+        metrics.MODEL_DURATION.labels(provider, model, road),
+        metrics.MODEL_FIRST_BYTE.labels(provider, model),
+        metrics.MODEL_TOKENS.labels(tenant, name, provider, model, "input"),
+        metrics.MODEL_TOKENS.labels(tenant, name, provider, model, "output"),
+    )
+
+
+def forget_tenant(namespace: str) -> None:
+    """Drop the time series of a tenant that is gone, so that a process does not grow with every one there ever was."""
+    _series.cache_clear()
+    for metric in (metrics.MODEL_CALLS, metrics.MODEL_TOKENS, metrics.LIMIT_REFUSALS):
+        metric.remove_by_labels({"tenant": namespace})

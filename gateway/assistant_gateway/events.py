@@ -29,9 +29,9 @@ class TooLargeError(Exception):
     """One event is larger than the limit."""
 
 
-def _last_boundary(data: bytes) -> int:
-    """Return where the last whole event ends, 0 when there is none."""
-    found = ((data.rfind(mark), len(mark)) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r"))
+def _last_boundary(data: bytearray, start: int) -> int:
+    """Return where the last whole event ends, 0 when none ends at or after `start`."""
+    found = ((data.rfind(mark, start), len(mark)) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r"))
     return max((at + length for at, length in found if at >= 0), default=0)
 
 
@@ -56,7 +56,7 @@ class EventRelay:
         self._keep_usage = keep_usage  # whether the client asked for the event that carries usage
         self._secret = secret
         self._limit = limit
-        self._rest = b""
+        self._rest = bytearray()  # an event that has not ended
         self._last = b""  # the last two blocks: what tells a finished answer from a broken one
         self._before_last = b""
         self._first_said: list[bytes] = []
@@ -69,20 +69,22 @@ class EventRelay:
         Raises:
             TooLargeError: an event does not end.
         """
-        if self._rest:
-            data = self._rest + data
-        if data.endswith(b"\n\n"):
-            block, self._rest = data, b""
-        else:
-            end = _last_boundary(data)
-            block, self._rest = data[:end], data[end:]
-            if len(self._rest) > self._limit:
-                raise TooLargeError
+        if not self._rest and data.endswith(b"\n\n"):
+            return self._pass(data)
+        # Only what is new is searched, so that a large event in small pieces costs no more than its size.
+        start = max(0, len(self._rest) - 3)
+        self._rest += data
+        end = _last_boundary(self._rest, start)
+        block = bytes(memoryview(self._rest)[:end])
+        del self._rest[:end]
+        if len(self._rest) > self._limit:
+            raise TooLargeError
         return self._pass(block) if block else b""
 
     def finish(self) -> bytes:
         """Return what may still go on when the provider has ended the stream: an event without its blank line."""
-        rest, self._rest = self._rest.strip(b"\r\n"), b""
+        rest = bytes(self._rest).strip(b"\r\n")
+        self._rest.clear()
         if not rest or rest.startswith(b":"):
             return b""
         data = data_of(rest)

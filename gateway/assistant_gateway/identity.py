@@ -106,8 +106,12 @@ class SigningKeys:
             return
         keys = {}
         for jwk in msgspec.json.decode(document, type=_KeySet).keys:
-            if jwk.get("kid") and jwk.get("use", "sig") == "sig":
+            if not jwk.get("kid") or jwk.get("use", "sig") != "sig":
+                continue
+            try:
                 keys[jwk["kid"]] = jwt.PyJWK.from_dict(jwk)
+            except jwt.PyJWTError as error:  # one of a kind that is not known here; the others count
+                _log.warning("signing key not understood", kid=str(jwk["kid"]), error=str(error))
         self._keys, self._document = keys, document
         self.version += 1
         _log.info("signing keys loaded", keys=len(keys), issuer=self.issuer)

@@ -1,7 +1,7 @@
 """The few calls the gateway makes to the Kubernetes API: get a document, list, watch.
 
-A Kubernetes client library would more than double the time and memory of the start for three GETs
-(docs/decisions/0007-gateway-built-on-aiohttp.md has the figures).
+The signing keys are no resource, so client libraries do not read them; with a client for those at hand, listing and
+watching one kind needs no library and no second HTTP stack (docs/decisions/0007-gateway-on-aiohttp.md).
 """
 
 from __future__ import annotations

@@ -47,9 +47,3 @@ class Operations:
         """Return the process's metrics."""
         body, content_type = metrics.exposition()
         return web.Response(body=body, headers={"Content-Type": content_type})
-
-
-def forget_tenant(namespace: str) -> None:
-    """Drop the time series of a tenant that is gone, so that a process does not grow with every one there ever was."""
-    for metric in (metrics.MODEL_CALLS, metrics.MODEL_TOKENS, metrics.LIMIT_REFUSALS):
-        metric.remove_by_labels({"tenant": namespace})

@@ -21,6 +21,7 @@ from assistant_gateway.routing import Tenant, compile_policy
 from assistant_observability import logs, metrics
 
 RETRY_SECONDS = (0.2, 5.0)
+BETWEEN_WATCHES_SECONDS = 0.2
 SELECTOR = f"{naming.LABEL_MANAGED_BY}={naming.MANAGED_BY}"
 
 _log = logs.logger(__name__)
@@ -78,6 +79,7 @@ class Policies:
                     version = await self._list()
                 version = await self._watch(version)
                 delay = RETRY_SECONDS[0]
+                await asyncio.sleep(BETWEEN_WATCHES_SECONDS)  # a server that ends every watch at once is not flooded
             except (ClusterError, msgspec.MsgspecError) as error:
                 expired = isinstance(error, ClusterError) and error.status == 410
                 if expired or not isinstance(error, ClusterError) or error.status:

@@ -24,6 +24,7 @@ from assistant_gateway.providers import openai_wire
 from assistant_gateway.usage import Chunk, Usage
 
 END_SECONDS = 1.0
+STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 
 
 class Result(NamedTuple):
@@ -147,7 +148,7 @@ class Relay:
         watch = IdleWatch(response, request, target.settings.idle_seconds)
         self._streams.add(response)
         try:
-            answer = web.StreamResponse(headers={**options.headers, "Content-Type": "text/event-stream"})
+            answer = web.StreamResponse(headers={**options.headers, **STREAM_HEADERS})
             await answer.prepare(request)
             problem = await _Stream(response, answer, relay, watch, call, target).run()
             outcome, message = Outcome.OK, ""

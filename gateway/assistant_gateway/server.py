@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from assistant_gateway.app import Clients, Gateway, create_app
+from assistant_gateway.calls import forget_tenant
 from assistant_gateway.catalog import Catalog
 from assistant_gateway.config import Settings
 from assistant_gateway.egress import GuardedResolver
@@ -18,14 +22,15 @@ from assistant_gateway.identity import SigningKeys
 from assistant_gateway.kubernetes import Cluster
 from assistant_gateway.limits.limiter import SCRIPT, Limiter
 from assistant_gateway.limits.redis import Redis
-from assistant_gateway.operations import Operations, forget_tenant
+from assistant_gateway.operations import Operations
 from assistant_gateway.policies import Policies
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_observability import logs, traces
 
 KEEP_ALIVE_SECONDS = 300.0  # longer than any client keeps an idle connection
 GOODBYE_SECONDS = 2.0  # for the last events of streams that were interrupted
-RESTART_SECONDS = 1.0
+RESTART_SECONDS = (1.0, 30.0)
+BACKLOG = 1024
 
 _log = logs.logger(__name__)
 
@@ -73,6 +78,7 @@ class Server:
             self._follow("redis", redis.run)
         else:
             _log.warning("no Redis configured: every limit holds for this process alone")
+        logging.getLogger("aiohttp.server").addFilter(_is_worth_a_line)
         self.metrics_port = await self._listen(self._operations.application, settings.metrics_port)
         self.port = await self._listen(self._gateway.application, settings.port)
         _log.info("gateway listening", port=self.port, metrics_port=self.metrics_port)
@@ -90,8 +96,7 @@ class Server:
         )
         await runner.setup()
         self._runners.append(runner)
-        site = web.TCPSite(runner, self._settings.host or None, port, backlog=1024)
-        await site.start()
+        await web.SockSite(runner, _socket(self._settings.host, port), backlog=BACKLOG).start()
         return int(runner.addresses[0][1])
 
     async def stop(self, *, drain_seconds: float | None = None) -> None:
@@ -120,14 +125,35 @@ class Server:
             await asyncio.sleep(0.05)
 
 
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Keep out what any client can cause at will: requests that are not HTTP are answered 400, which is enough."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+def _socket(host: str, port: int) -> socket.socket:
+    """Return a listening socket on `host`, by default on all addresses, of both families where there are two."""
+    if host:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    try:
+        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+    except (OSError, ValueError):  # no IPv6 here, as in many containers
+        return socket.create_server(("", port), backlog=BACKLOG)
+
+
 async def _keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
     """Run one of the endless tasks; a fault in one of them is logged and must not end the service of the others."""
+    loop, delay = asyncio.get_running_loop(), RESTART_SECONDS[0]
     while True:
+        started = loop.time()
         try:
             await run()
         except Exception:  # noqa: BLE001  # the edge of a task that must not end
             _log.exception("background task failed, starting it again", task=name)
-        await asyncio.sleep(RESTART_SECONDS)
+        if loop.time() - started > RESTART_SECONDS[1]:
+            delay = RESTART_SECONDS[0]
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, RESTART_SECONDS[1])
 
 
 async def serve(settings: Settings) -> None:

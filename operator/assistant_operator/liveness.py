@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from assistant_observability import metrics
 from assistant_operator.snapshot import Json
 
+# So long after a list first showed a change its event may still be on the way, on a machine under load.
+MISSED_SECONDS = 60.0
 # A tenant may wait while a store's time-outs are sat out in every worker, not much longer.
 OLDEST_SECONDS = 300.0
 
@@ -26,8 +28,8 @@ class Liveness:
         self._heard = clock()
         self._leading = False
         self._seen: dict[str, str] = {}
-        self._missed: dict[str, str] = {}
-        self.missed_twice: list[str] = []
+        self._missed: dict[str, tuple[str, float]] = {}  # version, and when a list first showed it
+        self._lost: set[str] = set()
 
     def lead(self) -> None:
         """Note that this operator leads from now on: only then is it expected to hear anything."""
@@ -49,19 +51,17 @@ class Liveness:
         self._seen.pop(str(obj["metadata"]["uid"]), None)
 
     def listed(self, resources: Iterable[Json]) -> None:
-        """Compare a list with what the watches told: a version that two lists in a row show alone was missed.
-
-        The first list only notes it: its event may be on the way.
-        """
+        """Compare a list with what the watches told: a version that lists alone have shown for long was missed."""
         for resource in resources:
             metadata = resource["metadata"]
             uid, version = str(metadata["uid"]), _version(metadata)
+            known, since = self._missed.get(uid, ("", 0.0))
             if self._seen.get(uid) == version:
                 self._missed.pop(uid, None)
-            elif self._missed.get(uid) == version:
-                self.missed_twice.append(f"{metadata.get('namespace', '')}/{metadata['name']}")
-            else:
-                self._missed[uid] = version
+            elif known != version:
+                self._missed[uid] = (version, self._clock())
+            elif self._clock() - since >= MISSED_SECONDS:
+                self._lost.add(f"{metadata.get('namespace', '')}/{metadata['name']}")
 
     def problem(self, oldest: float) -> str:
         """Return why the operator should be started anew; empty when it works. `oldest` is the longest wait."""
@@ -73,8 +73,8 @@ class Liveness:
             return f"nothing was heard from the API server for {age:.0f} s"
         if oldest > OLDEST_SECONDS:
             return f"a tenant has waited for {oldest:.0f} s"
-        if self.missed_twice:
-            return f"the watches do not tell of changes: {', '.join(self.missed_twice[:3])}"
+        if self._lost:
+            return f"the watches do not tell of changes: {', '.join(sorted(self._lost)[:3])}"
         return ""
 
 

@@ -34,12 +34,16 @@ operator="$connection +info +acl|setuser +acl|deluser +acl|getuser +acl|list +ac
 +scan +exists +type +del +unlink"
 # Counts, and moves the ledger's stream to Postgres. Not the tenants' keys, not their users.
 gateway="$connection +time +get +mget +set +del +exists +expire +pexpire +ttl +pttl +incrby \
-+hget +hmget +hgetall +hkeys +hset +hdel +zadd +zrem +zrangebyscore +zrevrange \
++hget +hmget +hexists +hgetall +hkeys +hset +hdel +zadd +zrem +zrangebyscore +zrevrange +zscore \
 +xadd +xread +xrange +xrevrange +xlen +xdel +xtrim \
 +eval +evalsha +script|load"
 
+# Nobody can log in as `default`. But Redis replays its log as that user, and drops every script or transaction that has a
+# command it may not run (7.0.15: "ACLs rules changed", and the data are gone), so it may run what the gateway's write.
+replay="+del +expire +hdel +hset +incrby +pexpire +set +xadd +xdel +xtrim +zadd +zrem"
+
 {
-    echo "user default off resetpass resetkeys resetchannels -@all"
+    echo "user default off resetpass resetkeys ~quota:* resetchannels -@all $replay"
     echo "user operator on resetpass #$(digest "$SECRETS_DIR/operator-password") resetkeys ~* resetchannels -@all $operator"
     echo "user gateway on resetpass #$(digest "$SECRETS_DIR/gateway-password") resetkeys ~quota:* resetchannels -@all $gateway"
     if [ -e "$acl" ]; then grep -v -E '^[[:space:]]*($|user (default|operator|gateway) )' "$acl" || true; fi

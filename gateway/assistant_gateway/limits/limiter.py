@@ -22,14 +22,15 @@ class Rates(msgspec.Struct, frozen=True):
     tenant: str
     assistant: str
     levels: tuple[Level, ...]
-    arguments: tuple[str | int, ...]  # number of keys, keys, then interval and burst of each level
+    arguments: tuple[bytes, ...]  # number of keys, keys, then interval and burst of each level
 
     @classmethod
     def of(cls, tenant: str, assistant: str, levels: Sequence[Level]) -> Rates:
         """Prepare the arguments; no levels, no limit."""
         keys = [level.key for level in levels]
         numbers = [number for level in levels for number in (level.interval, level.burst)]
-        return cls(tenant, assistant, tuple(levels), (len(keys), *keys, *numbers))
+        arguments = tuple(str(argument).encode() for argument in (len(keys), *keys, *numbers))
+        return cls(tenant, assistant, tuple(levels), arguments)
 
 
 class Limiter:

@@ -139,19 +139,24 @@ local function epoch()
   return tonumber(redis.call('HGET', state, 'epoch') or 0)
 end
 
--- ARGV: 9 epoch and 10 entries the caller knows of, 11 how long to hold, 12 tokens, 13 cost; then per level: scope,
--- interval and burst of its request rate (burst 0: none), tokens and money per window (-1: none), day or month
+-- ARGV: 9 epoch and 10 entries the caller knows of, 11 the request it settled last, 12 how long to hold, 13 tokens,
+-- 14 cost; then per level: scope, interval and burst of its request rate (burst 0: none), tokens and money per window
+-- (-1: none), day or month. What Redis loses is the end of its log: if that request is there, all before it is.
 if operation == 'reserve' then
   load({'tenant'})
-  local current, expected = epoch(), tonumber(ARGV[9])
-  local older = current < expected or (current == expected and scopes['tenant'][ENTRIES] < tonumber(ARGV[10]))
+  local current, expected, witness = epoch(), tonumber(ARGV[9]), ARGV[11]
+  local older = current < expected
+  if current == expected then
+    older = scopes['tenant'][ENTRIES] < tonumber(ARGV[10])
+      or witness ~= '' and redis.call('HEXISTS', requests, witness) == 0
+  end
   if current == 0 or older then
     redis.call('HDEL', state, 'epoch') -- so that whoever knows less than this caller is refused as well
     return {REBUILD, now}
   end
-  local tokens, cost = tonumber(ARGV[12]), tonumber(ARGV[13])
+  local tokens, cost = tonumber(ARGV[13]), tonumber(ARGV[14])
   local levels, names, record = {}, {}, {tokens, cost}
-  for i = 14, #ARGV, 6 do
+  for i = 15, #ARGV, 6 do
     levels[#levels + 1] = {
       interval = tonumber(ARGV[i + 1]), burst = tonumber(ARGV[i + 2]),
       tokens = tonumber(ARGV[i + 3]), budget = tonumber(ARGV[i + 4]), period = ARGV[i + 5] == 'Day' and DAY or MONTH,
@@ -206,7 +211,7 @@ if operation == 'reserve' then
     return refusal
   end
   if not before then
-    remember(record, now + math.min(tonumber(ARGV[11]), KEEP))
+    remember(record, now + math.min(tonumber(ARGV[12]), KEEP))
     hold(record, 1)
   end
   local reply = {ADMITTED, now, current, scopes['tenant'][ENTRIES]}
@@ -318,6 +323,20 @@ end
 -- From here on nothing is admitted until the counters have been restored.
 if operation == 'invalidate' then
   redis.call('HDEL', state, 'epoch')
+  return {ADMITTED, now}
+end
+
+-- ARGV: 9 on: request id, tokens, cost of what the ledger holds as settled lately, so that it is not charged again.
+if operation == 'recall' then
+  for i = 9, #ARGV, 3 do
+    id = ARGV[i]
+    local before = known()
+    if before and before[1] >= 0 then
+      hold(before, -1)
+    end
+    remember({-1, tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])}, now + KEEP)
+  end
+  save()
   return {ADMITTED, now}
 end
 

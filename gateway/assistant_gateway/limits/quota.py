@@ -10,6 +10,7 @@ A number is bounded by `LARGEST`, far below where a Lua number (a double) stops 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -28,6 +29,9 @@ LONGEST_HOLD = 3_600_000_000
 KINDS: tuple[Kind, ...] = ("requests", "tokens", "budget")
 ATTEMPTS = 3  # a second one when this process's clock is off, a third when midnight passes meanwhile
 NONE = -1
+RECALLED = 3 * 500  # arguments per call
+UNWRITTEN_SECONDS = 5.0  # Redis writes its log every second, after two at the latest
+REMEMBERED_SECONDS = 1800.0  # half of what the script does
 ADMITTED, REFUSED, OTHER_WINDOWS, REBUILD, FINISHED = 1, 0, 2, 3, 4
 
 Kind: TypeAlias = Literal["requests", "tokens", "budget"]
@@ -182,11 +186,53 @@ class Amount(msgspec.Struct, frozen=True):
         _check(self.cost)
 
 
+class Recent(msgspec.Struct, frozen=True):
+    """A settling that Redis has answered, but may not have written to its disk yet."""
+
+    at: float
+    limits: Limits
+    request: str
+    used: Amount
+    entry: bytes
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A call of this process that is under way."""
+
+    until: float
+    limits: Limits
+    worst: Amount
+    hold: int
+
+
 class Known(msgspec.Struct):
     """The latest that this process has seen of a tenant's counters; anything older is a Redis that lost some."""
 
     epoch: int = 0
     entries: int = 0
+    recent: deque[Recent] = msgspec.field(default_factory=deque)
+    held: dict[str, Held] = msgspec.field(default_factory=dict)
+
+    @property
+    def witness(self) -> str:
+        """The request that this process settled last, as long as Redis has to remember it."""
+        if self.recent and time.monotonic() - self.recent[-1].at > REMEMBERED_SECONDS:
+            self.recent.clear()
+        return self.recent[-1].request if self.recent else ""
+
+    def begin(self, request: str, limits: Limits, worst: Amount, hold: int) -> None:
+        """Note a call under way; forget the oldest ones if nobody renewed them."""
+        now = time.monotonic()
+        self.held.pop(request, None)
+        self.held[request] = Held(now + hold / 1e6, limits, worst, hold)
+        while (oldest := next(iter(self.held.items())))[1].until < now:
+            del self.held[oldest[0]]
+
+    def keep(self, settling: Recent) -> None:
+        """Keep the last one, and those that were settled shortly before it."""
+        self.recent.append(settling)
+        while settling.at - self.recent[0].at > UNWRITTEN_SECONDS:
+            self.recent.popleft()
 
     def see(self, epoch: int, entries: int) -> None:
         """Take note; entries count within one epoch."""
@@ -222,12 +268,16 @@ class Quota:
             RebuildNeededError: nothing is admitted before the counters are restored.
         """
         known = self._known.setdefault(limits.tenant, Known())
-        rest = (known.epoch, known.entries, hold, worst.tokens, worst.cost, *limits.arguments)
+        before = known.epoch
+        rest = (before, known.entries, known.witness, hold, worst.tokens, worst.cost, *limits.arguments)
         reply = await self._ask(limits, "reserve", request, rest)
-        if reply[0] == REBUILD:
-            raise RebuildNeededError(limits.tenant)
         if reply[0] == ADMITTED:
             known.see(reply[2], reply[3])
+            known.begin(request, limits, worst, hold)
+        if reply[0] == REBUILD or known.epoch > before > 0:
+            await self._say_again(known)
+        if reply[0] == REBUILD:
+            raise RebuildNeededError(limits.tenant)
         return reserved(limits, reply)
 
     async def settle(self, limits: Limits, request: str, used: Amount, entry: bytes) -> Settled:
@@ -237,13 +287,35 @@ class Quota:
         """
         rest: Arguments = (used.tokens, used.cost, entry, *limits.fields)
         reply = await self._ask(limits, "settle", request, rest)
+        known = self._known.setdefault(limits.tenant, Known())
+        known.held.pop(request, None)
         if reply[2]:
-            self._known.setdefault(limits.tenant, Known()).see(reply[2], reply[3])
+            known.see(reply[2], reply[3])
+        if entry:
+            known.keep(Recent(time.monotonic(), limits, request, used, entry))
         return settled(reply)
+
+    async def _say_again(self, known: Known) -> None:
+        """Hold and settle what may have been lost with a Redis that died; what was not lost stays as it is."""
+        now = time.monotonic()
+        for request, held in list(known.held.items()):
+            if held.until > now and request in known.held:
+                await self.renew(held.limits, request, held.worst, held.hold)
+        settlings, known.recent = known.recent, deque()
+        while settlings:
+            last = settlings[0]
+            try:
+                await self.settle(last.limits, last.request, last.used, last.entry)
+            except UnavailableError:
+                known.recent.extendleft(reversed(settlings))
+                raise
+            settlings.popleft()
 
     async def renew(self, limits: Limits, request: str, worst: Amount, hold: int) -> bool:
         """Hold for `hold` microseconds from now. An expired or lost hold is put back; False: settled already."""
         reply = await self._ask(limits, "renew", request, (hold, worst.tokens, worst.cost, *limits.fields))
+        if reply[0] == ADMITTED:
+            self._known.setdefault(limits.tenant, Known()).begin(request, limits, worst, hold)
         return bool(reply[0] == ADMITTED)
 
     async def usage(self, limits: Limits) -> dict[str, Usage]:
@@ -253,6 +325,14 @@ class Quota:
     async def invalidate(self, limits: Limits) -> None:
         """Admit nothing until the counters are restored."""
         await self._ask(limits, "invalidate", "", ())
+
+    async def recall(self, limits: Limits, settled_lately: Iterable[tuple[str, Amount]]) -> None:
+        """Before `restore`: tell the requests of the last hour that the ledger holds, so none is charged twice."""
+        rest: list[str | int | bytes] = []
+        for request, used in settled_lately:
+            rest += (request, used.tokens, used.cost)
+        for start in range(0, len(rest), RECALLED):
+            await self._ask(limits, "recall", "", rest[start : start + RECALLED])
 
     async def restore(self, limits: Limits, epoch: int, drained: str, totals: Iterable[Totals]) -> bool:
         """Set the counters of a tenant that needs a rebuild; `epoch` is higher than any before.

@@ -88,7 +88,7 @@ class Upstream:
         if target.own:
             session = self._guarded
             try:
-                self._resolver.check_literal(url.host or "")
+                self._resolver.check_literal(url.raw_host or "")
             except EgressRefusedError as error:
                 raise errors.provider_unreachable(target.provider, str(error)) from None
         settings = target.settings

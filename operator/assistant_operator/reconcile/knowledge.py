@@ -34,7 +34,7 @@ class Receipt:
     documents: int
 
 
-async def remove_knowledge_bases(
+async def finish_deletions(
     identity: TenantIdentity, snapshot: Snapshot, observed: Observed, context: Context
 ) -> Outcome:
     """Finish the deletion of single resources of a tenant that stays."""

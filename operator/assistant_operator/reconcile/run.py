@@ -16,7 +16,7 @@ from assistant_operator.reconcile.apply import apply
 from assistant_operator.reconcile.claim import claim
 from assistant_operator.reconcile.context import Context, Report
 from assistant_operator.reconcile.gather import gather
-from assistant_operator.reconcile.knowledge import remove_knowledge_bases
+from assistant_operator.reconcile.knowledge import finish_deletions
 from assistant_operator.reconcile.probe import ask_gateway, ask_pods, count
 from assistant_operator.reconcile.report import report
 from assistant_operator.reconcile.resolve import resolve
@@ -82,7 +82,7 @@ async def _run(snapshot: Snapshot, context: Context) -> Outcome:
         counts=counts,
         apply_error=applied.error,
     )
-    removed = await remove_knowledge_bases(resolved.identity, snapshot, observed, context)
+    removed = await finish_deletions(resolved.identity, snapshot, observed, context)
     told = await report(resolved, snapshot, observed, context)
     context.memory.reported[snapshot.namespace] = Report(
         resolved.identity.key, bases, gateway.steady, counts, resolved.quotas, told.usage

@@ -112,11 +112,11 @@ async def test_stream_outlives_a_signal_and_readiness_does_not(
     cluster: Cluster, settings: Callable, upstream: Provider
 ) -> None:
     """After SIGTERM the process is not ready, still serves, lets a stream end, and leaves with code 0."""
-    cluster.put_policy(policy(NAMESPACE, ["good", "slow-bytes"]))
+    cluster.put_policy(policy(NAMESPACE, ["good", "paced"]))
     short = settings(drain_seconds=0.5, stream_seconds=10)
     async with process(short) as started, aiohttp.ClientSession() as client:
         url = f"{started.url}/v1/chat/completions"
-        async with client.post(url, **chat(cluster, "slow-bytes", stream=True)) as stream:
+        async with client.post(url, **chat(cluster, "paced", stream=True)) as stream:
             await stream.content.readany()
             started.process.send_signal(signal.SIGTERM)
             await asyncio.sleep(0.1)

@@ -76,7 +76,9 @@ class Machine(RuleBasedStateMachine):
             windows = Windows.at(limits.zone, clock)
             with self.client.pipeline(transaction=False) as pipeline:
                 pipeline.set(f"{limits.keys[1]}:clock", self.now)
-                scopes = {"reserve": limits.arguments, "usage": (), "restore": ()}.get(operation, limits.fields)
+                scopes = {"reserve": limits.arguments, "usage": (), "restore": (), "recall": ()}.get(
+                    operation, limits.fields
+                )
                 pipeline.execute_command(
                     "EVALSHA", self.sha, *command(limits, operation, windows, request, (*rest, *scopes))
                 )
@@ -102,10 +104,15 @@ class Machine(RuleBasedStateMachine):
     def months_pass(self, days: int, seconds: int) -> None:
         self.now += days * DAY + seconds * SECOND
 
-    @rule(microseconds=st.integers(-5 * SECOND, 5 * SECOND), month=st.booleans())
+    @rule(microseconds=st.sampled_from((-2 * SECOND, -1, 0, 0, 1, 2 * SECOND)), month=st.booleans())
     def midnight_nears(self, microseconds: int, month: bool) -> None:
         windows = Windows.at(self.limits("").zone, self.now)
         self.now = max(self.now, (windows.month if month else windows.day)[1] + microseconds)
+
+    @precondition(lambda self: self.reference.deadlines)
+    @rule(data=st.data(), microseconds=st.sampled_from((-1, 0, 1)))
+    def deadline_nears(self, data: st.DataObject, microseconds: int) -> None:
+        self.now = max(self.now, data.draw(st.sampled_from(sorted(self.reference.deadlines.values()))) + microseconds)
 
     @rule(back=st.one_of(st.integers(0, 2 * SECOND), st.integers(0, 3 * 3600 * SECOND), st.integers(0, 100 * DAY)))
     def clock_is_set_back(self, back: int) -> None:
@@ -126,10 +133,13 @@ class Machine(RuleBasedStateMachine):
         call=st.tuples(REQUESTS, holds, tokens_of, costs),
         skew=st.sampled_from((0, 0, 0, -DAY, DAY, 40 * DAY)),
         known=st.sampled_from((0, 0, 0, 0, 0, 0, 0, -1, 1)),
+        witness=st.one_of(st.just(""), st.just(""), st.just(""), REQUESTS),
     )
-    def reserve(self, assistant: str, call: tuple[str, int, int, int], skew: int, known: int) -> None:
+    def reserve(
+        self, assistant: str, call: tuple[str, int, int, int], skew: int, known: int, witness: str = ""
+    ) -> None:
         tenant = self.reference.scopes.get("tenant")
-        caller = (self.reference.epoch, max(0, (tenant.entries if tenant else 0) + known))
+        caller = (self.reference.epoch, max(0, (tenant.entries if tenant else 0) + known), witness)
         rest = (*caller, *call[1:])
         limits, windows, answer = self.ask("reserve", assistant, skew, call[0], rest)
         assert answer == self.reference.reserve(self.now, windows, limits, caller, call)
@@ -167,13 +177,22 @@ class Machine(RuleBasedStateMachine):
         limits, windows, answer = self.ask("renew", assistant, 0, call[0], call[1:])
         assert answer == self.reference.renew(self.now, windows, limits, call)
 
+    @precondition(lambda self: self.reference.holds)
+    @rule(data=st.data(), ttl=holds)
+    def renew_a_call_under_way(self, data: st.DataObject, ttl: int) -> None:
+        request = data.draw(st.sampled_from(sorted(self.reference.holds)))
+        hold = self.reference.holds[request]
+        self.renew(hold.scopes[-1].partition(":")[2], (request, ttl, hold.tokens, hold.cost))
+        assert self.client.zscore(f"quota:{{{self.tenant}}}:deadlines", request) == self.reference.deadlines[request]
+
     @rule()
     def usage(self) -> None:
         _, windows, answer = self.ask("usage", "", 0, "", ())
         expected = self.reference.usage(self.now, windows)
         assert {answer[i].decode(): answer[i + 1 : i + 14] for i in range(3, len(answer), 14)} == expected
         assert counters(answer).keys() == expected.keys()
-        assert self.client.xlen(f"quota:{{{self.tenant}}}:ledger") == len(self.reference.ledger)
+        stream = self.client.xrange(f"quota:{{{self.tenant}}}:ledger")
+        assert [(int(fields[b"at"]), fields[b"entry"]) for _, fields in stream] == self.reference.ledger
         if self.plain:
             self.windows_hold_their_charges()
 
@@ -203,6 +222,11 @@ class Machine(RuleBasedStateMachine):
             self.settle(assistant, (request, 99, 99), 0, b"again")
         else:
             self.renew(assistant, (request, 60 * SECOND, 1, 1))
+
+    @rule(calls=st.lists(st.tuples(REQUESTS, tokens_of, costs), max_size=5))
+    def ledger_is_recalled(self, calls: list[tuple[str, int, int]]) -> None:
+        _, windows, answer = self.ask("recall", "", 0, "", tuple(value for call in calls for value in call))
+        assert answer == self.reference.recall(self.now, windows, calls)
 
     @precondition(lambda self: not self.reference.epoch)
     @rule()

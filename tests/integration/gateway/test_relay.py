@@ -10,6 +10,8 @@ import pytest
 from gateway_provider import BEHAVIOURS, SECRET, USAGE, WORDS, Provider
 from gateway_world import Cluster, Running, own_endpoint, policy
 
+from assistant_gateway.server import Server
+
 NAMESPACE = "relay"
 
 
@@ -357,3 +359,55 @@ async def test_many_streams_at_once_lose_and_mix_nothing(ask: Callable) -> None:
     for found in await asyncio.gather(*(one() for _ in range(100))):
         assert text_of(found) == "".join(WORDS)
         assert found[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1/chat/completions", 405),
+        ("POST", "/v1/responses", 404),
+        ("PROPFIND", "/v1/models", 405),
+    ],
+)
+async def test_unknown_address_or_method_is_an_error_in_the_envelope(
+    method: str, path: str, status: int, gateway: Running
+) -> None:
+    """Whatever is asked, the answer is an envelope with an id, and the metric's labels stay few."""
+    async with gateway.client.request(method, gateway.url + path) as answer:
+        error = (await answer.json())["error"]
+    assert answer.status == status
+    assert error["code"]
+    assert answer.headers["x-request-id"]
+    known = method if method in {"GET", "POST"} else "other"
+    assert await gateway.metric(line_of(known, status)) >= 1
+
+
+def line_of(method: str, status: int) -> str:
+    """Return the name of the time series of requests that matched no route."""
+    labels = f'method="{method}",part="gateway",route="unknown",status="{status}"'
+    return f"assistant_http_requests_total{{{labels}}}"
+
+
+async def test_connections_to_the_provider_are_used_again(ask: Callable, upstream: Provider) -> None:
+    """Calls one after the other, streamed or not, share one connection."""
+    for number in range(10):
+        async with ask(NAMESPACE, "good", stream=number % 2 == 0) as answer:
+            await answer.read()
+    assert len(upstream.peers) == 1
+
+
+async def test_gateway_that_has_not_loaded_anything_says_so(
+    settings: Callable, cluster: Cluster, gateway: Running
+) -> None:
+    """Before keys and policies are there a request is a 503, not a 401 that would make a client doubt its token."""
+    server = Server(settings(kubernetes_url="https://127.0.0.1:9"))
+    await server.start()
+    headers = {"Authorization": f"Bearer {cluster.token(NAMESPACE)}"}
+    async with gateway.client.get(f"http://127.0.0.1:{server.port}/v1/models", headers=headers) as answer:
+        assert answer.status == 503
+        assert (await answer.json())["error"]["code"] == "not_ready"
+    async with gateway.client.get(f"http://127.0.0.1:{server.metrics_port}/readyz") as answer:
+        checks = (await answer.json())["checks"]
+    assert (answer.status, checks["signing_keys"], checks["policies"]) == (503, "not loaded", "not loaded")
+    await server.stop(drain_seconds=0)

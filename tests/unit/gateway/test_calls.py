@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import REGISTRY
 
-from assistant_gateway.calls import Call, Outcome, outcome_of
-from assistant_gateway.operations import forget_tenant
+from assistant_gateway.calls import Call, Outcome, forget_tenant, outcome_of
 from assistant_gateway.usage import Usage
 
 LABELS = {"tenant": "calls-test", "assistant": "a", "provider": "p", "model": "m"}

@@ -2,7 +2,7 @@
 
 from operator_objects import assistant
 
-from assistant_operator.liveness import OLDEST_SECONDS, Liveness
+from assistant_operator.liveness import MISSED_SECONDS, OLDEST_SECONDS, Liveness
 
 
 class Clock:
@@ -46,27 +46,31 @@ def test_a_tenant_that_waits_too_long_is_a_fault():
 
 
 def test_a_change_that_only_lists_show_is_a_fault():
-    """A watch that went silent shows when two lists in a row have a version of which it never told."""
-    liveness, _ = leading()
+    """A watch that went silent shows when lists a minute apart have a version of which it never told."""
+    liveness, clock = leading()
     resource = assistant()
     liveness.seen(resource)
     liveness.listed([resource])
     assert liveness.problem(0) == ""
     changed = {**resource, "metadata": {**resource["metadata"], "generation": 2}}
     liveness.listed([changed])
+    clock.now += MISSED_SECONDS - 1
+    liveness.listed([changed])
     assert liveness.problem(0) == ""
+    clock.now += 1
     liveness.listed([changed])
     assert "acme/support" in liveness.problem(0)
 
 
 def test_an_event_that_arrives_after_the_list_is_in_time():
     """Between a list and the event of the same change there may be a moment."""
-    liveness, _ = leading()
+    liveness, clock = leading()
     resource = assistant()
     liveness.listed([resource])
     liveness.seen(resource)
-    liveness.listed([resource])
-    liveness.listed([resource])
+    for _ in range(2):
+        clock.now += MISSED_SECONDS
+        liveness.listed([resource])
     assert liveness.problem(0) == ""
 
 

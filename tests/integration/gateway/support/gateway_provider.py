@@ -34,6 +34,7 @@ class Provider:
     url: str = ""
     bodies: list[dict] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    peers: set[object] = field(default_factory=set)  # connections that chat requests came on
     open: int = 0  # answers that are being written now
     models: list[str] = field(default_factory=lambda: sorted(BEHAVIOURS))
 
@@ -68,6 +69,16 @@ async def endless(provider: Provider, request: web.Request, body: dict) -> web.S
     while True:
         await answer.write(delta(body["model"], "again "))
         await asyncio.sleep(0.02)
+
+
+async def paced(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Take a second over a good answer."""
+    answer = await provider.begin(request)
+    for _ in range(20):
+        await answer.write(delta(body["model"], "word "))
+        await asyncio.sleep(0.05)
+    await answer.write(delta(body["model"], "", "stop") + b"data: [DONE]\n\n")
+    return answer
 
 
 async def slow_bytes(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
@@ -175,6 +186,7 @@ def status(code: int, **headers: str) -> Behaviour:
 BEHAVIOURS: dict[str, Behaviour] = {
     "good": good,
     "endless": endless,
+    "paced": paced,
     "slow-bytes": slow_bytes,
     "cut": cut,
     "short": short,
@@ -206,6 +218,7 @@ async def provider() -> AsyncIterator[Provider]:
         body = await request.json()
         state.bodies.append(body)
         state.headers.append(dict(request.headers))
+        state.peers.add(request.transport.get_extra_info("peername"))
         state.open += 1
         try:
             return await BEHAVIOURS[body["model"]](state, request, body)

@@ -78,7 +78,7 @@ class Reference:
     done: dict[str, tuple[int, int]] = field(default_factory=dict)
     deadlines: dict[str, int] = field(default_factory=dict)
     charges: list[tuple[int, str, int, int]] = field(default_factory=list)
-    ledger: list[bytes] = field(default_factory=list)
+    ledger: list[tuple[int, bytes]] = field(default_factory=list)
 
     def held(self, scope: str) -> tuple[int, int]:
         """Return tokens and money of all calls under way."""
@@ -104,13 +104,14 @@ class Reference:
                 self.scope(scope, now, windows)
 
     def reserve(
-        self, now: int, windows: Windows, limits: Limits, known: tuple[int, int], call: tuple[str, int, int, int]
+        self, now: int, windows: Windows, limits: Limits, known: tuple[int, int, str], call: tuple[str, int, int, int]
     ) -> list[int]:
         """Answer `reserve`; `call` is request id, time to hold, tokens, cost."""
         request, ttl, tokens, cost = call
         older = self.epoch < known[0]
         if self.epoch == known[0]:
             older = self.scopes.get("tenant", Scope()).entries < known[1]
+            older = older or (bool(known[2]) and known[2] not in self.holds and known[2] not in self.done)
         if not self.epoch or older:
             self.epoch = 0
             return [3, now]
@@ -190,7 +191,7 @@ class Reference:
                 scope.entries += bool(entry)
                 self.charges.append((now, name, tokens, cost))
             if entry:
-                self.ledger.append(entry)
+                self.ledger.append((now, entry))
             self.done[request] = (tokens, cost)
             self.deadlines[request] = now + KEEP
         answer = [1, now, self.epoch, self.scopes["tenant"].entries, int(again), int(late), tokens, cost]
@@ -219,6 +220,16 @@ class Reference:
             ever = [scope.entries, scope.tokens, scope.cost]
             found[name] = [*scope.day.numbers, *scope.month.numbers, *self.held(name), *ever]
         return found
+
+    def recall(self, now: int, windows: Windows, calls: Sequence[tuple[str, int, int]]) -> list[int]:
+        """Answer `recall`."""
+        for request, tokens, cost in calls:
+            hold = self.holds.pop(request, None)
+            for name in hold.scopes if hold else ():
+                self.scope(name, now, windows)
+            self.done[request] = (tokens, cost)
+            self.deadlines[request] = now + KEEP
+        return [1, now]
 
     def restore(self, now: int, windows: Windows, epoch: int, totals: Sequence[Totals]) -> list[int]:
         """Answer `restore` when all entries were drained."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -49,7 +50,7 @@ def test_nothing_is_lost() -> None:
 def test_neighbours_share_text_when_asked_to() -> None:
     """With an overlap a chunk begins with the end of the one before."""
     pieces = texts(media.TEXT, " ".join(f"word{number}" for number in range(200)), overlap=10)
-    shared = [first.split()[-1] in second.split() for first, second in zip(pieces, pieces[1:], strict=False)]
+    shared = [first.split()[-1] in second.split() for first, second in pairwise(pieces)]
     assert all(shared)
 
 
