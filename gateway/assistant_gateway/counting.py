@@ -13,6 +13,7 @@ on what was used. Where a hold does not fit, `tokenizers` counts exactly and the
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import unicodedata
@@ -24,6 +25,7 @@ import msgspec
 TEMPLATE_TOKENS = 512  # system prompts that templates add: Llama's and Qwen's are below 60, gpt-oss's below 200
 TOOLS_TOKENS = 1024  # what comes with tools, whatever they are: Anthropic's are below 700, Llama's below 200
 LONGEST_EXPANSION = 11  # bytes that normalising makes of one: U+FDFA, three bytes, becomes 33 (a test tries them all)
+USUAL_GROWTH = 2  # accents, kana; looking at each character once is a tenth of the work of normalising a text
 ITEM_TOKENS = 4  # start and end markers of one text to embed
 
 # Where text other than the plain kind may hide in messages. A name can be written with escapes, so those count too.
@@ -139,12 +141,23 @@ def longest_form(raw: bytes) -> int:
         text = _encode(_anything.decode(raw)).decode() if escaped else raw.decode()
     except _UNREADABLE:
         return len(raw) * LONGEST_EXPANSION
-    # Every character that is not ASCII has one byte more than there are characters, or several.
-    longer = 2 * (len(raw) - len(text)) * (LONGEST_EXPANSION - 1)
-    if not escaped and longer <= len(raw) // 2:
-        return len(raw) + longer  # a tenth of the time, and near enough for languages with a few accents
+    # At most so many bytes are not ASCII: such a character has at least one byte more than there are characters.
+    written = len(raw) if not escaped else len(text.encode())
+    beyond = min(written, 2 * (written - len(text)))
+    if beyond * (LONGEST_EXPANSION - 1) <= written // 2:
+        return max(len(raw), written + beyond * (LONGEST_EXPANSION - 1))  # languages with a few accents
+    growth = max(map(_growth, set(text)))
+    if growth <= USUAL_GROWTH:
+        return max(len(raw), written + beyond * (growth - 1))
     forms = (unicodedata.normalize(form, text).encode() for form in ("NFD", "NFKD"))
     return max(len(raw), *(len(form) for form in forms))
+
+
+@functools.lru_cache(maxsize=32_768)
+def _growth(char: str) -> int:
+    """Return how many times its bytes a character can become, rounded up."""
+    longest = max(len(unicodedata.normalize(form, char).encode()) for form in ("NFD", "NFKD"))
+    return -(-longest // len(char.encode()))
 
 
 def _messages(raw: bytes, image_tokens: int | None) -> Bound:
