@@ -38,8 +38,8 @@ gateway="$connection +time +get +mget +set +del +exists +expire +pexpire +ttl +p
 +xadd +xread +xrange +xrevrange +xlen +xdel +xtrim \
 +eval +evalsha +script|load"
 
-# Nobody can log in as `default`. But Redis replays its log as that user, and drops every script or transaction that has a
-# command it may not run (7.0.15: "ACLs rules changed", and the data are gone), so it may run what the gateway's write.
+# Nobody can log in as `default`. But Redis replays its log as that user, and drops every script and transaction with a
+# command it may not run (7.0.15: "ACLs rules changed"): the data would be gone. So it may run what the gateway writes.
 replay="+del +expire +hdel +hset +incrby +pexpire +set +xadd +xdel +xtrim +zadd +zrem"
 
 {

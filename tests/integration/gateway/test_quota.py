@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from redis.asyncio import Redis as Client
+from redis.exceptions import AuthenticationError
 
 from assistant_cluster import stores
 from assistant_gateway.limits.quota import (
@@ -177,6 +178,25 @@ async def test_nothing_is_admitted_without_counters(quota: Quota, redis_store) -
     assert (await quota.settle(where, "done", Amount(200, 20), b"done")).again
     usage = (await quota.usage(where))["tenant"]
     assert (usage.tokens, usage.cost, usage.entries) == (200, 20, 1)
+
+
+async def test_a_restart_keeps_what_was_written_and_lets_nobody_in(own_store) -> None:
+    """Redis replays its log as its default user, which therefore may write counters; nobody may log in as that user."""
+    where = limits()
+    async with client_of(own_store) as quota:
+        assert await quota.restore(where, 1, "0-0", [])
+        await quota.reserve(where, "a", Amount(100, 10), MINUTE)
+        await quota.settle(where, "b", Amount(50, 5), b"b")
+        before = await quota.usage(where)
+    own_store.server.stop()
+    own_store.server.start()
+    async with client_of(own_store) as quota:
+        assert await quota.usage(where) == before
+        assert isinstance(await quota.reserve(where, "c", Amount(1, 1), MINUTE), Admitted)
+    for url in (f"redis://{own_store.address}", f"redis://default:@{own_store.address}"):
+        async with Client.from_url(url, protocol=2, driver_info=None) as client:
+            with pytest.raises(AuthenticationError):
+                await client.set("quota:x", 1)
 
 
 async def test_an_older_redis_is_recognised_by_what_it_has_forgotten(own_store) -> None:
