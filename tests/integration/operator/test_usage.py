@@ -31,7 +31,7 @@ async def events_of(world, kind, uid):
     return sorted(event["reason"] for event in found if event["involvedObject"]["uid"] == uid)
 
 
-async def test_what_was_spent_is_shown_at_most_once_a_minute(world, context):
+async def test_what_was_spent_is_shown_at_most_once_a_minute(world, context, kube):
     """The first figures show at once, later ones after a minute, and unchanged ones are never written."""
     clock = [1000.0]
     context.monotonic = lambda: clock[0]
@@ -42,6 +42,10 @@ async def test_what_was_spent_is_shown_at_most_once_a_minute(world, context):
     assert first["status"]["usage"] == {"spent": "1.23 USD", "tokens": 12_300, "resetsAt": MONTH_ENDS}
     assert first["status"]["limit"] == "25.00 USD/Month"
     assert condition(first, "QuotaExhausted")["status"] == "False"
+
+    head, row = kube.kubectl("get", "asst", "-n", world.namespace).stdout.splitlines()
+    assert head.split() == ["NAME", "READY", "MODEL", "REPLICAS", "SPENT", "LIMIT", "AGE"]
+    assert row.split()[4:8] == ["1.23", "USD", "25.00", "USD/Month"]
 
     world.gateway.usage = usage(2_000_000)
     clock[0] += 59
