@@ -80,7 +80,7 @@ class Settings(BaseSettings):
         requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "256Mi"}
     )
     default_worker_resources: ResourcesSetting = ResourcesSetting(
-        requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"}
+        requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "1Gi"}
     )
 
     resync_seconds: float = 300

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from gateway_provider import BEHAVIOURS, SECRET, USAGE, WORDS, Provider
-from gateway_world import Cluster, Running, own_endpoint, policy
+from gateway_world import Cluster, Running, own_endpoint, policy, running
 
 from assistant_gateway.server import Server
 
@@ -258,13 +258,30 @@ async def test_client_that_hangs_up_ends_the_provider_call(ask: Callable, upstre
     assert await gateway.metric(line) == before + 1
 
 
-async def test_client_that_hangs_up_before_the_answer_ends_the_provider_call(ask: Callable, upstream: Provider) -> None:
-    """A client that does not wait for the first byte frees the provider as well."""
-    asking = asyncio.ensure_future(ask(NAMESPACE, "hangs").__aenter__())
-    await asyncio.sleep(0.2)
-    assert upstream.open == 1
-    asking.cancel()
-    await until_closed(upstream)
+async def test_client_that_hangs_up_before_the_answer_ends_the_provider_call(
+    settings: Callable, cluster: Cluster, upstream: Provider
+) -> None:
+    """A client that does not wait for the first byte frees the provider, long before any time-out would."""
+    patient = settings()
+    patient.catalog_file.write_text(
+        patient.catalog_file.read_text().replace("firstByteSeconds: 0.5", "firstByteSeconds: 30")
+    )
+    headers = {"Authorization": f"Bearer {cluster.token(NAMESPACE)}"}
+    body = {"model": "hangs", "messages": [{"role": "user", "content": "Hi"}]}
+    async with running(patient) as started:
+        url = f"{started.url}/v1/chat/completions"
+        asking = asyncio.ensure_future(started.client.post(url, json=body, headers=headers).__aenter__())
+        await asyncio.sleep(0.5)
+        assert upstream.open == 1
+        asking.cancel()
+        await until_closed(upstream)
+
+
+async def test_redirect_is_not_followed(ask: Callable, upstream: Provider) -> None:
+    """A provider that points elsewhere is not followed there, with the key in hand."""
+    async with ask(NAMESPACE, "redirects") as answer:
+        assert "redirect" in (await answer.json())["error"]["message"]
+    assert len(upstream.bodies) == 1
 
 
 async def test_embeddings_get_the_dimensions_of_the_knowledge_base(
