@@ -90,6 +90,18 @@ class Redis:
             self._sender = asyncio.create_task(self._send())
         return await future
 
+    async def command(self, *arguments: str | bytes | int) -> Any:
+        """Run a command for which no caller waits: it may take longer than the script.
+
+        Raises:
+            UnavailableError: there is no answer, or a refusal.
+        """
+        try:
+            async with asyncio.timeout(SET_UP_SECONDS):
+                return await self._command(*arguments)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise UnavailableError(str(error) or "no answer in time") from None
+
     async def _send(self) -> None:
         """Send what waits, all of it at once, until nothing waits any more."""
         batch: list[_Waiting] = []
