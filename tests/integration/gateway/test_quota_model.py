@@ -262,8 +262,8 @@ class Machine(RuleBasedStateMachine):
         drained = last[0][0].decode() if last else "0-0"
         _, windows, answer = self.ask("restore", "", 0, str(self.epochs), (drained, *numbers))
         assert answer == self.reference.restore(self.now, windows, self.epochs, totals)
-        if totals and not before:
-            self.plain = False
+        if not before and (totals or self.reference.charges):
+            self.plain = False  # the counters are the totals' now, no longer the sum of the charges
 
     def teardown(self) -> None:
         self.usage()
