@@ -57,7 +57,7 @@ class Policies:
     """The tenants by namespace. Reading is a dictionary look-up; `run` keeps it true."""
 
     def __init__(
-        self, cluster: Cluster, namespace: str, on_gone: Callable[[str], None] = lambda _namespace: None
+        self, cluster: Cluster, namespace: str, on_gone: Callable[[Tenant], None] = lambda _tenant: None
     ) -> None:
         self._cluster = cluster
         self._path = f"/api/v1/namespaces/{namespace}/secrets"
@@ -148,7 +148,7 @@ class Policies:
         self._choose(held.tenant.namespace)
         if held.tenant.namespace not in self._tenants:
             _log.info("policy gone", tenant=held.tenant.namespace)
-            self._on_gone(held.tenant.namespace)
+            self._on_gone(held.tenant)
 
     def _choose(self, namespace: str) -> None:
         """Take the newest policy of a namespace: one that is made again has two while its former self is removed."""

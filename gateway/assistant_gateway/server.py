@@ -26,6 +26,7 @@ from assistant_gateway.limits.redis import Redis
 from assistant_gateway.operations import Operations
 from assistant_gateway.policies import Policies
 from assistant_gateway.providers.openai_wire import Upstream
+from assistant_gateway.routing import Tenant
 from assistant_observability import logs, traces
 
 KEEP_ALIVE_SECONDS = 300.0  # longer than any client keeps an idle connection
@@ -63,11 +64,16 @@ class Server:
         cluster = Cluster(settings.cluster_url(), settings.kubernetes_credentials_dir)
         self._closing.push_async_callback(cluster.close)
         keys = SigningKeys(cluster, settings.issuer_url)
-        policies = Policies(cluster, settings.routes_namespace, forget_tenant)
         redis = Redis(settings.redis_url, SCRIPT) if settings.redis_url else None
         if redis is not None:
             self._closing.push_async_callback(redis.close)
         limiter = self._limiter = Limiter(redis)
+
+        def forget(tenant: Tenant) -> None:
+            forget_tenant(tenant.namespace)
+            limiter.forget(tenant.terms.limits.tenant)
+
+        policies = Policies(cluster, settings.routes_namespace, forget)
         upstream = Upstream(GuardedResolver(lambda: catalog.allow_hosts))
         self._closing.push_async_callback(upstream.close)
         exported = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")

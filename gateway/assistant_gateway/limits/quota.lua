@@ -192,8 +192,10 @@ if operation == 'reserve' then
     level.arrival = scope[ARRIVAL]
     if level.burst > 0 then
       local capacity = level.interval * level.burst
-      -- Never further ahead than a full burst: heals a clock that jumped and a limit that was raised.
-      level.arrival = math.max(now, math.min(scope[ARRIVAL], now + capacity))
+      -- Further ahead than a full burst: left by a smaller limit, which was raised, or by a clock that jumped.
+      if level.arrival < now or level.arrival > now + capacity then
+        level.arrival = now
+      end
       if not before then
         level.arrival = level.arrival + level.interval
         if level.arrival - capacity > now then

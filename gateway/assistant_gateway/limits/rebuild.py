@@ -73,9 +73,8 @@ async def rebuild(redis: Redis, quota: Quota, limits: Limits) -> None:
         counts = await _read(redis, limits)
         await quota.recall(limits, counts.lately)
         if await quota.restore(limits, time.time_ns() // 1000, counts.last, counts.totals()):
-            tenant = next(total for total in counts.totals() if total.field == "tenant")
-            if tenant.entries:
-                _log.warning("counters rebuilt from the ledger's stream", tenant=limits.tenant, entries=tenant.entries)
+            entries = next(total.entries for total in counts.totals() if total.field == "tenant")
+            _log.info("counters restored from the ledger's stream", tenant=limits.tenant, entries=entries)
             return
     raise UnavailableError("the ledger's stream grows faster than it is read")
 

@@ -178,7 +178,7 @@ async def test_redis_that_lost_the_script_is_taught_again() -> None:
         store.server.stop()
         store.server.start()
         async with asyncio.timeout(5):
-            while not isinstance(await limiter.reserve(terms, uuid.uuid4().hex, Amount(0, 0)), Admitted):
+            while not isinstance(await limiter.reserve(terms, uuid.uuid4().hex, Amount(0, 0)), Admitted):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         following.cancel()
         await redis.close()

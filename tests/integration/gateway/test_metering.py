@@ -77,7 +77,7 @@ class Tenant:
         """Write a policy and wait until the gateway follows it."""
         sealed = self.cluster.put_policy(policy(self.namespace, models, **changes))
         async with asyncio.timeout(5):
-            while (await self.probe()).get("generation") != sealed.generation:
+            while (await self.probe()).get("generation") != sealed.generation:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
     async def probe(self) -> dict[str, Any]:

@@ -264,4 +264,5 @@ def rate(now: int, level: Level, scope: Scope) -> tuple[int, int, int]:
     per_minute: Any = level.requests_per_minute
     rule = gcra.Level(level.scope, "", per_minute)
     capacity = rule.interval * rule.burst
-    return max(now, min(scope.arrival, now + capacity)), rule.interval, capacity
+    ahead = now <= scope.arrival <= now + capacity
+    return scope.arrival if ahead else now, rule.interval, capacity
