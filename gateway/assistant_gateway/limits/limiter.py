@@ -7,6 +7,7 @@ could say whether they fit. Whatever was used is settled: at once, or when Redis
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ from assistant_observability import logs, metrics
 HOLD_SECONDS = 60.0  # what a killed gateway held is free again after so long
 RENEW_SECONDS = 20.0
 LOOK_SECONDS = 0.2
+PATIENCE_SECONDS = 0.5  # for calls that are refused otherwise: a Redis that is busy or restarts is soon back
 MOST_UNSETTLED = 100_000  # kept while Redis is away; then calls are refused rather than forgotten
 AT_ONCE = 200
 _HOLD = int(HOLD_SECONDS * 1e6)
@@ -101,20 +103,33 @@ class Limiter:
         return answer
 
     async def _ask(self, terms: Terms, call: str, worst: Amount) -> Admitted | Refused:
-        quota = self._quota
-        if quota is None or self.degraded:
-            raise UnavailableError("away")
+        if self._quota is None:
+            raise UnavailableError("not configured")
+        asked = False
+        until = time.monotonic() + (PATIENCE_SECONDS if terms.hard else 0)
+        try:
+            while True:
+                if not self.degraded:
+                    asked = True
+                    with contextlib.suppress(UnavailableError):
+                        return await self._ask_once(self._quota, terms.limits, call, worst)
+                if time.monotonic() >= until:
+                    raise UnavailableError("away")  # noqa: TRY301  # the way out is below
+                await asyncio.sleep(PATIENCE_SECONDS / 10)
+        except (UnavailableError, asyncio.CancelledError):
+            if asked:  # it may have been held all the same
+                self._settle_later((terms.limits, call, Amount(0, 0), b""))
+            raise
+
+    async def _ask_once(self, quota: Quota, limits: Limits, call: str, worst: Amount) -> Admitted | Refused:
         try:
             try:
-                answer = await quota.reserve(terms.limits, call, worst, _HOLD)
+                answer = await quota.reserve(limits, call, worst, _HOLD)
             except RebuildNeededError:
-                await self._rebuild(terms.limits)
-                answer = await quota.reserve(terms.limits, call, worst, _HOLD)
+                await self._rebuild(limits)
+                answer = await quota.reserve(limits, call, worst, _HOLD)
         except RebuildNeededError:
             raise UnavailableError("counters are lost") from None
-        except (UnavailableError, asyncio.CancelledError):
-            self._settle_later((terms.limits, call, Amount(0, 0), b""))  # it may have been held all the same
-            raise
         if isinstance(answer, Admitted | Refused):
             return answer
         raise UnavailableError("settled before it was held")

@@ -16,8 +16,10 @@ from assistant_gateway.catalog import Provider, Target, target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import EventRelay
 from assistant_gateway.limits import answers
+from assistant_gateway.limits import limiter as limiter_module
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Admitted, Amount, Level, Limits, Refused, Remaining
+from assistant_gateway.limits.redis import UnavailableError
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.limits.windows import Windows
 from assistant_gateway.metering import Meter, Metered, answered_by
@@ -252,6 +254,73 @@ async def test_without_redis_limited_calls_are_refused_and_others_are_limited_al
     assert metered.headers["x-ratelimit-degraded"] == "1"
     found = await asyncio.gather(*(admit(limiter, rate) for _ in range(5)), return_exceptions=True)
     assert [type(one).__name__ for one in found] == ["Metered"] * 4 + ["GatewayError"]
+
+
+class FakeRedis:
+    """Answers `reserve` as the test says; `None` is no answer."""
+
+    available = True
+
+    def __init__(self, *script: list[int] | None) -> None:
+        self.script = list(script)
+        self.asked: list[tuple[str, str]] = []
+
+    async def run_script(self, arguments: tuple[Any, ...]) -> list[int]:
+        operation, call = arguments[5], arguments[12]
+        self.asked.append((operation, call))
+        answer = self.script.pop(0) if self.script else [1, 1, 1, 0, 0, 0, 0, 0]
+        if answer is None:
+            raise UnavailableError("no answer in time")
+        return answer
+
+
+NOW = 1_795_000_000_000_000
+HELD = [1, NOW, 5, 6, -1, 0, -1, 100, -1, 0, -1, 100]
+
+
+async def test_limited_call_asks_again_when_redis_hiccups() -> None:
+    """A moment without an answer is not a refusal: the same hold is asked for again, which cannot hold it twice."""
+    redis = FakeRedis(None, HELD)
+    limiter = Limiter(redis)  # type: ignore[arg-type]
+    metered = await admit(limiter, BUDGET, max_tokens=1)
+    assert redis.asked == [("reserve", metered.id)] * 2
+
+
+async def test_hold_of_a_caller_that_left_is_given_back() -> None:
+    """What was asked for may have been held although nobody heard the answer."""
+    redis = FakeRedis(*[None] * 1000)
+    limiter = Limiter(redis)  # type: ignore[arg-type]
+    asking = asyncio.create_task(admit(limiter, BUDGET, max_tokens=1))
+    await asyncio.sleep(0.01)
+    redis.script = []
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await limiter.close(1)
+    assert redis.asked[-1] == ("settle", redis.asked[0][1])
+
+
+async def test_what_redis_does_not_take_is_settled_later() -> None:
+    """A settling without an answer is kept, and repeated with the same id until there is one."""
+    redis = FakeRedis(None)
+    limiter = Limiter(redis)  # type: ignore[arg-type]
+    limiter.settle(terms(BUDGET).limits, "c", Amount(1, 1), b"entry")
+    await asyncio.sleep(0.01)
+    assert limiter.unsettled == 1
+    await limiter.close(1)
+    assert limiter.unsettled == 0
+    assert redis.asked == [("settle", "c")] * 2
+
+
+async def test_calls_are_refused_rather_than_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When too many wait to be settled no more are made."""
+    monkeypatch.setattr(limiter_module, "MOST_UNSETTLED", 1)
+    redis = FakeRedis()
+    redis.available = False
+    limiter = Limiter(redis)  # type: ignore[arg-type]
+    limiter.settle(terms(BUDGET).limits, "c", Amount(1, 1), b"entry")
+    with pytest.raises(GatewayError, match="wait to be accounted for"):
+        await admit(limiter, Level("assistant", "a", 6))
 
 
 def test_headers_are_of_the_level_with_the_least_left() -> None:
