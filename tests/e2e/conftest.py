@@ -42,8 +42,10 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         demo_was_there = cluster.get("namespace", up.TENANT) is not None
         with terminal.step("Platform") as step:
             up.install_platform(cluster, step, images, STAND_IN, VALUES)
+    running = Platform(cluster, images, folder, machine.audit_log())
     try:
-        yield Platform(cluster, images, folder, machine.audit_log())
+        yield running
+        running.wait_until_left()
     finally:
         endpoint.close(folder)
         if demo_was_there:
@@ -59,7 +61,7 @@ def stores(platform: Platform) -> Stores:
 
 @contextlib.contextmanager
 def namespaces(platform: Platform) -> Iterator[NewTenant]:
-    """Make namespaces with the strictest Pod Security; they are deleted in the end, and their tenants with them."""
+    """Make namespaces with the strictest Pod Security; their deletion begins in the end, and nobody waits for it."""
     made: list[str] = []
 
     def new(prefix: str) -> Tenant:
@@ -75,8 +77,7 @@ def namespaces(platform: Platform) -> Iterator[NewTenant]:
         for name in made:
             platform.cluster.kubectl("delete", "tenant", name, "--ignore-not-found", "--wait=false")
             platform.cluster.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
-        for name in made:
-            platform.cluster.delete("namespace", name, seconds=120)
+        platform.leaving += made
 
 
 @pytest.fixture

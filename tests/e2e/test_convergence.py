@@ -214,6 +214,7 @@ def test_at_rest_the_operator_writes_nothing(acme: Tenant, platform: Platform) -
     if platform.audit_log is None:
         pytest.skip("this cluster's audit log cannot be read from here; on the local node it can")
     acme.wait_ready()
+    platform.wait_until_left()
     time.sleep(10)  # counts of documents, and what earlier tests left to do
     log = platform.audit_log
     offset = log.stat().st_size

@@ -49,6 +49,7 @@ class Platform:
     images: dict[str, str]
     folder: Path  # for port-forwards
     audit_log: Path | None  # of the API server, where the cluster is our own node
+    leaving: list[str] = field(default_factory=list)  # namespaces whose deletion has begun
 
     def tenant(self, namespace: str) -> Tenant:
         """The tenant of a namespace."""
@@ -78,6 +79,12 @@ class Platform:
         port = self.forward(STAND_IN_NAMESPACE, f"service/{STAND_IN_SERVICE}", STAND_IN_PORT)
         activity: dict[str, Any] = httpx.get(f"http://127.0.0.1:{port}/activity", trust_env=False).json()
         return activity
+
+    def wait_until_left(self) -> None:
+        """Wait until every namespace that is being deleted is gone, and its tenant with it."""
+        while self.leaving:
+            self.cluster.kubectl("wait", "--for=delete", f"namespace/{self.leaving[-1]}", "--timeout=120s", seconds=130)
+            self.leaving.pop()
 
     def wait_for_workloads(self, *namespaces: str, seconds: float = 120) -> None:
         """Wait until all Deployments and StatefulSets of namespaces (default: the platform's) run."""
