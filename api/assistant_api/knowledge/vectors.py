@@ -98,24 +98,24 @@ class Vectors:
         vectors: Sequence[Sequence[float]],
     ) -> None:
         """Write chunks of `document` (id, name), numbered from `first_index`, over whatever they replace."""
-        from weaviate.classes.data import DataObject  # noqa: PLC0415  see TYPE_CHECKING above
-
         identity, name = document
-        objects = [
-            DataObject(
-                uuid=chunk_uuid(identity, index),
-                properties={
-                    "document_id": str(identity),
-                    "chunk_index": index,
-                    "document_name": name,
-                    "page": chunk.page,
-                    "text": chunk.text,
-                },
-                vector=list(vector),
-            )
-            for index, (chunk, vector) in enumerate(zip(chunks, vectors, strict=True), start=first_index)
-        ]
         async with self._use(knowledge_base, WRITE_SECONDS) as collection:
+            from weaviate.classes.data import DataObject  # noqa: PLC0415  only now, see `_use`
+
+            objects = [
+                DataObject(
+                    uuid=chunk_uuid(identity, index),
+                    properties={
+                        "document_id": str(identity),
+                        "chunk_index": index,
+                        "document_name": name,
+                        "page": chunk.page,
+                        "text": chunk.text,
+                    },
+                    vector=list(vector),
+                )
+                for index, (chunk, vector) in enumerate(zip(chunks, vectors, strict=True), start=first_index)
+            ]
             result = await collection.data.insert_many(objects)
             if result.errors:
                 first = next(iter(result.errors.values())).message
@@ -129,12 +129,12 @@ class Vectors:
 
     async def remove(self, knowledge_base: str, document: UUID, from_index: int = 0) -> int:
         """Remove the chunks of `document` numbered `from_index` and above; return how many chunks are left."""
-        from weaviate.classes.query import Filter  # noqa: PLC0415
+        left = await self.count(knowledge_base, document)
+        from weaviate.classes.query import Filter  # noqa: PLC0415  only now, see `_use`
 
         where = _of(document)
         if from_index:
             where = where & Filter.by_property("chunk_index").greater_or_equal(from_index)
-        left = await self.count(knowledge_base, document)
         for _ in range(_DELETE_ROUNDS):
             if left <= from_index:
                 break
@@ -147,9 +147,9 @@ class Vectors:
         self, knowledge_base: str, query: str, vector: Sequence[float], alpha: float, limit: int
     ) -> list[Hit]:
         """Return the best `limit` chunks by words and by likeness, which weighs `alpha` (0..1); the best first."""
-        from weaviate.classes.query import HybridFusion, MetadataQuery  # noqa: PLC0415  see TYPE_CHECKING above
-
         async with self._use(knowledge_base, SEARCH_SECONDS) as collection:
+            from weaviate.classes.query import HybridFusion, MetadataQuery  # noqa: PLC0415  only now, see `_use`
+
             answer = await collection.query.hybrid(
                 query,
                 vector=list(vector),
@@ -164,7 +164,11 @@ class Vectors:
 
     @asynccontextmanager
     async def _use(self, knowledge_base: str, seconds: float) -> AsyncIterator[CollectionAsync[Any, Any]]:
-        """Give the knowledge base's part of the collection for `seconds`; whatever fails is a VectorStoreError."""
+        """Give the knowledge base's part of the collection for `seconds`; whatever fails is a VectorStoreError.
+
+        Connecting imports Weaviate's package, in a thread. Nothing else may import of it before that is done: two
+        threads that import it at once can each be given half of it.
+        """
         try:
             async with asyncio.timeout(seconds):
                 client = await self._store.client()
