@@ -11,9 +11,12 @@ from collections.abc import Iterator
 import openai
 import pytest
 from e2e_platform import Platform
+from e2e_values import VALUES
 
 from assistant_demo import machine, up
 from assistant_demo.installation import ROOT
+from assistant_demo.settings import STAND_IN
+from assistant_demo.terminal import Terminal
 
 COMMAND = [sys.executable, "-m", "assistant_demo", "up"]
 SECOND_SECONDS = 30
@@ -23,7 +26,12 @@ SECOND_SECONDS = 30
 def demo(platform: Platform) -> Iterator[str]:
     """Run the demo on the running platform; returns what it printed. It goes again if it was not there before."""
     there = platform.cluster.get("namespace", up.TENANT) is not None
-    yield run()
+    try:
+        yield run()
+    finally:
+        # The demo installs the platform with its own values; the tests after these need theirs.
+        with machine.only_one(), Terminal().step("Platform, as the tests have it") as step:
+            up.install_platform(platform.cluster, step, platform.images, STAND_IN, VALUES)
     if not there:
         platform.cluster.delete("tenant", up.TENANT)
         platform.cluster.delete("namespace", up.TENANT)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import e2e_operator
 import pytest
 import yaml
-from e2e_platform import PLATFORM, NewTenant, Platform, Tenant
+from e2e_platform import PLATFORM, NewTenant, Platform, Tenant, eventually
 
 from assistant_crds import naming
 from assistant_crds.conditions import ConditionType, Reason
@@ -138,7 +138,12 @@ def test_each_mistake_is_told_by_name_and_its_neighbour_is_served(
     mistakes.assistant("broken", **spec)
     try:
         assert named in told(mistakes, condition, reason)
-        assert mistakes.conditions("assistant", "fine")["Ready"]["status"] == "True"
+
+        def neighbour_is_ready() -> None:
+            assert mistakes.conditions("assistant", "fine")["Ready"]["status"] == "True"
+
+        # Each change of the namespace is a new generation, which the neighbour serves within moments.
+        eventually(neighbour_is_ready, seconds=10)
         answers(mistakes, "fine")
         described = mistakes.cluster.kubectl("describe", "assistant", "broken", "-n", mistakes.namespace)
         assert named in described
