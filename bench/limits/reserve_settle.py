@@ -20,7 +20,8 @@ from pathlib import Path
 import uvloop
 
 from assistant_cluster import stores
-from assistant_gateway.limits.quota import SCRIPT, Admitted, Amount, Level, Limits, Quota
+from assistant_gateway.limits.levels import Amount, Level, Limits
+from assistant_gateway.limits.quota import SCRIPT, Admitted, Quota
 from assistant_gateway.limits.redis import Redis
 
 ENTRY = b"x" * 400

@@ -15,8 +15,9 @@ from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import EventRelay
 from assistant_gateway.generated import Generated, estimate
+from assistant_gateway.limits.levels import LARGEST, Amount
 from assistant_gateway.limits.limiter import Limiter
-from assistant_gateway.limits.quota import LARGEST, Amount, Refused
+from assistant_gateway.limits.quota import Refused
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.prices import Price, PriceMap, price_of
 from assistant_gateway.tokenizers import Tokenizers

@@ -12,7 +12,7 @@ import msgspec
 from assistant_crds.contracts import AssistantPolicy, Budget, ModelRoute, TenantPolicy
 from assistant_gateway import errors
 from assistant_gateway.catalog import OWN_ENDPOINT, CatalogError, Provider, Target, target
-from assistant_gateway.limits.quota import Level
+from assistant_gateway.limits.levels import Level
 from assistant_gateway.limits.terms import Terms
 from assistant_observability import logs
 

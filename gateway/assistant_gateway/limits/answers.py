@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from assistant_gateway import errors
-from assistant_gateway.limits.quota import Admitted, Level, Refused
+from assistant_gateway.limits.levels import Level
+from assistant_gateway.limits.quota import Admitted, Refused
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.limits.windows import Windows
 

@@ -19,15 +19,8 @@ import msgspec
 from assistant_crds.contracts import LevelUsage, TenantUsage
 from assistant_gateway import errors
 from assistant_gateway.limits import answers, gcra
-from assistant_gateway.limits.quota import (
-    Admitted,
-    Amount,
-    Counted,
-    Limits,
-    Quota,
-    RebuildNeededError,
-    Refused,
-)
+from assistant_gateway.limits.levels import Amount, Limits
+from assistant_gateway.limits.quota import Admitted, Counted, Quota, RebuildNeededError, Refused
 from assistant_gateway.limits.rebuild import rebuild, rfc3339
 from assistant_gateway.limits.redis import Redis, UnavailableError
 from assistant_gateway.limits.terms import Terms

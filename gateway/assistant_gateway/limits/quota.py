@@ -3,8 +3,6 @@
 Limits form a tree, tenant above assistant, and a call has to fit both. Everything is decided in one step inside
 Redis, by its clock (`quota.lua`), so that processes need not know of each other. Money is in micro-units of the
 tenant's currency, times are microseconds.
-
-A number is bounded by `LARGEST`, far below where a Lua number (a double) stops being exact.
 """
 
 from __future__ import annotations
@@ -13,88 +11,26 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from assistant_crds import naming
-from assistant_gateway.limits import gcra
+from assistant_gateway.limits.known import Known, Recent
+from assistant_gateway.limits.levels import NONE, Amount, Arguments, Kind, Level, Limits
 from assistant_gateway.limits.redis import Redis, UnavailableError
 from assistant_gateway.limits.windows import Windows
 
 SCRIPT = (Path(__file__).parent / "quota.lua").read_bytes()
-LARGEST = 10**14  # per call and per limit: 100 million units of a currency
 LONGEST_HOLD = 3_600_000_000
 KINDS: tuple[Kind, ...] = ("requests", "tokens", "budget")
 ATTEMPTS = 3  # a second one when this process's clock is off, a third when midnight passes meanwhile
-NONE = -1
 RECALLED = 3 * 500  # arguments per call
-UNWRITTEN_SECONDS = 5.0  # Redis writes its log every second, after two at the latest
-REMEMBERED_SECONDS = 1800.0  # half of what the script does
 ADMITTED, REFUSED, OTHER_WINDOWS, REBUILD, FINISHED = 1, 0, 2, 3, 4
-
-Kind: TypeAlias = Literal["requests", "tokens", "budget"]
-Arguments: TypeAlias = tuple[str | int | bytes, ...]
 
 
 class RebuildNeededError(Exception):
     """Redis has lost counters, or has older ones than it had: restore them from the ledger, then ask again."""
-
-
-class Level(msgspec.Struct, frozen=True):
-    """The limits of the tenant (`name` empty) or of one of its assistants. None: no limit of that kind."""
-
-    scope: Literal["tenant", "assistant"]
-    name: str = ""
-    requests_per_minute: int | None = None
-    tokens: int | None = None  # per day
-    budget: int | None = None  # micro-units per period
-    period: Literal["Day", "Month"] = "Month"
-
-    @property
-    def field(self) -> str:
-        """Name of the counters in Redis."""
-        return "tenant" if self.scope == "tenant" else f"assistant:{self.name}"
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """Where and what a call counts, prepared once per policy: the tenant first, then what is below it."""
-
-    tenant: str  # naming.tenant_key
-    zone: ZoneInfo
-    levels: tuple[Level, ...]
-    keys: Arguments
-    fields: tuple[str, ...]
-    arguments: Arguments
-
-    @classmethod
-    def of(cls, tenant: str, zone: str, levels: Iterable[Level] = ()) -> Limits:
-        """Prepare; a tenant without limits is counted all the same.
-
-        Raises:
-            ZoneInfoNotFoundError: no such time zone.
-            ValueError: a limit is negative or absurd.
-        """
-        below = [level for level in levels if level.scope != "tenant"]
-        above = [level for level in levels if level.scope == "tenant"] or [Level("tenant")]
-        ordered = (above[0], *below)
-        arguments: list[str | int | bytes] = []
-        for level in ordered:
-            for limit in (level.requests_per_minute, level.tokens, level.budget):
-                _check(limit or 0)
-            interval, burst = 0, 0
-            if level.requests_per_minute is not None:
-                rate = gcra.Level(level.scope, "", level.requests_per_minute)
-                interval, burst = rate.interval, rate.burst
-            tokens = NONE if level.tokens is None else level.tokens
-            budget = NONE if level.budget is None else level.budget
-            arguments += [level.field, interval, burst, tokens, budget, level.period]
-        prefix = naming.quota_prefix(tenant)
-        names = ("state", "requests", "deadlines", "ledger")
-        keys: Arguments = (len(names), *(prefix + name for name in names))
-        fields = tuple(level.field for level in ordered)
-        return cls(tenant, ZoneInfo(zone), ordered, keys, fields, tuple(arguments))
 
 
 class Remaining(msgspec.Struct, frozen=True):
@@ -173,73 +109,6 @@ class Totals(msgspec.Struct, frozen=True):
     entries: int
     tokens: int
     cost: int
-
-
-class Amount(msgspec.Struct, frozen=True):
-    """Tokens and micro-units."""
-
-    tokens: int
-    cost: int
-
-    def __post_init__(self) -> None:
-        _check(self.tokens)
-        _check(self.cost)
-
-
-class Recent(msgspec.Struct, frozen=True):
-    """A settling that Redis has answered, but may not have written to its disk yet."""
-
-    at: float
-    limits: Limits
-    request: str
-    used: Amount
-    entry: bytes
-
-
-class Held(msgspec.Struct, frozen=True):
-    """A call of this process that is under way."""
-
-    until: float
-    limits: Limits
-    worst: Amount
-    hold: int
-
-
-class Known(msgspec.Struct):
-    """The latest that this process has seen of a tenant's counters; anything older is a Redis that lost some."""
-
-    epoch: int = 0
-    entries: int = 0
-    recent: deque[Recent] = msgspec.field(default_factory=deque)
-    held: dict[str, Held] = msgspec.field(default_factory=dict)
-
-    @property
-    def witness(self) -> str:
-        """The request that this process settled last, as long as Redis has to remember it."""
-        if self.recent and time.monotonic() - self.recent[-1].at > REMEMBERED_SECONDS:
-            self.recent.clear()
-        return self.recent[-1].request if self.recent else ""
-
-    def begin(self, request: str, limits: Limits, worst: Amount, hold: int) -> None:
-        """Note a call under way; forget the oldest ones if nobody renewed them."""
-        now = time.monotonic()
-        self.held.pop(request, None)
-        self.held[request] = Held(now + hold / 1e6, limits, worst, hold)
-        while (oldest := next(iter(self.held.items())))[1].until < now:
-            del self.held[oldest[0]]
-
-    def keep(self, settling: Recent) -> None:
-        """Keep the last one, and those that were settled shortly before it."""
-        self.recent.append(settling)
-        while settling.at - self.recent[0].at > UNWRITTEN_SECONDS:
-            self.recent.popleft()
-
-    def see(self, epoch: int, entries: int) -> None:
-        """Take note; entries count within one epoch."""
-        if epoch > self.epoch:
-            self.epoch, self.entries = epoch, entries
-        elif epoch == self.epoch:
-            self.entries = max(self.entries, entries)
 
 
 class Quota:
@@ -406,8 +275,3 @@ def _counted(numbers: Sequence[int]) -> Counted:
 
 def _limit(number: int) -> int | None:
     return None if number == NONE else number
-
-
-def _check(number: int) -> None:
-    if not 0 <= number <= LARGEST:
-        raise ValueError(f"{number} is not between 0 and {LARGEST}")

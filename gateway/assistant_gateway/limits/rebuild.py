@@ -14,7 +14,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from assistant_gateway import ledger
-from assistant_gateway.limits.quota import Amount, Limits, Quota, Totals
+from assistant_gateway.limits.levels import Amount, Limits
+from assistant_gateway.limits.quota import Quota, Totals
 from assistant_gateway.limits.redis import Redis, UnavailableError
 from assistant_gateway.limits.windows import Windows
 from assistant_observability import logs

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from assistant_gateway.limits import gcra
-from assistant_gateway.limits.quota import Level, Limits
+from assistant_gateway.limits.levels import Level, Limits
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):

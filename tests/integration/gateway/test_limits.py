@@ -11,8 +11,9 @@ from gateway_world import Cluster, Running, policy, running
 
 from assistant_cluster import stores
 from assistant_crds.contracts import AssistantPolicy, ModelRoute
+from assistant_gateway.limits.levels import Amount, Level
 from assistant_gateway.limits.limiter import Limiter
-from assistant_gateway.limits.quota import SCRIPT, Admitted, Amount, Level
+from assistant_gateway.limits.quota import SCRIPT, Admitted
 from assistant_gateway.limits.redis import Redis
 from assistant_gateway.limits.terms import Terms
 

@@ -16,18 +16,8 @@ from redis.asyncio import Redis as Client
 from redis.exceptions import AuthenticationError
 
 from assistant_cluster import stores
-from assistant_gateway.limits.quota import (
-    SCRIPT,
-    Admitted,
-    Amount,
-    Finished,
-    Level,
-    Limits,
-    Quota,
-    RebuildNeededError,
-    Refused,
-    Totals,
-)
+from assistant_gateway.limits.levels import Amount, Level, Limits
+from assistant_gateway.limits.quota import SCRIPT, Admitted, Finished, Quota, RebuildNeededError, Refused, Totals
 from assistant_gateway.limits.redis import Redis, UnavailableError
 
 MINUTE = 60_000_000

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from quota_reference import REAPED, Reference, inside, script_with_a_clock
 
-from assistant_gateway.limits.quota import Level, Limits, Totals, command, counters, reserved, settled
+from assistant_gateway.limits.levels import Level, Limits
+from assistant_gateway.limits.quota import Totals, command, counters, reserved, settled
 from assistant_gateway.limits.windows import Windows
 
 OPERATIONS = int(os.environ.get("QUOTA_MODEL_OPERATIONS", "6000"))

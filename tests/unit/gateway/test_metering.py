@@ -17,8 +17,9 @@ from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import EventRelay
 from assistant_gateway.limits import answers
 from assistant_gateway.limits import limiter as limiter_module
+from assistant_gateway.limits.levels import Amount, Level, Limits
 from assistant_gateway.limits.limiter import Limiter
-from assistant_gateway.limits.quota import Admitted, Amount, Level, Limits, Refused, Remaining
+from assistant_gateway.limits.quota import Admitted, Refused, Remaining
 from assistant_gateway.limits.redis import UnavailableError
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.limits.windows import Windows

@@ -18,7 +18,8 @@ import msgspec
 from redis.asyncio import Redis as Client
 from redis.exceptions import RedisError
 
-from assistant_gateway.limits.quota import SCRIPT, Admitted, Amount, Level, Limits, Quota, RebuildNeededError, Totals
+from assistant_gateway.limits.levels import Amount, Level, Limits
+from assistant_gateway.limits.quota import SCRIPT, Admitted, Quota, RebuildNeededError, Totals
 from assistant_gateway.limits.redis import Redis, UnavailableError
 
 TENANT = "t_crowd"

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from assistant_gateway.limits import gcra
-from assistant_gateway.limits.quota import SCRIPT, Level, Limits, Totals
+from assistant_gateway.limits.levels import Level, Limits
+from assistant_gateway.limits.quota import SCRIPT, Totals
 from assistant_gateway.limits.windows import Windows
 
 CLOCK = b"local clock = redis.call('TIME') -- the one clock; nothing in ARGV can stand in for it\n"

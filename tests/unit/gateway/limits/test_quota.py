@@ -5,7 +5,9 @@ from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 
-from assistant_gateway.limits.quota import SCRIPT, Amount, Known, Level, Limits, Recent, command
+from assistant_gateway.limits.known import Known, Recent
+from assistant_gateway.limits.levels import Amount, Level, Limits
+from assistant_gateway.limits.quota import SCRIPT, command
 from assistant_gateway.limits.windows import Windows
 
 AMOUNT = Amount(1, 1)
