@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assistant_crds.meta import Condition, KeyReference, ModelEndpoint, NameReference, Struct
+from assistant_crds.meta import Budget, Condition, KeyReference, ModelEndpoint, NameReference, Struct, Usage
 
 
 class ModelParameters(Struct, frozen=True):
@@ -33,6 +33,8 @@ class AssistantLimits(Struct, frozen=True):
     """What the tenant allows one of its assistants; the platform's limits hold besides."""
 
     requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    budget: Budget | None = None
 
 
 class InstructionsSource(Struct, frozen=True):
@@ -68,5 +70,6 @@ class AssistantStatus(Struct, frozen=True):
     conditions: list[Condition] = []
     url: str = ""  # base URL for OpenAI clients inside the cluster, ends in /v1
     model: str = ""  # provider/name, as resolved
-    limit: str = ""  # the request rate that binds, for people: "60/min"
+    limit: str = ""  # the limit that binds, for people: "25.00 USD/Month", "200000 tokens/day" or "60/min"
+    usage: Usage | None = None
     replicas: Replicas | None = None

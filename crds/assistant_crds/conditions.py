@@ -19,6 +19,7 @@ class ConditionType(StrEnum):
     QUOTA_SYNCED = "QuotaSynced"
     WORKLOAD_AVAILABLE = "WorkloadAvailable"
     ENDPOINT_ANSWERING = "EndpointAnswering"
+    QUOTA_EXHAUSTED = "QuotaExhausted"  # for information only: Ready does not depend on it
 
 
 class Reason(StrEnum):
@@ -57,6 +58,11 @@ class Reason(StrEnum):
     APPLY_FAILED = "ApplyFailed"
     NOT_ANSWERING = "NotAnswering"
     STALE_CONFIGURATION = "StaleConfiguration"
+    # QuotaExhausted
+    WITHIN_LIMITS = "WithinLimits"
+    NEAR_LIMIT = "NearLimit"
+    TOKENS_EXHAUSTED = "TokensExhausted"
+    BUDGET_EXHAUSTED = "BudgetExhausted"
     # any, while an earlier condition is false
     WAITING = "Waiting"
     # Ready, while the resource is being deleted

@@ -94,14 +94,24 @@ class ModelRoute(Contract, frozen=True):
     endpoint: Endpoint | None = None
 
 
+class Budget(Contract, frozen=True):
+    """Money per period; a Day or Month begins at midnight in the tenant's time zone."""
+
+    amount_micros: int  # micro-units of the currency: 1 USD = 1_000_000
+    currency: str  # USD
+    period: str  # Day or Month
+
+
 class AssistantPolicy(Contract, frozen=True):
-    """Route, limit and request defaults of one assistant."""
+    """Route, limits and request defaults of one assistant."""
 
     route: ModelRoute
     requests_per_minute: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     max_output_tokens: int | None = None
+    tokens_per_day: int | None = None
+    budget: Budget | None = None
 
 
 class EmbeddingPolicy(Contract, frozen=True):
@@ -120,6 +130,10 @@ class TenantPolicy(Contract, frozen=True):
     requests_per_minute: int | None
     assistants: dict[str, AssistantPolicy]
     knowledge_bases: dict[str, EmbeddingPolicy]
+    time_zone: str = "UTC"  # IANA name
+    failure_policy: str = "Closed"  # or Bounded: what becomes of metered calls while limits cannot be counted
+    tokens_per_day: int | None = None
+    budget: Budget | None = None
 
 
 # --- gateway -> operator ---------------------------------------------------------------------------------------
@@ -133,12 +147,37 @@ class ModelProbe(Contract, frozen=True):
     message: str
 
 
+class LevelUsage(Contract, frozen=True):
+    """What the tenant, or one of its assistants, has used in the present windows.
+
+    Tokens are those of the day, money that of `period`: the budget's, Month where there is none.
+    """
+
+    tokens: int
+    spent_micros: int
+    day_ends: str  # RFC 3339 in UTC
+    period: str  # Day or Month
+    period_ends: str  # RFC 3339 in UTC
+    requests: int | None = None  # of the day, where they are counted
+    # Which of "tokens" and "budget" the gateway holds to be used up although a rest is left: too small for any call.
+    exhausted: list[str] = []
+
+
+class TenantUsage(Contract, frozen=True):
+    """What a tenant has used, as a whole and by assistant; an assistant that was never called may be left out."""
+
+    tenant: LevelUsage
+    assistants: dict[str, LevelUsage]
+    currency: str = "USD"
+
+
 class TenantProbe(Contract, frozen=True):
-    """The gateway's view of one tenant: the policy generation it has loaded, and its models."""
+    """The gateway's view of one tenant: the policy generation it has loaded, its models, and what it has used."""
 
     generation: str
     assistants: dict[str, ModelProbe]
     knowledge_bases: dict[str, ModelProbe]
+    usage: TenantUsage | None = None  # None while it is not known
 
 
 # --- API -> operator -------------------------------------------------------------------------------------------

@@ -29,6 +29,22 @@ class ModelEndpoint(Struct, frozen=True):
     api_key_secret_ref: KeyReference | None = None
 
 
+class Budget(Struct, frozen=True):
+    """Money for models: `amount` is a decimal, as a string; `period` is Day or Month in the tenant's time zone."""
+
+    amount: str
+    period: str
+    currency: str = "USD"
+
+
+class Usage(Struct, frozen=True):
+    """What was used, for people: rounded, and at most a minute old."""
+
+    spent: str  # "1.23 USD", in the present period of the budget; in this month without one
+    tokens: int  # of the present day
+    resets_at: str  # RFC 3339: when `spent` starts anew
+
+
 class Condition(Struct, frozen=True, omit_defaults=False):
     """A `metav1.Condition`; `last_transition_time` is RFC 3339 in UTC."""
 

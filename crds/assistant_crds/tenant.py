@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import msgspec
 
-from assistant_crds.meta import Condition, Struct
+from assistant_crds.meta import Budget, Condition, Struct, Usage
 
 
 class TenantLimits(Struct, frozen=True):
     """Hard limits over all assistants of the tenant."""
 
     requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    budget: Budget | None = None
 
 
 class Resources(Struct, frozen=True):
@@ -47,6 +49,8 @@ class TenantSpec(Struct, frozen=True):
     """What the platform team declares."""
 
     limits: TenantLimits = TenantLimits()
+    time_zone: str | None = None  # IANA name; UTC unless the chart's defaults say otherwise
+    failure_policy: str | None = None  # Closed or Bounded; Closed unless the chart's defaults say otherwise
     serving: Serving = Serving()
     models: Models = Models()
 
@@ -59,4 +63,5 @@ class TenantStatus(Struct, frozen=True):
     assistants: int | None = None
     knowledge_bases: int | None = None
     limit: str = ""
+    usage: Usage | None = None
     url: str = ""

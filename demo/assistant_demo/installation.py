@@ -212,8 +212,9 @@ def unready(resource: Object) -> str | None:
         return f"{name}: the operator has not seen it yet."
     if ready["status"] == "True":
         return None
+    told = [kind for kind in ConditionType if kind not in {ConditionType.READY, ConditionType.QUOTA_EXHAUSTED}]
     first = next(
-        (conditions[kind] for kind in list(ConditionType)[1:] if conditions.get(kind, {}).get("status") == "False"),
+        (conditions[kind] for kind in told if conditions.get(kind, {}).get("status") == "False"),
         ready,
     )
     return f"{name}: {first['type']} is {first['status']} ({first['reason']}): {first['message']}"

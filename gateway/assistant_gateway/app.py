@@ -23,6 +23,7 @@ from assistant_gateway.config import Settings
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.identity import OPERATOR, Authenticator, Identity, SigningKeys
 from assistant_gateway.limits.limiter import Limiter
+from assistant_gateway.metering import Meter, Metered
 from assistant_gateway.policies import Policies
 from assistant_gateway.probes import Prober
 from assistant_gateway.providers import openai_wire
@@ -54,6 +55,7 @@ class Clients:
     limiter: Limiter
     upstream: Upstream
     tracer: trace.Tracer | None = None  # None: nothing is exported
+    meter: Meter | None = None  # None: with the prices and tokenizers that are installed
 
 
 class Gateway:
@@ -64,6 +66,7 @@ class Gateway:
         self._policies = clients.policies
         self._catalog = clients.catalog
         self._limiter = clients.limiter
+        self._meter = clients.meter or Meter(clients.limiter)
         self._upstream = clients.upstream
         self._tracer = clients.tracer
         self._keys = clients.keys
@@ -145,22 +148,18 @@ class Gateway:
             raise errors.model_not_found(body.model, identity.namespace)
         chat = bodies.chat(body)
         target = resolve(route.to, self._catalog.targets)
-        limits = await self._limiter.admit(route.rates)
         call = _call(request, route.to, "stream" if chat.stream else "chat")
-        headers = self._headers(request, route.to, limits)
-        payload = chat.encode(route, target)
+        fields = chat.prepare(route, target)
+        metered = await self._meter.admit(route.terms, call, target, fields, embedding=False)
+        headers = self._headers(request, route.to, metered.headers)
 
         async def relay(response: ClientResponse) -> Result:
             if chat.stream:
                 options = StreamOptions(chat.wants_usage, headers)
-                return await self.relay.stream(request, response, target, call, options)
-            return await self.relay.answer(request, response, target, call, headers)
+                return await self.relay.stream(request, response, target, metered, options)
+            return await self.relay.answer(request, response, target, metered, headers)
 
-        try:
-            return await self._forward(request, call, target, payload, relay)
-        except GatewayError as error:
-            error.headers = {**limits, **error.headers}
-            raise
+        return await self._forward(request, metered, target, relay)
 
     async def embeddings(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/embeddings`."""
@@ -172,33 +171,36 @@ class Gateway:
         target = resolve(route.to, self._catalog.targets)
         road = request.headers.get("x-assistant-road", "").lower()
         call = _call(request, route.to, road if road in ROADS else "embedding")
-        headers = self._headers(request, route.to, {})
-        payload = bodies.embeddings(body, route, target)
+        fields = bodies.embeddings(body, route, target)
+        metered = await self._meter.admit(route.terms, call, target, fields, embedding=True)
+        headers = self._headers(request, route.to, metered.headers)
         return await self._forward(
-            request, call, target, payload, lambda response: self.relay.answer(request, response, target, call, headers)
+            request, metered, target, lambda response: self.relay.answer(request, response, target, metered, headers)
         )
 
     async def _forward(
         self,
         request: web.Request,
-        call: Call,
+        metered: Metered,
         target: Target,
-        payload: bytes,
         relay: Callable[[ClientResponse], Awaitable[Result]],
     ) -> web.StreamResponse:
         """Make the call, pass the answer on, and settle on every way out."""
-        embedding = call.road not in {"chat", "stream"}
+        call, embedding = metered.call, metered.embedding
         operation = genai.OPERATION_EMBEDDINGS if embedding else genai.OPERATION_CHAT
         span = CallTrace(self._tracer, request.headers, call, operation)
-        outcome, usage, response = Outcome.CLIENT_GONE, None, None
+        outcome, response, free = Outcome.CLIENT_GONE, None, False
         try:
             url = target.embeddings if embedding else target.chat
-            response = await self._upstream.post(target, url, payload, span.headers)
+            metered.sent = True
+            response = await self._upstream.post(target, url, bodies.encode(metered.fields), span.headers)
             if response.status != 200:
+                free = True
                 raise await openai_wire.refusal(target, response)
-            answer, outcome, usage, problem = await relay(response)
+            answer, outcome, problem = await relay(response)
         except GatewayError as error:
-            outcome = outcome_of(error.status, error.code)
+            outcome, free = outcome_of(error.status, error.code), not error.billed
+            error.headers = {**metered.headers, **error.headers}
             self._note_failure(call, outcome, error.message, span.trace_id)
             error.headers["x-assistant-model"] = f"{call.provider}/{call.model}"
             raise
@@ -209,8 +211,7 @@ class Gateway:
         finally:
             if response is not None:
                 response.close()  # puts a connection that was read to its end back, ends any other
-            call.settle(outcome, usage)
-            span.end(outcome, usage)
+            span.end(outcome, self._meter.settle(metered, outcome, free=free))
 
     async def models(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/models`: the tenant's assistants."""
@@ -237,7 +238,10 @@ class Gateway:
         tenant = self._policies.get(namespace)
         if tenant is None:
             raise GatewayError(404, "policy_not_found", f"No policy of namespace {namespace} is loaded.")
-        probe = await self._prober.probe(tenant)
+        probe, usage = await asyncio.gather(
+            self._prober.probe(tenant), self._limiter.usage(tenant.terms, tenant.periods)
+        )
+        probe = msgspec.structs.replace(probe, usage=usage)
         return web.Response(body=contracts.encode(probe), content_type="application/json")
 
     # --- small things ------------------------------------------------------------------------------------------

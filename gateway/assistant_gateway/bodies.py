@@ -87,8 +87,8 @@ class ChatBody(msgspec.Struct, frozen=True):
     stream: bool
     wants_usage: bool  # whether the client asked for the event that carries usage
 
-    def encode(self, route: ChatRoute, target: Target) -> bytes:
-        """Return what goes to the provider."""
+    def prepare(self, route: ChatRoute, target: Target) -> Fields:
+        """Return the fields that go to the provider."""
         fields = dict(self.fields)
         fields["model"] = route.to.model_json
         for name, value in route.defaults.items():
@@ -101,7 +101,12 @@ class ChatBody(msgspec.Struct, frozen=True):
         if self.stream and not self.wants_usage and target.settings.stream_usage:
             options = {} if _is_absent(fields, "stream_options") else _fields.decode(fields["stream_options"])
             fields["stream_options"] = msgspec.Raw(_encode({**options, "include_usage": _TRUE}))
-        return _encode(fields)
+        return fields
+
+
+def encode(fields: Fields) -> bytes:
+    """Return a body."""
+    return _encode(fields)
 
 
 def chat(body: Body) -> ChatBody:
@@ -118,12 +123,12 @@ def chat(body: Body) -> ChatBody:
     return ChatBody(body.fields, stream, bool(options and options.include_usage))
 
 
-def embeddings(body: Body, route: EmbeddingRoute, target: Target) -> bytes:
-    """Return what goes to the provider."""
+def embeddings(body: Body, route: EmbeddingRoute, target: Target) -> Fields:
+    """Return the fields that go to the provider."""
     fields = dict(body.fields)
     fields["model"] = route.to.model_json
     if target.settings.embedding_dimensions:
         fields["dimensions"] = route.dimensions
     else:
         fields.pop("dimensions", None)
-    return _encode(fields)
+    return fields

@@ -1,7 +1,7 @@
 """One call of a model, from admission to settlement.
 
 Every way out of a call ends in `settle`, once: success, refusal by the provider, time-out, a client that hung up.
-Today it counts; limits on tokens and money will hold their reserve in the same object and give it back there.
+What is held for it, charged and written to the ledger is in `metering`.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Call:
     user: str | None = None
     started: float = field(default_factory=time.perf_counter)
     first_byte: float | None = None
+    answered: str | None = None  # the model that says it answered
     settled: bool = False
 
     def note_first_byte(self) -> None:
@@ -66,10 +67,10 @@ class Call:
         if self.first_byte is None:
             self.first_byte = time.perf_counter()
 
-    def settle(self, outcome: Outcome, usage: Usage | None = None) -> None:
-        """Account for the call; a second time does nothing."""
+    def settle(self, outcome: Outcome, usage: Usage | None = None, cost: int = 0) -> bool:
+        """Count the call; a second time does nothing and returns False."""
         if self.settled:
-            return
+            return False
         self.settled = True
         series = _series(self.tenant, self.name, self.provider, self.model, self.road, outcome)
         series.calls.inc()
@@ -77,8 +78,11 @@ class Call:
         if self.first_byte is not None:
             series.first_byte.observe(self.first_byte - self.started)
         if usage is not None:
-            series.input.inc(usage.input_tokens)
-            series.output.inc(usage.output_tokens)
+            series.input.inc(usage.input)
+            series.output.inc(usage.output)
+        if cost:
+            series.cost.inc(cost)
+        return True
 
 
 class _Series(NamedTuple):
@@ -89,6 +93,7 @@ class _Series(NamedTuple):
     first_byte: Histogram
     input: Counter
     output: Counter
+    cost: Counter
 
 
 @lru_cache(maxsize=10_000)
@@ -99,11 +104,12 @@ def _series(tenant: str, name: str, provider: str, model: str, road: str, outcom
         metrics.MODEL_FIRST_BYTE.labels(provider, model),
         metrics.MODEL_TOKENS.labels(tenant, name, provider, model, "input"),
         metrics.MODEL_TOKENS.labels(tenant, name, provider, model, "output"),
+        metrics.MODEL_COST.labels(tenant, name, provider, model),
     )
 
 
 def forget_tenant(namespace: str) -> None:
     """Drop the time series of a tenant that is gone, so that a process does not grow with every one there ever was."""
     _series.cache_clear()
-    for metric in (metrics.MODEL_CALLS, metrics.MODEL_TOKENS, metrics.LIMIT_REFUSALS):
+    for metric in (metrics.MODEL_CALLS, metrics.MODEL_TOKENS, metrics.MODEL_COST, metrics.LIMIT_REFUSALS):
         metric.remove_by_labels({"tenant": namespace})

@@ -17,13 +17,16 @@ import msgspec
 import yaml
 from yarl import URL
 
+from assistant_gateway.prices import CatalogPrice, ModelPrices, ModelSettings, PriceError, checked, family_of
 from assistant_observability import logs
 
 LOOK_SECONDS = 1.0
 SHORTEST_SECRET = 8  # shorter ones are not looked for in answers: they would match ordinary text
 OWN_ENDPOINT = "endpoint"  # the provider's name in metrics and headers when it is the tenant's own
 
-_KEY_NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]+")  # what a Secret may have for a key
+NO_PRICES = ModelPrices({})
+
+_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _log = logs.logger(__name__)
 
 
@@ -43,6 +46,8 @@ class Provider(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     stream_usage: bool = True  # whether it takes `stream_options`
     lists_models: bool = True  # whether a model that `/models` does not know is surely absent
     max_tokens_field: str | None = None  # `max_tokens` or `max_completion_tokens`
+    billed_by: str | None = None  # LiteLLM's name of who sends the bill; default: by the URL's host
+    models: dict[str, ModelSettings] = {}  # prices and limits, by pattern on model names
 
 
 class TenantEndpoints(msgspec.Struct, frozen=True, rename="camel"):
@@ -71,6 +76,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     secret: bytes | None = None  # what must not appear in an answer
     missing_key: str | None = None  # the file that should hold the key and does not
     own: bool = False  # the tenant's: guarded
+    billed_by: str | None = None
+    prices: ModelPrices = NO_PRICES
 
     def __repr__(self) -> str:
         return f"Target({self.provider!r}, {self.settings.url!r})"
@@ -108,7 +115,16 @@ def target(provider: str, settings: Provider, key: str | None, *, own: bool = Fa
         headers=headers,
         secret=key.encode() if key and len(key) >= SHORTEST_SECRET else None,
         own=own,
+        billed_by=settings.billed_by or family_of(parts.hostname),
+        prices=ModelPrices({pattern: _price(provider, pattern, entry) for pattern, entry in settings.models.items()}),
     )
+
+
+def _price(provider: str, pattern: str, settings: ModelSettings) -> CatalogPrice:
+    try:
+        return checked(settings)
+    except PriceError as error:
+        raise CatalogError(f"provider {provider}: model {pattern!r}: {error}") from None
 
 
 class Catalog:

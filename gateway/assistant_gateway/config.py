@@ -9,7 +9,6 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
-ANSWER_SECONDS = 0.1
 SERVICE_ACCOUNT_DIR = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -23,8 +22,6 @@ class Settings(BaseSettings):
     catalog_file: Path = Path("/etc/assistant/catalog/catalog.yaml")
     provider_keys_dir: Path = Path("/etc/assistant/provider-keys")
     redis_url: str = Field(default="", repr=False)  # "": every limit is local to the process
-
-    redis_answer_seconds: float = ANSWER_SECONDS  # after which limits are local
 
     host: str = ""  # "": all addresses, IPv4 and IPv6
     port: int = 8081

@@ -50,6 +50,12 @@ class GatewayError(Exception):
         self.kind = kind
         self.param = param
         self.headers = dict(headers or {})
+        self.billed = False  # whether a provider may have done the work all the same
+
+    def paid(self) -> GatewayError:
+        """Mark it as one after which the provider may send a bill."""
+        self.billed = True
+        return self
 
     def body(self) -> bytes:
         """Return the envelope as JSON."""

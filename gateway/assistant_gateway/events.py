@@ -7,10 +7,12 @@ point without landing in the middle of another; and only the event that carries 
 from __future__ import annotations
 
 import re
+from collections import deque
 
 import msgspec
 
-from assistant_gateway.usage import NOTHING, SEEN, Usage, decode_usage
+from assistant_gateway.generated import Generated
+from assistant_gateway.usage import SEEN, Usage, chunk_of, merge
 
 DONE = b"data: [DONE]\n\n"
 _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
@@ -18,13 +20,13 @@ _FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
 _ERROR = re.compile(rb'(?m)^data: ?\{\s*"error"\s*:\s*[{"]')
 
 
+# Statements of usage that are kept of one stream, from its start and from its end. Most streams have one; those that
+# have one in every event send running totals.
+_KEPT = 4
+
+
 class TooLargeError(Exception):
     """One event is larger than the limit."""
-
-
-class _Chunk(msgspec.Struct, frozen=True):
-    choices: list[msgspec.Raw] | None = None
-    usage: msgspec.Raw = NOTHING
 
 
 def _last_boundary(data: bytearray, start: int) -> int:
@@ -39,6 +41,14 @@ def data_of(event: bytes) -> bytes:
     return b"\n".join(lines)
 
 
+class _Chunk(msgspec.Struct, frozen=True):
+    choices: list[msgspec.Raw] | None = None
+    usage: msgspec.Raw = msgspec.Raw(b"null")  # msgspec takes no union with Raw
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
+
+
 class EventRelay:
     """The state of one stream. `feed` takes bytes as they arrive and returns those that may go on."""
 
@@ -49,7 +59,9 @@ class EventRelay:
         self._rest = bytearray()  # an event that has not ended
         self._last = b""  # the last two blocks: what tells a finished answer from a broken one
         self._before_last = b""
-        self.usage: Usage | None = None
+        self._first_said: list[bytes] = []
+        self._last_said: deque[bytes] = deque(maxlen=_KEPT)
+        self.generated = Generated()
 
     def feed(self, data: bytes) -> bytes:
         """Return the whole events that `data` completes, as one block, or nothing.
@@ -98,8 +110,18 @@ class EventRelay:
         """Whether the last thing the provider sent was an error."""
         return bool(_ERROR.search(self._last) or _ERROR.search(self._before_last))
 
+    @property
+    def usage(self) -> Usage | None:
+        """What the provider has said so far of what the call used."""
+        found = None
+        for event in (*self._first_said, *self._last_said):
+            chunk = chunk_of(data_of(event))
+            found = merge(found, chunk.reported() if chunk is not None else None)
+        return found
+
     def _pass(self, block: bytes) -> bytes:
         self._before_last, self._last = self._last, block
+        self.generated.add(block)
         if self._secret is not None and self._secret in block:
             block = block.replace(self._secret, b"***")
         if SEEN.search(block):
@@ -121,11 +143,12 @@ class EventRelay:
 
     def _note_usage(self, event: bytes) -> bool:
         """Return whether the event goes on."""
+        kept = self._first_said if len(self._first_said) < _KEPT else self._last_said
+        kept.append(event)
+        if self._keep_usage:
+            return True
         try:
-            chunk = msgspec.json.decode(data_of(event), type=_Chunk)
-        except msgspec.MsgspecError:
+            chunk = _chunk.decode(data_of(event))
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             return True
-        if bytes(chunk.usage) == b"null":
-            return True
-        self.usage = decode_usage(chunk.usage) or self.usage
-        return self._keep_usage or bool(chunk.choices)
+        return bool(chunk.choices) or bytes(chunk.usage) == b"null"

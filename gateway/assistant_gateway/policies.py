@@ -17,7 +17,7 @@ import msgspec
 from assistant_crds import naming
 from assistant_crds.contracts import TenantPolicy
 from assistant_gateway.kubernetes import Cluster, ClusterError
-from assistant_gateway.routing import Tenant, compile_policy
+from assistant_gateway.routing import PolicyError, Tenant, compile_policy
 from assistant_observability import logs, metrics
 
 RETRY_SECONDS = (0.2, 5.0)
@@ -57,7 +57,7 @@ class Policies:
     """The tenants by namespace. Reading is a dictionary look-up; `run` keeps it true."""
 
     def __init__(
-        self, cluster: Cluster, namespace: str, on_gone: Callable[[str], None] = lambda _namespace: None
+        self, cluster: Cluster, namespace: str, on_gone: Callable[[Tenant], None] = lambda _tenant: None
     ) -> None:
         self._cluster = cluster
         self._path = f"/api/v1/namespaces/{namespace}/secrets"
@@ -124,9 +124,11 @@ class Policies:
         try:
             document = base64.b64decode((secret.data or {})[naming.POLICY_KEY], validate=True)
             tenant = compile_policy(msgspec.json.decode(document, type=TenantPolicy))
-        except (KeyError, binascii.Error, msgspec.MsgspecError) as error:
+        except (KeyError, binascii.Error, msgspec.MsgspecError, PolicyError) as error:
             # The document holds keys: say what is wrong with it, never what is in it.
             kind = "no " + naming.POLICY_KEY if isinstance(error, KeyError) else type(error).__name__
+            if isinstance(error, PolicyError):
+                kind = str(error)
             kept = name in self._held
             _log.error("policy does not decode", secret_name=name, error=kind, last_good_kept=kept)
             return
@@ -146,7 +148,7 @@ class Policies:
         self._choose(held.tenant.namespace)
         if held.tenant.namespace not in self._tenants:
             _log.info("policy gone", tenant=held.tenant.namespace)
-            self._on_gone(held.tenant.namespace)
+            self._on_gone(held.tenant)
 
     def _choose(self, namespace: str) -> None:
         """Take the newest policy of a namespace: one that is made again has two while its former self is removed."""

@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohttp
 import msgspec
 from aiohttp import ClientResponse, web
 
 from assistant_gateway import errors
-from assistant_gateway.calls import Call, Outcome, outcome_of
+from assistant_gateway.calls import Outcome, outcome_of
 from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import DONE, EventRelay, TooLargeError
+from assistant_gateway.metering import Metered, answered_by
 from assistant_gateway.providers import openai_wire
-from assistant_gateway.usage import NOTHING, Usage, decode_usage
+from assistant_gateway.usage import Chunk, Usage
 
 END_SECONDS = 1.0
 STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
@@ -32,18 +33,15 @@ class Result(NamedTuple):
 
     answer: web.StreamResponse
     outcome: Outcome
-    usage: Usage | None
     problem: str = ""
 
 
-class _Chat(msgspec.Struct, frozen=True):
+class _Chat(Chunk, frozen=True, kw_only=True):
     choices: list[msgspec.Raw]
-    usage: msgspec.Raw = NOTHING
 
 
-class _Embeddings(msgspec.Struct, frozen=True):
+class _Embeddings(Chunk, frozen=True, kw_only=True):
     data: list[msgspec.Raw]
-    usage: msgspec.Raw = NOTHING
 
 
 _chat = msgspec.json.Decoder(_Chat)
@@ -108,7 +106,12 @@ class Relay:
             response.content.set_exception(InterruptedByShutdown())
 
     async def answer(
-        self, request: web.Request, response: ClientResponse, target: Target, call: Call, headers: Mapping[str, str]
+        self,
+        request: web.Request,
+        response: ClientResponse,
+        target: Target,
+        metered: Metered,
+        headers: Mapping[str, str],
     ) -> Result:
         """Pass on an answer that is not streamed, after a look at whether it is one.
 
@@ -119,25 +122,26 @@ class Relay:
         body = bytearray()
         try:
             while chunk := await response.content.readany():
-                call.note_first_byte()
+                metered.call.note_first_byte()
                 watch.moved()
                 body += chunk
                 if len(body) > self._max_answer_bytes:
                     why = f"sent more than {self._max_answer_bytes} bytes"
-                    raise errors.provider_error(target.provider, why)
+                    raise errors.provider_error(target.provider, why).paid()
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-            raise _broken(target, error) from None
+            raise _broken(target, error).paid() from None
         finally:
             watch.stop()
         raw = bytes(body)
-        usage = _checked(raw, target, call)
+        metered.reported = _checked(raw, target, embedding=metered.embedding)
+        metered.body, metered.call.answered = raw, answered_by(raw)
         if target.secret is not None and target.secret in raw:
             raw = raw.replace(target.secret, b"***")
         answer = web.Response(body=raw, content_type="application/json", headers=headers)
-        return Result(answer, Outcome.OK, usage)
+        return Result(answer, Outcome.OK)
 
     async def stream(
-        self, request: web.Request, response: ClientResponse, target: Target, call: Call, options: StreamOptions
+        self, request: web.Request, response: ClientResponse, target: Target, metered: Metered, options: StreamOptions
     ) -> Result:
         """Pass on a stream of events. Once the head is out nothing is raised but the client's going away.
 
@@ -147,12 +151,13 @@ class Relay:
         if not response.headers.get("Content-Type", "").lower().startswith("text/event-stream"):
             raise await _not_a_stream(target, response)
         relay = EventRelay(keep_usage=options.keep_usage, secret=target.secret, limit=self._max_answer_bytes)
+        metered.stream = relay
         watch = IdleWatch(response, request, target.settings.idle_seconds)
         self._streams.add(response)
         try:
             answer = web.StreamResponse(headers={**options.headers, **STREAM_HEADERS})
             await answer.prepare(request)
-            problem = await _Stream(response, answer, relay, watch, call, target).run()
+            problem = await _Stream(response, answer, relay, watch, metered, target).run()
             outcome, message = Outcome.OK, ""
             if problem is not None:
                 outcome, message = outcome_of(problem.status, problem.code), problem.message
@@ -165,7 +170,7 @@ class Relay:
         finally:
             self._streams.discard(response)
             watch.stop()
-        return Result(answer, outcome, relay.usage, message)
+        return Result(answer, outcome, message)
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -183,7 +188,7 @@ class _Stream:
     answer: web.StreamResponse
     relay: EventRelay
     watch: IdleWatch
-    call: Call
+    metered: Metered
     target: Target
 
     async def run(self) -> GatewayError | None:
@@ -199,6 +204,7 @@ class _Stream:
             self.watch,
             self.answer.write,
         )
+        call = self.metered.call
         while True:
             try:
                 data = await read()
@@ -207,9 +213,11 @@ class _Stream:
                 block = feed(data)
             except (aiohttp.ClientError, ConnectionError, TimeoutError, TooLargeError, InterruptedByShutdown) as error:
                 return None if self.relay.done else self._problem(error)
-            if self.call.first_byte is None:
-                self.call.note_first_byte()
+            if call.first_byte is None:
+                call.note_first_byte()
             if block:
+                if call.answered is None:
+                    call.answered = answered_by(block) or ""
                 watch.writing = True
                 await write(block)
                 watch.writing = False
@@ -245,13 +253,13 @@ def _broken(target: Target, error: BaseException) -> GatewayError:
     return errors.provider_error(target.provider, "broke off in the middle of the answer")
 
 
-def _checked(raw: bytes, target: Target, call: Call) -> Usage | None:
+def _checked(raw: bytes, target: Target, *, embedding: bool) -> Usage | None:
     """Return the usage of an answer that is what it should be.
 
     Raises:
         GatewayError: 502: it is something else.
     """
-    decoder: msgspec.json.Decoder[Any] = _embeddings if call.road not in {"chat", "stream"} else _chat
+    decoder: msgspec.json.Decoder[_Embeddings] | msgspec.json.Decoder[_Chat] = _embeddings if embedding else _chat
     try:
         decoded = decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -260,7 +268,7 @@ def _checked(raw: bytes, target: Target, call: Call) -> Usage | None:
             raise openai_wire.translate(target, 500, detail, None) from None
         what = "embeddings" if decoder is _embeddings else "a chat completion"
         raise errors.provider_error(target.provider, f"answered with something that is not {what}") from None
-    return decode_usage(decoded.usage)
+    return decoded.reported()
 
 
 async def _not_a_stream(target: Target, response: ClientResponse) -> GatewayError:

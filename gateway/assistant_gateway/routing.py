@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
+from typing import Literal, TypeAlias
+from zoneinfo import ZoneInfoNotFoundError
 
 import msgspec
 
-from assistant_crds import naming
-from assistant_crds.contracts import AssistantPolicy, ModelRoute, TenantPolicy
+from assistant_crds.contracts import AssistantPolicy, Budget, ModelRoute, TenantPolicy
 from assistant_gateway import errors
 from assistant_gateway.catalog import OWN_ENDPOINT, CatalogError, Provider, Target, target
-from assistant_gateway.limits.gcra import Level
-from assistant_gateway.limits.limiter import Rates
+from assistant_gateway.limits.levels import Level
+from assistant_gateway.limits.terms import Terms
 from assistant_observability import logs
 
 _log = logs.logger(__name__)
+
+
+Scope: TypeAlias = Literal["tenant", "assistant"]
+Period: TypeAlias = Literal["Day", "Month"]
+
+
+class PolicyError(ValueError):
+    """A policy cannot be used, and why; nothing secret in it."""
 
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +49,7 @@ class ChatRoute(msgspec.Struct, frozen=True, kw_only=True):
     """An assistant."""
 
     to: Destination
-    rates: Rates
+    terms: Terms
     defaults: Mapping[str, msgspec.Raw]  # fields that are filled in where a request has none
     max_output_tokens: msgspec.Raw | None
 
@@ -49,6 +58,7 @@ class EmbeddingRoute(msgspec.Struct, frozen=True, kw_only=True):
     """A knowledge base."""
 
     to: Destination
+    terms: Terms
     dimensions: msgspec.Raw
 
 
@@ -59,6 +69,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     generation: str
     assistants: Mapping[str, ChatRoute]
     knowledge_bases: Mapping[str, EmbeddingRoute]
+    terms: Terms  # of the tenant as a whole
+    periods: Mapping[str, str]  # of each scope's budget
 
 
 def resolve(route: Destination, targets: Mapping[str, Target]) -> Target:
@@ -87,8 +99,16 @@ def resolve(route: Destination, targets: Mapping[str, Target]) -> Target:
 
 
 def compile_policy(policy: TenantPolicy) -> Tenant:
-    """Prepare all routes of a tenant; a route that cannot work says so when it is called."""
+    """Prepare all routes of a tenant; a route that cannot work says so when it is called.
+
+    Raises:
+        PolicyError: its limits or its time zone make no sense.
+    """
     allow = policy.models_allow
+    # Requests are limited where people ask: to ingest a document takes any number of calls for embeddings.
+    whole = _terms(policy, [_level("tenant", "", None, policy.tokens_per_day, policy.budget)])
+    periods = {"tenant": _period(policy.budget)}
+    periods |= {f"assistant:{name}": _period(assistant.budget) for name, assistant in policy.assistants.items()}
     return Tenant(
         namespace=policy.tenant.namespace,
         generation=policy.generation,
@@ -96,20 +116,21 @@ def compile_policy(policy: TenantPolicy) -> Tenant:
         knowledge_bases={
             name: EmbeddingRoute(
                 to=_destination(policy.tenant.namespace, name, embedding.route, allow),
+                terms=whole,
                 dimensions=_raw(embedding.dimensions),
             )
             for name, embedding in policy.knowledge_bases.items()
         },
+        terms=whole,
+        periods=periods,
     )
 
 
 def _chat_route(policy: TenantPolicy, name: str, assistant: AssistantPolicy) -> ChatRoute:
-    prefix = naming.quota_prefix(policy.tenant.key)
-    levels = []
-    if assistant.requests_per_minute is not None:
-        levels.append(Level("assistant", f"{prefix}rpm:{name}", assistant.requests_per_minute))
-    if policy.requests_per_minute is not None:
-        levels.append(Level("tenant", f"{prefix}rpm", policy.requests_per_minute))
+    levels = [
+        _level("tenant", "", policy.requests_per_minute, policy.tokens_per_day, policy.budget),
+        _level("assistant", name, assistant.requests_per_minute, assistant.tokens_per_day, assistant.budget),
+    ]
     defaults = {}
     if assistant.temperature is not None:
         defaults["temperature"] = _raw(assistant.temperature)
@@ -118,10 +139,31 @@ def _chat_route(policy: TenantPolicy, name: str, assistant: AssistantPolicy) -> 
     most = assistant.max_output_tokens
     return ChatRoute(
         to=_destination(policy.tenant.namespace, name, assistant.route, policy.models_allow),
-        rates=Rates.of(policy.tenant.namespace, name, levels),
+        terms=_terms(policy, levels, name, assistant.budget),
         defaults=defaults,
         max_output_tokens=None if most is None else _raw(most),
     )
+
+
+def _level(scope: Scope, name: str, requests: int | None, tokens: int | None, budget: Budget | None) -> Level:
+    amount = None if budget is None else budget.amount_micros
+    return Level(scope, name, requests, tokens, amount, _period(budget))
+
+
+def _period(budget: Budget | None) -> Period:
+    return "Day" if budget is not None and budget.period == "Day" else "Month"
+
+
+def _terms(policy: TenantPolicy, levels: list[Level], assistant: str = "", budget: Budget | None = None) -> Terms:
+    budgets = [found for found in (policy.budget, budget) if found is not None]
+    if len({found.currency for found in budgets}) > 1:
+        raise PolicyError(f"the budgets of assistant {assistant} and of its tenant are in two currencies")
+    currency = budgets[0].currency if budgets else "USD"
+    tenant = policy.tenant
+    try:
+        return Terms.of(tenant.namespace, tenant.key, policy.time_zone, levels, assistant=assistant, currency=currency)
+    except (ValueError, ZoneInfoNotFoundError) as error:
+        raise PolicyError(f"limits or time zone: {error}") from None
 
 
 def _destination(namespace: str, name: str, route: ModelRoute, allow: list[str]) -> Destination:

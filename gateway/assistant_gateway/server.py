@@ -20,15 +20,18 @@ from assistant_gateway.config import Settings
 from assistant_gateway.egress import GuardedResolver
 from assistant_gateway.identity import SigningKeys
 from assistant_gateway.kubernetes import Cluster
-from assistant_gateway.limits.limiter import SCRIPT, Limiter
+from assistant_gateway.limits.limiter import Limiter
+from assistant_gateway.limits.quota import SCRIPT
 from assistant_gateway.limits.redis import Redis
 from assistant_gateway.operations import Operations
 from assistant_gateway.policies import Policies
 from assistant_gateway.providers.openai_wire import Upstream
+from assistant_gateway.routing import Tenant
 from assistant_observability import logs, traces
 
 KEEP_ALIVE_SECONDS = 300.0  # longer than any client keeps an idle connection
 GOODBYE_SECONDS = 2.0  # for the last events of streams that were interrupted
+SETTLE_SECONDS = 2.0  # for calls that Redis has not heard the end of
 RESTART_SECONDS = (1.0, 30.0)
 BACKLOG = 1024
 
@@ -45,6 +48,7 @@ class Server:
         self._closing = contextlib.AsyncExitStack()
         self._gateway: Gateway | None = None
         self._operations: Operations | None = None
+        self._limiter: Limiter | None = None
         self.port = 0
         self.metrics_port = 0
 
@@ -60,12 +64,16 @@ class Server:
         cluster = Cluster(settings.cluster_url(), settings.kubernetes_credentials_dir)
         self._closing.push_async_callback(cluster.close)
         keys = SigningKeys(cluster, settings.issuer_url)
-        policies = Policies(cluster, settings.routes_namespace, forget_tenant)
-        redis = None
-        if settings.redis_url:
-            redis = Redis(settings.redis_url, SCRIPT, answer_seconds=settings.redis_answer_seconds)
+        redis = Redis(settings.redis_url, SCRIPT) if settings.redis_url else None
+        if redis is not None:
             self._closing.push_async_callback(redis.close)
-        limiter = Limiter(redis)
+        limiter = self._limiter = Limiter(redis)
+
+        def forget(tenant: Tenant) -> None:
+            forget_tenant(tenant.namespace)
+            limiter.forget(tenant.terms.limits.tenant)
+
+        policies = Policies(cluster, settings.routes_namespace, forget)
         upstream = Upstream(GuardedResolver(lambda: catalog.allow_hosts))
         self._closing.push_async_callback(upstream.close)
         exported = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -77,8 +85,9 @@ class Server:
         self._follow("catalogue", catalog.run)
         if redis is not None:
             self._follow("redis", redis.run)
+            self._follow("settlement", limiter.run)
         else:
-            _log.warning("no Redis configured: every limit holds for this process alone")
+            _log.warning("no Redis configured: request rates hold for this process alone, and nothing is accounted for")
         logging.getLogger("aiohttp.server").addFilter(_is_worth_a_line)
         self.metrics_port = await self._listen(self._operations.application, settings.metrics_port)
         self.port = await self._listen(self._gateway.application, settings.port)
@@ -114,6 +123,8 @@ class Server:
                 await self._quiet(self._gateway, GOODBYE_SECONDS)
         for runner in reversed(self._runners):
             await runner.cleanup()
+        if self._limiter is not None:
+            await self._limiter.close(SETTLE_SECONDS)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

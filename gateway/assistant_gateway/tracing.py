@@ -55,8 +55,8 @@ class CallTrace:
         if span is None:
             return
         if usage is not None:
-            span.set_attribute(genai.USAGE_INPUT_TOKENS, usage.input_tokens)
-            span.set_attribute(genai.USAGE_OUTPUT_TOKENS, usage.output_tokens)
+            span.set_attribute(genai.USAGE_INPUT_TOKENS, usage.input)
+            span.set_attribute(genai.USAGE_OUTPUT_TOKENS, usage.output)
         if outcome is not Outcome.OK:
             span.set_attribute(genai.ERROR_TYPE, outcome.value)
             if outcome is not Outcome.CLIENT_GONE:

@@ -49,8 +49,13 @@ MODEL_FIRST_BYTE = Histogram(
 )
 MODEL_TOKENS = Counter(
     "assistant_model_tokens",
-    "Tokens as reported by providers.",
+    "Tokens as in the ledger: reported by providers, else estimated.",
     ["tenant", "assistant", "provider", "model", "direction"],
+)
+MODEL_COST = Counter(
+    "assistant_model_cost_micros",
+    "Cost of calls in micro-units of the currency, as in the ledger.",
+    ["tenant", "assistant", "provider", "model"],
 )
 LIMIT_REFUSALS = Counter("assistant_limit_refusals", "Requests refused by a limit.", ["tenant", "assistant", "limit"])
 LIMIT_DEGRADED = Counter("assistant_limit_degraded", "Requests admitted by local limits because Redis was away.")

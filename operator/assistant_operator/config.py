@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from assistant_crds import meta
+from assistant_crds.contracts import Budget
+from assistant_operator import quota
 
 _SECRET_FILES = ("postgres_dsn", "redis_url", "weaviate_url", "weaviate_grpc", "weaviate_api_key")
 
@@ -17,6 +21,14 @@ class ResourcesSetting(BaseModel):
 
     requests: dict[str, str] = {}
     limits: dict[str, str] = {}
+
+
+class BudgetSetting(BaseModel):
+    """Money per period; without an amount there is no budget."""
+
+    amount: str = ""
+    currency: Literal["USD"] = "USD"
+    period: Literal["Day", "Month"] = "Month"
 
 
 class EgressSetting(BaseModel):
@@ -30,6 +42,7 @@ class Settings(BaseSettings):
     """Every setting has the environment variable `OPERATOR_<NAME>`; store credentials may also be files."""
 
     model_config = SettingsConfigDict(env_prefix="OPERATOR_", extra="ignore")
+    _budget: Budget | None = PrivateAttr(default=None)
 
     namespace: str
     routes_namespace: str
@@ -58,6 +71,10 @@ class Settings(BaseSettings):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     otlp_endpoint: str = ""
     default_requests_per_minute: int | None = 600
+    default_tokens_per_day: int | None = None
+    default_budget: BudgetSetting = BudgetSetting()
+    default_time_zone: Annotated[str, AfterValidator(quota.time_zone)] = "UTC"
+    default_failure_policy: Literal["Closed", "Bounded"] = "Closed"
     default_replicas: int = 1
     default_resources: ResourcesSetting = ResourcesSetting(
         requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "256Mi"}
@@ -73,6 +90,18 @@ class Settings(BaseSettings):
     metrics_port: int = 9090
     log_format: Literal["json", "console"] = "json"
     log_level: str = "INFO"
+
+    @model_validator(mode="after")
+    def _read_budget(self) -> Settings:
+        self._budget = None
+        if self.default_budget.amount:
+            self._budget = quota.parse(meta.Budget(**self.default_budget.model_dump()))
+        return self
+
+    @property
+    def budget(self) -> Budget | None:
+        """The default budget of a tenant, in micro-units."""
+        return self._budget
 
 
 def load() -> Settings:

@@ -1,4 +1,4 @@
-"""What may change without any event: providers that stop answering, documents that are uploaded.
+"""What may change without any event: providers that stop answering, documents that are uploaded, money that is spent.
 
 Asks lightly, between the runs, and wakes the queue for a tenant when the answer differs from what its status says.
 """
@@ -9,8 +9,10 @@ import asyncio
 from collections.abc import Callable
 
 from assistant_observability import logs
+from assistant_operator.observed import GatewayView
 from assistant_operator.reconcile.context import Context, Report
 from assistant_operator.reconcile.probe import ask_gateway, count
+from assistant_operator.usage import digest
 
 # Questions per second over all tenants, at most: with many tenants each is asked less often.
 RATE = 40.0
@@ -48,9 +50,20 @@ class Observer:
                 group.create_task(self._one(namespace, report, counting=counting))
                 await asyncio.sleep(1 / self._rate)
 
+    def _usage_changed(self, namespace: str, report: Report, gateway: GatewayView) -> bool:
+        """Return whether the usage is worth a run: a limit is reached or left, or a minute has passed."""
+        if gateway.probe is None or gateway.probe.usage is None:
+            return False
+        found = digest(report.quotas, gateway.probe.usage)
+        if report.usage is None or found.alarms != report.usage.alarms:
+            return True
+        due = self._context.memory.usage_due.get(namespace, 0.0)
+        return found.shown != report.usage.shown and self._context.monotonic() >= due
+
     async def _one(self, namespace: str, report: Report, *, counting: bool) -> None:
         try:
-            changed = await ask_gateway(namespace, self._context) != report.gateway
+            gateway = await ask_gateway(namespace, self._context)
+            changed = gateway.steady != report.gateway or self._usage_changed(namespace, report, gateway)
             ingesting = any(counts.pending for counts in report.counts.values())
             if not changed and report.knowledge_bases and (counting or ingesting):
                 counts = await count(report.tenant, report.knowledge_bases, self._context)

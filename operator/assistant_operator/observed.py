@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from assistant_crds.contracts import TenantProbe
 
 
@@ -14,6 +16,11 @@ class GatewayView:
 
     probe: TenantProbe | None
     error: str = ""
+
+    @property
+    def steady(self) -> GatewayView:
+        """The answer without what every call changes."""
+        return self if self.probe is None else GatewayView(msgspec.structs.replace(self.probe, usage=None), self.error)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ with the reason Waiting; `Ready` repeats the first condition that stands in the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -19,14 +19,18 @@ from assistant_crds.conditions import (
     ConditionType,
     Reason,
 )
+from assistant_crds.contracts import LevelUsage, TenantUsage
 from assistant_crds.knowledge_base import KnowledgeBaseStatus
-from assistant_crds.meta import Condition
+from assistant_crds.meta import Condition, Usage
 from assistant_crds.tenant import TenantStatus
+from assistant_operator import quota, usage
 from assistant_operator.desired.service import url
 from assistant_operator.judgements import Judgements
 from assistant_operator.observed import Observed
+from assistant_operator.quota import Quota
 from assistant_operator.reconcile.resolve import Resolved, ResolvedAssistant, ResolvedKnowledgeBase, TenantSettings
 from assistant_operator.snapshot import Json, Snapshot, name_of
+from assistant_operator.usage import Alarm
 from assistant_operator.verdict import Verdict, no, waiting, yes
 from assistant_operator.workload import replicas
 
@@ -39,12 +43,17 @@ def assistant(item: ResolvedAssistant, resolved: Resolved, snapshot: Snapshot, o
     """Return the status of an Assistant; `now` is RFC 3339 in UTC."""
     judge = Judgements(resolved, snapshot, observed)
     ready, desired = replicas(snapshot.owned)
+    name, used, quotas = name_of(item.raw), usage.known(observed), (item.quota, resolved.settings.quota)
     status = AssistantStatus(
         observed_generation=_generation(item.raw),
-        conditions=conditions(item.raw, ASSISTANT_CONDITIONS, judge.assistant(item), now),
+        conditions=[
+            *conditions(item.raw, ASSISTANT_CONDITIONS, judge.assistant(item), now),
+            *_exhausted(item.raw, quotas, used, assistant_alarms(item, resolved, observed), now),
+        ],
         url=url(snapshot.namespace),
         model=item.model,
-        limit=limit(item.requests_per_minute, resolved.settings.requests_per_minute),
+        limit=quota.binding(quotas),
+        usage=_usage(item.raw, None if used is None else used.assistants.get(name), used),
         replicas=Replicas(ready=ready, desired=desired),
     )
     return _json(status)
@@ -80,12 +89,17 @@ def knowledge_base(
 def tenant(raw: Json, resolved: Resolved, snapshot: Snapshot, observed: Observed, now: str) -> Json:
     """Return the status of the Tenant of a namespace that has resources."""
     judge = Judgements(resolved, snapshot, observed)
+    used, quotas = usage.known(observed), (resolved.settings.quota,)
     status = TenantStatus(
         observed_generation=_generation(raw),
-        conditions=conditions(raw, TENANT_CONDITIONS, judge.tenant(), now),
+        conditions=[
+            *conditions(raw, TENANT_CONDITIONS, judge.tenant(), now),
+            *_exhausted(raw, quotas, used, tenant_alarms(resolved, observed), now),
+        ],
         assistants=len(resolved.assistants),
         knowledge_bases=len(resolved.knowledge_bases),
-        limit=limit(resolved.settings.requests_per_minute),
+        limit=quota.binding(quotas),
+        usage=_usage(raw, None if used is None else used.tenant, used),
         url=url(snapshot.namespace),
     )
     return _json(status)
@@ -100,7 +114,7 @@ def idle_tenant(raw: Json, settings: TenantSettings, now: str) -> Json:
         conditions=conditions(raw, TENANT_CONDITIONS, verdicts, now),
         assistants=0,
         knowledge_bases=0,
-        limit=limit(settings.requests_per_minute),
+        limit=quota.binding([settings.quota]),
     )
     return _json(status)
 
@@ -127,17 +141,48 @@ def same(wanted: Json, live: Json | None) -> bool:
 
 
 def same_but_figures(wanted: Json, live: Json | None) -> bool:
-    """Return whether writing `wanted` would change nothing but times and the figures of a knowledge base."""
+    """Return whether writing `wanted` would change nothing but times, what was counted and what was used."""
+    figures = {*FIGURES, "usage"}
     return same(
-        {key: value for key, value in wanted.items() if key not in FIGURES},
-        {key: value for key, value in (live or {}).items() if key not in FIGURES},
+        {key: value for key, value in wanted.items() if key not in figures},
+        {key: value for key, value in (live or {}).items() if key not in figures},
     )
 
 
-def limit(*rates: int | None) -> str:
-    """Return the request rate that binds, for people."""
-    known = [rate for rate in rates if rate is not None]
-    return f"{min(known)}/min" if known else ""
+def assistant_alarms(item: ResolvedAssistant, resolved: Resolved, observed: Observed) -> list[Alarm]:
+    """Return the alarms that concern an Assistant: its own and, as it is refused with all others, the tenant's."""
+    own = usage.assistant_alarms(name_of(item.raw), resolved.quotas, usage.known(observed))
+    return [*own, *tenant_alarms(resolved, observed)]
+
+
+def tenant_alarms(resolved: Resolved, observed: Observed) -> list[Alarm]:
+    """Return the alarms of the tenant as a whole."""
+    return usage.tenant_alarms(resolved.quotas, usage.known(observed))
+
+
+def exhausted(status: Json) -> Json:
+    """Return the condition QuotaExhausted of a status; an empty one when it has none."""
+    found = status.get("conditions") or []
+    return next((item for item in found if item["type"] == ConditionType.QUOTA_EXHAUSTED), {})
+
+
+def _exhausted(
+    raw: Json, quotas: Iterable[Quota], used: TenantUsage | None, alarms: list[Alarm], now: str
+) -> list[Condition]:
+    """Return the condition QuotaExhausted where there is a limit to use up; what is not known stays as it was."""
+    if not usage.is_metered(quotas):
+        return []
+    if used is not None:
+        return [_condition(raw, ConditionType.QUOTA_EXHAUSTED, usage.verdict(alarms), now)]
+    before = exhausted(raw.get("status") or {})
+    return [msgspec.convert(before, Condition)] if before else []
+
+
+def _usage(raw: Json, level: LevelUsage | None, used: TenantUsage | None) -> Usage | None:
+    if level is not None and used is not None:
+        return usage.show(level, used.currency)
+    before = (raw.get("status") or {}).get("usage")
+    return None if before is None else msgspec.convert(before, Usage)
 
 
 def _summary(verdicts: Any) -> Verdict:

@@ -59,8 +59,18 @@ REFUSED = {
     "providers.x.keyRef=x": "missing property 'url'",
     "providers.x.url=ftp://x.example": "/providers/x/url",
     "providers.x.url=https://user:secret@x.example": "/providers/x/url",
+    "providers.x.url=https://x.example,providers.x.models.m.inputPerMillion=-1": "/models/m/inputPerMillion",
+    "providers.x.url=https://x.example,providers.x.models.m.maxOutputTokens=0": "/models/m/maxOutputTokens",
+    "providers.x.url=https://x.example,providers.x.models.m.price=1": "additional properties 'price' not allowed",
     "operator.resyncSeconds=3000": "/operator/resyncSeconds",
     "tenantDefaults.requestsPerMinute=0": "/tenantDefaults/requestsPerMinute",
+    "tenantDefaults.budget.amount=1": "/tenantDefaults/budget/amount",
+    "tenantDefaults.budget.amount=1.1234567USD": "/tenantDefaults/budget/amount",
+    "tenantDefaults.budget.currency=EUR": "/tenantDefaults/budget/currency",
+    "tenantDefaults.budget.period=Week": "/tenantDefaults/budget/period",
+    "tenantDefaults.tokensPerDay=-1": "/tenantDefaults/tokensPerDay",
+    "tenantDefaults.timeZone=../etc": "/tenantDefaults/timeZone",
+    "tenantDefaults.failurePolicy=Open": "/tenantDefaults/failurePolicy",
     "tenantDefaults.resources.limits.memory=lots": "/tenantDefaults/resources/limits/memory",
     "networkPolicies.apiServer.cidrs={somewhere}": "/networkPolicies/apiServer/cidrs/0",
     "tenantEndpoints.allowHosts={x' || 'a' == 'a}": "/tenantEndpoints/allowHosts/0",
@@ -75,6 +85,30 @@ REFUSED = {
 def test_mistakes_are_told(helm: Any, value: str, sentence: str) -> None:
     """A misspelt, impossible or half-set value is refused, and the answer names it."""
     assert sentence in helm.refusal("--set", value)
+
+
+def test_default_limits_reach_the_operator_as_it_reads_them(helm: Any) -> None:
+    """What is set is in the environment of the operator, money exactly as written; what is not set is not."""
+
+    def settings(*values: str) -> dict[str, str]:
+        (pod,) = (
+            o["spec"]["template"]["spec"]
+            for o in helm.template("assistant-platform", *values)
+            if (o["kind"], o["metadata"]["name"]) == ("Deployment", "assistant-operator")
+        )
+        return {e["name"]: e.get("value", "") for e in pod["containers"][0]["env"]}
+
+    plain = settings()
+    assert "OPERATOR_DEFAULT_BUDGET" not in plain
+    assert "OPERATOR_DEFAULT_TOKENS_PER_DAY" not in plain
+    assert (plain["OPERATOR_DEFAULT_TIME_ZONE"], plain["OPERATOR_DEFAULT_FAILURE_POLICY"]) == ("UTC", "Closed")
+    limited = settings(
+        "--set-string=tenantDefaults.budget.amount=25.10",
+        "--set=tenantDefaults.tokensPerDay=12000000,tenantDefaults.timeZone=Europe/Berlin",
+    )
+    assert json.loads(limited["OPERATOR_DEFAULT_BUDGET"]) == {"amount": "25.10", "currency": "USD", "period": "Month"}
+    assert limited["OPERATOR_DEFAULT_TOKENS_PER_DAY"] == "12000000"
+    assert limited["OPERATOR_DEFAULT_TIME_ZONE"] == "Europe/Berlin"
 
 
 def test_every_value_is_in_the_schema_and_every_property_has_a_default() -> None:

@@ -46,7 +46,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class LocalRates:
-    """The same rule as `gcra.lua`, for one process, while Redis is away."""
+    """The same rule as in `quota.lua`, for one process, while Redis is away."""
 
     def __init__(self) -> None:
         self._arrivals: dict[str, int] = {}

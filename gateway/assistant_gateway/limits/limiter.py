@@ -1,36 +1,50 @@
-"""Whether a call fits the request rates of its assistant and tenant: one round trip, and an answer without Redis."""
+"""Whether a call fits the limits of its assistant and tenant, in one round trip, and an answer without Redis.
+
+While Redis is away request rates hold per process; calls under limits in tokens or money are refused, because nobody
+could say whether they fit. Whatever was used is settled: at once, or when Redis is back.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections import deque
+from collections.abc import Mapping
+from typing import TypeAlias
+from zoneinfo import ZoneInfo
 
 import msgspec
 
+from assistant_crds.contracts import LevelUsage, TenantUsage
 from assistant_gateway import errors
-from assistant_gateway.limits.gcra import Level, LocalRates, Verdict
+from assistant_gateway.limits import answers, gcra
+from assistant_gateway.limits.levels import Amount, Limits
+from assistant_gateway.limits.quota import Admitted, Counted, Quota, RebuildNeededError, Refused
+from assistant_gateway.limits.rebuild import rebuild, rfc3339
 from assistant_gateway.limits.redis import Redis, UnavailableError
-from assistant_observability import metrics
+from assistant_gateway.limits.terms import Terms
+from assistant_gateway.limits.windows import Windows
+from assistant_observability import logs, metrics
 
-SCRIPT = (Path(__file__).parent / "gcra.lua").read_bytes()
+HOLD_SECONDS = 60.0  # what a killed gateway held is free again after so long
+RENEW_SECONDS = 20.0
+LOOK_SECONDS = 0.2
+PATIENCE_SECONDS = 0.5  # for calls that are refused otherwise: a Redis that is busy or restarts is soon back
+MOST_UNSETTLED = 100_000  # kept while Redis is away; then calls are refused rather than forgotten
+AT_ONCE = 200
+_HOLD = int(HOLD_SECONDS * 1e6)
+_SOON = 1_000_000  # refusals until then are for what others hold, not for what was used
+
+Settling: TypeAlias = tuple[Limits, str, Amount, bytes]
+
+_log = logs.logger(__name__)
 
 
-class Rates(msgspec.Struct, frozen=True):
-    """The levels of one assistant and what the script is asked, made once per policy."""
-
-    tenant: str
-    assistant: str
-    levels: tuple[Level, ...]
-    arguments: tuple[bytes, ...]  # number of keys, keys, then interval and burst of each level
-
-    @classmethod
-    def of(cls, tenant: str, assistant: str, levels: Sequence[Level]) -> Rates:
-        """Prepare the arguments; no levels, no limit."""
-        keys = [level.key for level in levels]
-        numbers = [number for level in levels for number in (level.interval, level.burst)]
-        arguments = tuple(str(argument).encode() for argument in (len(keys), *keys, *numbers))
-        return cls(tenant, assistant, tuple(levels), arguments)
+class _Held(msgspec.Struct):
+    limits: Limits
+    worst: Amount
+    renew_at: float
 
 
 class Limiter:
@@ -38,65 +52,242 @@ class Limiter:
 
     def __init__(self, redis: Redis | None) -> None:
         self._redis = redis
-        self._local = LocalRates()
+        self._quota = Quota(redis) if redis is not None else None
+        self._local = gcra.LocalRates()
+        self._held: dict[str, _Held] = {}
+        self._unsettled: deque[Settling] = deque()
+        self._settling: set[asyncio.Task[None]] = set()
+        self._rebuilding: dict[str, asyncio.Lock] = {}
+        self._exhausted: dict[str, set[tuple[str, str]]] = {}
+        self._windows: dict[ZoneInfo, Windows] = {}
 
     @property
     def degraded(self) -> bool:
         """Whether limits are local now although they should be shared."""
         return self._redis is not None and not self._redis.available
 
-    async def admit(self, rates: Rates) -> dict[str, str]:
-        """Take one request from every level and return the headers that say what remains.
+    @property
+    def unsettled(self) -> int:
+        """How many calls wait for Redis to be settled."""
+        return len(self._unsettled) + len(self._settling)
+
+    # --- before a call -----------------------------------------------------------------------------------------
+
+    async def reserve(self, terms: Terms, call: str, worst: Amount) -> Admitted | Refused | Mapping[str, str]:
+        """Hold the worst case; without Redis take a request from the local rates and return the headers.
 
         Raises:
-            GatewayError: 429, naming the limit that binds and when to come back.
+            GatewayError: 503: nobody can say whether it fits; 429 of a local rate.
         """
-        if not rates.levels:
-            return {}
-        degraded = False
+        if len(self._unsettled) >= MOST_UNSETTLED:
+            raise _unavailable("Too many calls wait to be accounted for.")
         try:
-            verdict = await self._ask(rates)
+            answer = await self._ask(terms, call, worst)
         except UnavailableError:
+            if terms.hard:
+                message = "The limits of this tenant cannot be checked at the moment, so the call was not made."
+                raise _unavailable(message) from None
             metrics.LIMIT_DEGRADED.inc()
-            degraded = True
-            verdict = self._local.admit(rates.levels, time.monotonic_ns() // 1000)
-        level = rates.levels[verdict.level]
+            return self._admit_alone(terms)
+        if isinstance(answer, Admitted):
+            self._held[call] = _Held(terms.limits, worst, time.monotonic() + RENEW_SECONDS)
+        if terms.hard:
+            self._note(terms, answer)
+        return answer
+
+    async def _ask(self, terms: Terms, call: str, worst: Amount) -> Admitted | Refused:
+        if self._quota is None:
+            raise UnavailableError("not configured")
+        asked = False
+        until = time.monotonic() + (PATIENCE_SECONDS if terms.hard else 0)
+        try:
+            while True:
+                if not self.degraded:
+                    asked = True
+                    with contextlib.suppress(UnavailableError):
+                        return await self._ask_once(self._quota, terms.limits, call, worst)
+                if time.monotonic() >= until:
+                    raise UnavailableError("away")  # noqa: TRY301  # the way out is below
+                await asyncio.sleep(PATIENCE_SECONDS / 10)
+        except (UnavailableError, asyncio.CancelledError):
+            if asked:  # it may have been held all the same
+                self._settle_later((terms.limits, call, Amount(0, 0), b""))
+            raise
+
+    async def _ask_once(self, quota: Quota, limits: Limits, call: str, worst: Amount) -> Admitted | Refused:
+        try:
+            try:
+                answer = await quota.reserve(limits, call, worst, _HOLD)
+            except RebuildNeededError:
+                await self._rebuild(limits)
+                answer = await quota.reserve(limits, call, worst, _HOLD)
+        except RebuildNeededError:
+            raise UnavailableError("counters are lost") from None
+        if isinstance(answer, Admitted | Refused):
+            return answer
+        raise UnavailableError("settled before it was held")
+
+    async def _rebuild(self, limits: Limits) -> None:
+        """Restore a tenant's counters, once for all calls that need them."""
+        lock = self._rebuilding.setdefault(limits.tenant, asyncio.Lock())
+        if lock.locked():
+            async with lock:
+                return
+        async with lock:
+            if self._redis is not None and self._quota is not None:
+                await rebuild(self._redis, self._quota, limits)
+
+    def _admit_alone(self, terms: Terms) -> dict[str, str]:
+        if not terms.rates:
+            return {"x-ratelimit-degraded": "1"}
+        verdict = self._local.admit(terms.rates, time.monotonic_ns() // 1000)
+        level = terms.limits.levels[terms.rate_levels[verdict.level]]
         headers = {
             "x-ratelimit-limit-requests": str(level.requests_per_minute),
             "x-ratelimit-remaining-requests": str(verdict.remaining),
-            "x-ratelimit-reset-requests": _duration(verdict.reset),
+            "x-ratelimit-reset-requests": answers.duration(verdict.reset),
+            "x-ratelimit-degraded": "1",
         }
-        if degraded:
-            headers["x-ratelimit-degraded"] = "1"
         if verdict.allowed:
             return headers
-        metrics.LIMIT_REFUSALS.labels(rates.tenant, rates.assistant, f"{level.name}_requests").inc()
-        seconds = -(-verdict.retry // 1_000_000)
-        headers["retry-after"] = str(seconds)
-        headers["retry-after-ms"] = str(-(-verdict.retry // 1000))
-        whose = f"assistant {rates.assistant!r}" if level.name == "assistant" else f"tenant {rates.tenant!r}"
-        raise errors.GatewayError(
-            429,
-            "rate_limit_exceeded",
-            f"The {whose} has reached its limit of {level.requests_per_minute} requests per minute. "
-            f"Try again in {seconds} s.",
-            kind=errors.RATE_LIMIT,
-            headers=headers,
-        )
+        refused = Refused(level, "requests", verdict.retry, level.requests_per_minute or 0, 0)
+        error = self.refusal(terms, refused)
+        error.headers.update(headers)
+        raise error
 
-    async def _ask(self, rates: Rates) -> Verdict:
-        if self._redis is None:
-            raise UnavailableError("not configured")
-        reply = await self._redis.run_script(rates.arguments)
+    def _note(self, terms: Terms, answer: Admitted | Refused) -> None:
+        """Remember whose rest is too small for its calls, to show it on the resources."""
+        noted = self._exhausted.get(terms.limits.tenant)
+        if isinstance(answer, Refused):
+            if answer.kind != "requests" and answer.retry_after is not None and answer.retry_after > _SOON:
+                self._exhausted.setdefault(terms.limits.tenant, set()).add((answer.level.field, answer.kind))
+        elif noted:
+            noted.difference_update([(field, kind) for field in terms.limits.fields for kind in ("tokens", "budget")])
+
+    def headers(self, terms: Terms, answer: Admitted | Mapping[str, str]) -> dict[str, str]:
+        """Return the headers that say what remains."""
+        if not isinstance(answer, Admitted):
+            return dict(answer)
+        return answers.remaining(terms, answer, self._window(terms.limits.zone, answer.now))
+
+    def refusal(self, terms: Terms, refused: Refused) -> errors.GatewayError:
+        """Return the 429 for a call that does not fit, and count it."""
+        limit = f"{refused.level.scope}_{refused.kind}"
+        metrics.LIMIT_REFUSALS.labels(terms.namespace, terms.assistant, limit).inc()
+        return answers.refusal(terms, refused)
+
+    def _window(self, zone: ZoneInfo, now: int) -> Windows:
+        windows = self._windows.get(zone)
+        if windows is None or not windows.hold(now):
+            windows = self._windows[zone] = Windows.at(zone, now)
+        return windows
+
+    # --- after it ----------------------------------------------------------------------------------------------
+
+    def settle(self, limits: Limits, call: str, used: Amount, entry: bytes) -> None:
+        """Have a call settled. Nobody waits for it; what Redis does not take now it is given later."""
+        self._held.pop(call, None)
+        if self._redis is not None:
+            self._settle_later((limits, call, used, entry))
+
+    def _settle_later(self, settling: Settling) -> None:
+        if self.degraded:
+            self._unsettled.append(settling)
+            return
+        task = asyncio.get_running_loop().create_task(self._settle(settling))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, settling: Settling) -> None:
+        if self._quota is None:
+            return
         try:
-            allowed, level, remaining, reset, retry = reply
-            return Verdict(allowed == 1, level - 1, remaining, reset, retry)
-        except (TypeError, ValueError):
-            raise UnavailableError(f"unexpected reply: {reply!r:.100}") from None
+            await self._quota.settle(*settling)
+        except UnavailableError:
+            self._unsettled.append(settling)
+
+    async def run(self) -> None:
+        """Settle what could not be settled, and renew the holds of calls that last, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self._catch_up()
+            now = time.monotonic()
+            due = [(call, held) for call, held in self._held.items() if held.renew_at <= now]
+            for start in range(0, len(due), AT_ONCE):
+                await asyncio.gather(*(self._renew(call, held) for call, held in due[start : start + AT_ONCE]))
+
+    async def _catch_up(self) -> None:
+        while self._unsettled and not self.degraded:
+            batch = [self._unsettled.popleft() for _ in range(min(AT_ONCE, len(self._unsettled)))]
+            self._settling.add(task := asyncio.create_task(self._settle_all(batch)))
+            task.add_done_callback(self._settling.discard)
+            await asyncio.shield(task)
+            if self._unsettled and self.degraded:
+                return
+
+    async def _settle_all(self, batch: list[Settling]) -> None:
+        await asyncio.gather(*(self._settle(settling) for settling in batch))
+
+    async def _renew(self, call: str, held: _Held) -> None:
+        if self._quota is None or self.degraded:
+            return
+        try:
+            if call in self._held:
+                await self._quota.renew(held.limits, call, held.worst, _HOLD)
+                held.renew_at = time.monotonic() + RENEW_SECONDS
+        except UnavailableError:
+            held.renew_at = time.monotonic() + 1
+
+    async def close(self, seconds: float) -> None:
+        """Settle what is left before the process ends, as long as it may take; say what could not be."""
+        until = time.monotonic() + seconds
+        while self.unsettled and time.monotonic() < until:
+            await self._catch_up()
+            await asyncio.sleep(0.01)
+        if self.unsettled:
+            _log.error("calls not settled: Redis is away", calls=self.unsettled)
+
+    def forget(self, tenant: str) -> None:
+        """Drop what is known of a tenant that is gone."""
+        self._exhausted.pop(tenant, None)
+        self._rebuilding.pop(tenant, None)
+        if self._quota is not None:
+            self._quota.forget(tenant)
+
+    # --- for the operator --------------------------------------------------------------------------------------
+
+    async def usage(self, terms: Terms, periods: Mapping[str, str]) -> TenantUsage | None:
+        """Return what a tenant has used, None while nobody can say. `periods`: of each scope's budget, by field."""
+        if self._quota is None or self.degraded:
+            return None
+        try:
+            found = await self._quota.usage(terms.limits)
+        except UnavailableError:
+            return None
+        windows = self._window(terms.limits.zone, time.time_ns() // 1000)
+        none = Counted((windows.day[0], windows.day[1]), 0, 0, (windows.month[0], windows.month[1]), 0, 0)
+        noted = self._exhausted.get(terms.limits.tenant, set())
+        levels = {
+            field: _level(field, found[field].counted if field in found else none, period, noted)
+            for field, period in periods.items()
+        }
+        assistants = {field.partition(":")[2]: level for field, level in levels.items() if field != "tenant"}
+        return TenantUsage(tenant=levels["tenant"], assistants=assistants, currency=terms.currency)
 
 
-def _duration(microseconds: int) -> str:
-    """Return a duration as OpenAI writes it in headers: `120ms`, `6.5s`."""
-    if microseconds < 1_000_000:
-        return f"{-(-microseconds // 1000)}ms"
-    return f"{microseconds / 1_000_000:.3g}s" if microseconds < 60_000_000 else f"{microseconds // 1_000_000}s"
+def _level(field: str, counted: Counted, period: str, noted: set[tuple[str, str]]) -> LevelUsage:
+    daily = period == "Day"
+    return LevelUsage(
+        tokens=counted.day_tokens,
+        spent_micros=counted.day_cost if daily else counted.month_cost,
+        day_ends=rfc3339(counted.day[1]),
+        period=period,
+        period_ends=rfc3339(counted.day[1] if daily else counted.month[1]),
+        exhausted=[kind for kind in ("tokens", "budget") if (field, kind) in noted],
+    )
+
+
+def _unavailable(message: str) -> errors.GatewayError:
+    return errors.GatewayError(
+        503, "limits_unavailable", f"{message} Try again.", kind=errors.SERVER, headers={"retry-after": "1"}
+    )

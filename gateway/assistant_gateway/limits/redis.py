@@ -23,13 +23,14 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from assistant_observability import logs
 
+ANSWER_SECONDS = 0.1
 SET_UP_SECONDS = 2.0  # nobody waits for these answers
 RETRY_SECONDS = (0.05, 1.0)
 PING_SECONDS = 5.0
 STARVED = 1.2  # times the time-out
 CONNECTIONS = 2  # one for the calls, which share it, one for the task that looks after it
 
-_Waiting: TypeAlias = tuple[Sequence[bytes], asyncio.Future[Any]]
+_Waiting: TypeAlias = tuple[Sequence[str | int | bytes], asyncio.Future[Any]]
 
 _log = logs.logger(__name__)
 
@@ -41,7 +42,7 @@ class UnavailableError(Exception):
 class Redis:
     """Runs one script. `run` keeps `available` true to the facts."""
 
-    def __init__(self, url: str, script: bytes, *, answer_seconds: float) -> None:
+    def __init__(self, url: str, script: bytes, *, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._script = script
         self._sha = hashlib.sha1(script, usedforsecurity=False).hexdigest()
         self._answer_seconds = answer_seconds
@@ -75,7 +76,7 @@ class Redis:
         where: dict[str, Any] = self._pool.connection_kwargs
         return str(where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}")
 
-    async def run_script(self, arguments: Sequence[bytes]) -> Any:
+    async def run_script(self, arguments: Sequence[str | int | bytes]) -> Any:
         """Run the script; `arguments` are the number of keys, the keys, and the rest.
 
         Raises:
@@ -88,6 +89,18 @@ class Redis:
         if self._sender is None:
             self._sender = asyncio.create_task(self._send())
         return await future
+
+    async def command(self, *arguments: str | bytes | int) -> Any:
+        """Run a command for which no caller waits: it may take longer than the script.
+
+        Raises:
+            UnavailableError: there is no answer, or a refusal.
+        """
+        try:
+            async with asyncio.timeout(SET_UP_SECONDS):
+                return await self._command(*arguments)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise UnavailableError(str(error) or "no answer in time") from None
 
     async def _send(self) -> None:
         """Send what waits, all of it at once, until nothing waits any more."""
@@ -116,7 +129,7 @@ class Redis:
             self._proven = True
             future.set_result(reply)
 
-    async def _evaluate(self, calls: Sequence[Sequence[bytes]]) -> list[Any]:
+    async def _evaluate(self, calls: Sequence[Sequence[str | int | bytes]]) -> list[Any]:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
@@ -136,7 +149,9 @@ class Redis:
                 replies[index] = reply
         return replies
 
-    async def _pipeline(self, command: str, script: str | bytes, calls: Sequence[Sequence[bytes]]) -> list[Any]:
+    async def _pipeline(
+        self, command: str, script: str | bytes, calls: Sequence[Sequence[str | int | bytes]]
+    ) -> list[Any]:
         if len(calls) == 1:
             try:
                 return [await self._command(command, script, *calls[0])]
@@ -186,7 +201,7 @@ class Redis:
         self._away.set()
         return self._reason
 
-    async def _command(self, *arguments: str | bytes) -> Any:
+    async def _command(self, *arguments: str | bytes | int) -> Any:
         return await self._client.execute_command(*arguments)  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:

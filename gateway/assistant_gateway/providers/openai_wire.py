@@ -108,7 +108,7 @@ class Upstream:
             raise errors.provider_timeout(target.provider, what) from None
         except TimeoutError:
             what = f"did not begin to answer within {settings.first_byte_seconds:g} s"
-            raise errors.provider_timeout(target.provider, what) from None
+            raise errors.provider_timeout(target.provider, what).paid() from None
 
 
 def _session(resolver: GuardedResolver | None) -> aiohttp.ClientSession:

@@ -18,7 +18,11 @@ def build(resolved: Resolved) -> TenantPolicy:
             tenant=resolved.identity,
             generation="",
             models_allow=resolved.settings.models_allow,
-            requests_per_minute=resolved.settings.requests_per_minute,
+            requests_per_minute=resolved.settings.quota.requests_per_minute,
+            time_zone=resolved.settings.time_zone,
+            failure_policy=resolved.settings.failure_policy,
+            tokens_per_day=resolved.settings.quota.tokens_per_day,
+            budget=resolved.settings.quota.budget,
             assistants={
                 assistant.raw["metadata"]["name"]: assistant.policy
                 for assistant in resolved.assistants

@@ -17,8 +17,9 @@ from assistant_operator.config import Settings
 from assistant_operator.desired.platform import Egress, Platform, Resources
 from assistant_operator.health import StoreHealth
 from assistant_operator.index import Index
-from assistant_operator.observed import Counts
+from assistant_operator.observed import Counts, GatewayView
 from assistant_operator.reconcile.resolve import Defaults
+from assistant_operator.usage import Digest, Quotas
 
 
 @dataclass
@@ -29,6 +30,8 @@ class Memory:
     checked: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
     # namespace -> what the status of its resources was computed from
     reported: dict[str, Report] = field(default_factory=dict)
+    # namespace -> when (monotonic) the usage in its statuses may be written again
+    usage_due: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,10 @@ class Report:
 
     tenant: str  # key in the stores
     knowledge_bases: frozenset[str]
-    gateway: object
+    gateway: GatewayView  # as of `GatewayView.steady`
     counts: dict[str, Counts]
+    quotas: Quotas
+    usage: Digest | None  # None while it is not known
 
 
 @dataclass
@@ -83,6 +88,10 @@ class Context:
             replicas=self.settings.default_replicas,
             requests=self.settings.default_resources.requests,
             limits=self.settings.default_resources.limits,
+            tokens_per_day=self.settings.default_tokens_per_day,
+            budget=self.settings.budget,
+            time_zone=self.settings.default_time_zone,
+            failure_policy=self.settings.default_failure_policy,
         )
 
 

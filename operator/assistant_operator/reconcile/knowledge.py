@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from assistant_crds import naming
 from assistant_crds.contracts import TenantIdentity
 from assistant_observability import logs
-from assistant_operator.errors import ClusterError, StoreUnreachableError
+from assistant_operator.errors import StoreUnreachableError
 from assistant_operator.observed import Observed
 from assistant_operator.queue import Outcome
+from assistant_operator.reconcile import events
 from assistant_operator.reconcile.claim import release
 from assistant_operator.reconcile.context import Context, timestamp
 from assistant_operator.reconcile.report import write
@@ -61,34 +62,12 @@ async def finish_deletions(
 
 async def leave_receipt(raw: Json, receipt: Receipt, context: Context) -> None:
     """Say what was removed, in the log and as an Event of the knowledge base; the same Event is never made twice."""
-    name, metadata = name_of(raw), raw["metadata"]
+    name = name_of(raw)
     _log.info("knowledge base removed", knowledge_base=name, vectors=receipt.vectors, documents=receipt.documents)
-    now = timestamp()
-    event = {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": f"{name}.removed.{metadata['uid'][:8]}", "namespace": metadata["namespace"]},
-        "involvedObject": {
-            "apiVersion": naming.API_VERSION,
-            "kind": "KnowledgeBase",
-            "name": name,
-            "namespace": metadata["namespace"],
-            "uid": metadata["uid"],
-        },
-        "type": "Normal",
-        "reason": "KnowledgeRemoved",
-        "message": f"Removed {receipt.vectors} vectors and {receipt.documents} documents.",
-        "source": {"component": naming.MANAGED_BY},
-        "firstTimestamp": now,
-        "lastTimestamp": now,
-        "count": 1,
-    }
-    try:
-        await context.cluster.create(event)
-    except ClusterError as error:
-        # Nothing can be created in a namespace that goes away itself; the log has the receipt.
-        if error.code != 403:
-            raise
+    message = f"Removed {receipt.vectors} vectors and {receipt.documents} documents."
+    suffix = f"removed.{raw['metadata']['uid'][:8]}"
+    # In a namespace that goes away itself it cannot be made; the log has the receipt.
+    await events.create(events.build(raw, suffix, "Normal", "KnowledgeRemoved", message, timestamp()), context)
 
 
 def _in_use(raw: Json, observed: Observed) -> str:

@@ -1,21 +1,38 @@
-"""Write the status of a tenant's resources where it would change."""
+"""Write the status of a tenant's resources where it would change, and tell of limits that are reached."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
-from assistant_operator import status
+from assistant_operator import status, usage
 from assistant_operator.observed import Observed
 from assistant_operator.reconcile.context import Context, timestamp
+from assistant_operator.reconcile.events import raise_alarms
 from assistant_operator.reconcile.resolve import Resolved, tenant_settings
 from assistant_operator.snapshot import Json, Snapshot, name_of
+from assistant_operator.usage import Alarm, Digest
+
+# Every call changes the usage; the API server and its watchers are not to hear of each.
+USAGE_SECONDS = 60.0
 
 
-async def report(resolved: Resolved, snapshot: Snapshot, observed: Observed, context: Context) -> tuple[bool, bool]:
-    """Return whether every resource is Ready, and whether anything was written that another run should confirm.
+@dataclass(frozen=True)
+class Told:
+    """What came of a report.
 
-    Figures are not: while documents are ingested they change all the time, and are written when they are asked for.
+    `wrote`: whether anything was written that another run should confirm. Figures are not: while documents are
+    ingested or answers given they change all the time, and are written when they are asked for.
+    `usage`: what the statuses show of it, None while it is not known.
     """
+
+    ready: bool
+    wrote: bool
+    usage: Digest | None
+
+
+async def report(resolved: Resolved, snapshot: Snapshot, observed: Observed, context: Context) -> Told:
+    """Bring every status up to date, that of the usage once a minute."""
     now = timestamp()
     statuses = [
         *((item.raw, status.assistant(item, resolved, snapshot, observed, now)) for item in resolved.assistants),
@@ -26,10 +43,43 @@ async def report(resolved: Resolved, snapshot: Snapshot, observed: Observed, con
     ]
     if snapshot.tenant is not None:
         statuses.append((snapshot.tenant, status.tenant(snapshot.tenant, resolved, snapshot, observed, now)))
-    await asyncio.gather(*(write(raw, wanted, context) for raw, wanted in statuses))
-    wrote = [not status.same_but_figures(wanted, raw.get("status")) for raw, wanted in statuses]
-    ready = all(wanted["conditions"][0]["status"] == "True" for _, wanted in statuses)
-    return ready, any(wrote)
+    await _tell(resolved, snapshot, observed, context)
+    due = context.monotonic() >= context.memory.usage_due.get(snapshot.namespace, 0.0)
+    paced = [(raw, wanted if due else _with_former_usage(raw, wanted)) for raw, wanted in statuses]
+    await asyncio.gather(*(write(raw, wanted, context) for raw, wanted in paced))
+    wrote = [not status.same_but_figures(wanted, raw.get("status")) for raw, wanted in paced]
+    if any(wanted.get("usage") != (raw.get("status") or {}).get("usage") for raw, wanted in paced):
+        context.memory.usage_due[snapshot.namespace] = context.monotonic() + USAGE_SECONDS
+    used = usage.known(observed)
+    held = any(shown is not wanted for (_, wanted), (_, shown) in zip(statuses, paced, strict=True))
+    return Told(
+        ready=all(wanted["conditions"][0]["status"] == "True" for _, wanted in statuses),
+        wrote=any(wrote),
+        usage=None if used is None else usage.digest(resolved.quotas, used, held=held),
+    )
+
+
+def _with_former_usage(raw: Json, wanted: Json) -> Json:
+    """Return the status with the usage as it is shown now, unless there is none or a limit was reached or left."""
+    before = raw.get("status") or {}
+    former = before.get("usage")
+    turned = status.exhausted(wanted).get("status") != status.exhausted(before).get("status")
+    if former is None or turned or former == wanted.get("usage"):
+        return wanted
+    return {**wanted, "usage": former}
+
+
+async def _tell(resolved: Resolved, snapshot: Snapshot, observed: Observed, context: Context) -> None:
+    """Make the Events of alarms that no status tells of yet; without a Tenant, its own go to its Assistants."""
+    shared = status.tenant_alarms(resolved, observed)
+    told: list[tuple[Json, list[Alarm]]] = []
+    for item in resolved.assistants:
+        alarms = status.assistant_alarms(item, resolved, observed)
+        told.append((item.raw, alarms if snapshot.tenant is None else [one for one in alarms if one not in shared]))
+    if snapshot.tenant is not None:
+        told.append((snapshot.tenant, shared))
+    for raw, alarms in told:
+        await raise_alarms(raw, alarms, status.exhausted(raw.get("status") or {}).get("message", ""), context)
 
 
 async def report_idle(snapshot: Snapshot, context: Context) -> bool:

@@ -19,15 +19,18 @@ from assistant_crds.conditions import Reason
 from assistant_crds.contracts import (
     AssistantConfig,
     AssistantPolicy,
+    Budget,
     EmbeddingPolicy,
     KnowledgeBaseConfig,
     TenantIdentity,
 )
 from assistant_crds.knowledge_base import KnowledgeBaseSpec
-from assistant_crds.tenant import TenantSpec
-from assistant_operator import quantities
+from assistant_crds.tenant import TenantLimits, TenantSpec
+from assistant_operator import quantities, quota
+from assistant_operator.quota import Quota
 from assistant_operator.reconcile.routes import Refusal, Resolver, created, instructions
 from assistant_operator.snapshot import Json, Snapshot, is_deleting, name_of
+from assistant_operator.usage import Quotas
 from assistant_operator.verdict import Verdict, no, yes
 
 Spec = TypeVar("Spec", AssistantSpec, KnowledgeBaseSpec, TenantSpec)
@@ -43,6 +46,10 @@ class Defaults:
     replicas: int
     requests: Mapping[str, str]
     limits: Mapping[str, str]
+    tokens_per_day: int | None = None
+    budget: Budget | None = None
+    time_zone: str = "UTC"
+    failure_policy: str = "Closed"
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,9 @@ class TenantSettings:
     """What the platform lets the tenant do, and how it is served."""
 
     accepted: Verdict
-    requests_per_minute: int | None
+    quota: Quota
+    time_zone: str
+    failure_policy: str
     replicas: int
     requests: Mapping[str, str]
     limits: Mapping[str, str]
@@ -85,7 +94,7 @@ class ResolvedAssistant:
     accepted: Verdict
     resolved: Verdict
     knowledge_bases: list[str]
-    requests_per_minute: int | None = None
+    quota: Quota
     config: AssistantConfig | None = None
     policy: AssistantPolicy | None = None
 
@@ -103,6 +112,12 @@ class Resolved:
     settings: TenantSettings
     assistants: list[ResolvedAssistant]
     knowledge_bases: list[ResolvedKnowledgeBase]
+
+    @property
+    def quotas(self) -> Quotas:
+        """The limits of the tenant and of its assistants."""
+        assistants = {name_of(assistant.raw): assistant.quota for assistant in self.assistants}
+        return Quotas(self.identity.namespace, self.settings.quota, assistants)
 
     def served_knowledge_bases(self) -> list[ResolvedKnowledgeBase]:
         """Return the knowledge bases that pods and gateway get."""
@@ -143,16 +158,45 @@ def tenant_settings(raw: Json | None, defaults: Defaults) -> TenantSettings:
                 quantities.parse(text)
         except (msgspec.ValidationError, ValueError) as error:
             spec, accepted = TenantSpec(), no(Reason.INVALID_SPEC, f"Tenant {name_of(raw)}: {error}. Correct its spec.")
-    rate = spec.limits.requests_per_minute
+    limits, time_zone, wrong = _tenant_limits(raw, defaults)
+    if wrong and accepted.ok:
+        accepted = no(Reason.INVALID_SPEC, wrong)
     return TenantSettings(
         accepted=accepted,
-        requests_per_minute=defaults.requests_per_minute if rate is None else rate,
+        quota=limits,
+        time_zone=time_zone,
+        failure_policy=_failure_policy(spec.failure_policy or defaults.failure_policy),
         replicas=spec.serving.replicas.min if raw is not None and accepted.ok else defaults.replicas,
         requests=spec.serving.resources.requests or defaults.requests,
         limits=spec.serving.resources.limits or defaults.limits,
         models_allow=list(spec.models.allow),
         allow_own_endpoints=spec.models.allow_own_endpoints,
     )
+
+
+def _failure_policy(written: str) -> str:
+    return written if written in quota.FAILURE_POLICIES else quota.FAILURE_POLICIES[0]
+
+
+def _tenant_limits(raw: Json | None, defaults: Defaults) -> tuple[Quota, str, str]:
+    """Return the limits, the time zone they are counted in, and what is wrong with them.
+
+    Whatever else a Tenant gets wrong, its limits hold; a limit in money that cannot be understood leaves no money.
+    """
+    platform = Quota(defaults.requests_per_minute, defaults.tokens_per_day, defaults.budget)
+    if raw is None:
+        return platform, defaults.time_zone, ""
+    written, zone, wrong = raw.get("spec") or {}, defaults.time_zone, ""
+    try:
+        zone = quota.time_zone(written.get("timeZone") or zone)
+    except (ValueError, TypeError) as error:
+        wrong = f"Tenant {name_of(raw)}: {error}; until then days and months begin as in {zone}."
+    try:
+        own = quota.read(msgspec.convert(written.get("limits") or {}, type=TenantLimits))
+    except (msgspec.ValidationError, ValueError) as error:
+        wrong = f"Tenant {name_of(raw)}: {error}. Correct its spec.limits; until then nothing may be spent."
+        own = Quota(budget=Budget(amount_micros=0, currency="USD", period="Month"))
+    return own.over(platform), zone, wrong
 
 
 def _convert(raw: Json, kind: type[Spec]) -> Spec:
@@ -193,11 +237,11 @@ def _knowledge_base(raw: Json, tenant: str, resolver: Resolver) -> ResolvedKnowl
 def _assistant(raw: Json, known: Mapping[str, ResolvedKnowledgeBase], resolver: Resolver) -> ResolvedAssistant:
     name, model = name_of(raw), ""
     wanted: list[str] = []
-    rate: int | None = None
+    limits = Quota()
     try:
         spec = _convert(raw, AssistantSpec)
         wanted = [reference.name for reference in spec.knowledge_bases]
-        rate = spec.limits.requests_per_minute
+        limits = quota.read(spec.limits)
         model = resolver.describe(spec.model)
         parameters = spec.model.parameters
         temperature = _decimal("model.parameters.temperature", parameters.temperature, 2)
@@ -206,17 +250,17 @@ def _assistant(raw: Json, known: Mapping[str, ResolvedKnowledgeBase], resolver: 
         resolver.check_model(spec.model, f"Assistant {name}", "spec.model")
     except (msgspec.ValidationError, ValueError) as error:
         verdict = no(Reason.INVALID_SPEC, f"Assistant {name}: {error}. Correct its spec.")
-        return ResolvedAssistant(raw, model, verdict, _after(verdict), wanted, rate)
+        return ResolvedAssistant(raw, model, verdict, _after(verdict), wanted, limits)
     except Refusal as refusal:
-        return ResolvedAssistant(raw, model, refusal.verdict, _after(refusal.verdict), wanted, rate)
+        return ResolvedAssistant(raw, model, refusal.verdict, _after(refusal.verdict), wanted, limits)
     try:
         route = resolver.route(spec.model, f"Assistant {name}")
         text = instructions(spec, f"Assistant {name}", resolver.snapshot)
         _require_knowledge_bases(name, wanted, known)
     except Refusal as refusal:
-        return ResolvedAssistant(raw, model, _ACCEPTED, refusal.verdict, wanted, rate)
+        return ResolvedAssistant(raw, model, _ACCEPTED, refusal.verdict, wanted, limits)
     if not all(known[knowledge_base].served for knowledge_base in wanted):
-        return ResolvedAssistant(raw, model, _ACCEPTED, _RESOLVED, wanted, rate)
+        return ResolvedAssistant(raw, model, _ACCEPTED, _RESOLVED, wanted, limits)
     config = AssistantConfig(
         name=name,
         generation=raw["metadata"]["generation"],
@@ -230,12 +274,14 @@ def _assistant(raw: Json, known: Mapping[str, ResolvedKnowledgeBase], resolver: 
     )
     policy = AssistantPolicy(
         route=route,
-        requests_per_minute=rate,
+        requests_per_minute=limits.requests_per_minute,
         temperature=temperature,
         top_p=top_p,
         max_output_tokens=parameters.max_output_tokens,
+        tokens_per_day=limits.tokens_per_day,
+        budget=limits.budget,
     )
-    return ResolvedAssistant(raw, model, _ACCEPTED, _RESOLVED, wanted, rate, config, policy)
+    return ResolvedAssistant(raw, model, _ACCEPTED, _RESOLVED, wanted, limits, config, policy)
 
 
 def _require_knowledge_bases(name: str, wanted: list[str], known: Mapping[str, ResolvedKnowledgeBase]) -> None:

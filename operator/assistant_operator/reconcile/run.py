@@ -83,13 +83,15 @@ async def _run(snapshot: Snapshot, context: Context) -> Outcome:
         apply_error=applied.error,
     )
     removed = await finish_deletions(resolved.identity, snapshot, observed, context)
-    ready, reported = await report(resolved, snapshot, observed, context)
-    context.memory.reported[snapshot.namespace] = Report(resolved.identity.key, bases, gateway, counts)
+    told = await report(resolved, snapshot, observed, context)
+    context.memory.reported[snapshot.namespace] = Report(
+        resolved.identity.key, bases, gateway.steady, counts, resolved.quotas, told.usage
+    )
     return Outcome(
         # What was just written is true only once it was read back.
-        wrote=(wrote := claimed or stores.wrote or applied.wrote or removed.wrote or reported or former.wrote),
+        wrote=(wrote := claimed or stores.wrote or applied.wrote or removed.wrote or told.wrote or former.wrote),
         retry=wrote or removed.retry or former.retry or _is_in_motion(observed, context),
-        later=None if ready else NOT_READY_SECONDS,
+        later=None if told.ready else NOT_READY_SECONDS,
     )
 
 

@@ -48,7 +48,7 @@ def tenant_policy(assistants: dict, knowledge_bases: dict | None = None) -> Tena
 def encode(document: dict, route: ChatRoute, to: Target | None = None) -> dict:
     """Send a document through and return what the provider gets."""
     parsed = bodies.parse(json.dumps(document).encode(), "messages")
-    return json.loads(bodies.chat(parsed).encode(route, to or demo()))
+    return json.loads(bodies.encode(bodies.chat(parsed).prepare(route, to or demo())))
 
 
 CHAT = {"model": "support", "messages": [{"role": "user", "content": "Hi"}]}
@@ -107,8 +107,12 @@ def test_dimensions_are_the_knowledge_bases() -> None:
     """Embeddings have the size that the knowledge base was made with; a provider that takes no size gets none."""
     body = bodies.parse(b'{"model": "handbook", "input": ["a"], "dimensions": 3}', "input")
     route = embedding_route(8)
-    assert json.loads(bodies.embeddings(body, route, demo())) == {"model": "embed", "input": ["a"], "dimensions": 8}
-    sent = json.loads(bodies.embeddings(body, route, demo(embedding_dimensions=False)))
+    assert json.loads(bodies.encode(bodies.embeddings(body, route, demo()))) == {
+        "model": "embed",
+        "input": ["a"],
+        "dimensions": 8,
+    }
+    sent = json.loads(bodies.encode(bodies.embeddings(body, route, demo(embedding_dimensions=False))))
     assert sent == {"model": "embed", "input": ["a"]}
 
 
@@ -116,7 +120,7 @@ def test_a_second_model_field_cannot_be_smuggled_through() -> None:
     """Of a field that is there twice only one survives: what was checked is what is sent."""
     raw = b'{"model": "support", "messages": [{}], "model": "support", "stream": false, "stream": true}'
     parsed = bodies.chat(bodies.parse(raw, "messages"))
-    sent = parsed.encode(chat_route(), demo())
+    sent = bodies.encode(parsed.prepare(chat_route(), demo()))
     assert sent.count(b'"model"') == 1
     assert sent.count(b'"stream"') == 1
     assert parsed.stream is json.loads(sent)["stream"]
@@ -145,7 +149,7 @@ def test_no_body_at_all_makes_it_fall_over(raw: bytes) -> None:
 def status_of(raw: bytes) -> int:
     """Return 200 for a body that would be sent on, else the refusal's status."""
     try:
-        bodies.chat(bodies.parse(raw, "messages")).encode(chat_route(**DEFAULTS), demo())
+        bodies.chat(bodies.parse(raw, "messages")).prepare(chat_route(**DEFAULTS), demo())
     except GatewayError as error:
         return error.status
     return 200

@@ -25,7 +25,7 @@ def call() -> Call:
 def test_call_is_settled_once() -> None:
     """The first outcome counts; a second settlement, from another way out, changes nothing."""
     begun, before = call(), counted(Outcome.OK)
-    begun.settle(Outcome.OK, Usage(prompt_tokens=5, completion_tokens=-3))
+    begun.settle(Outcome.OK, Usage(input=5, output=0))
     begun.settle(Outcome.PROVIDER_ERROR)
     assert counted(Outcome.OK) == before + 1
     assert counted(Outcome.PROVIDER_ERROR) == 0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from assistant_crds import naming
-from assistant_crds.contracts import AssistantPolicy, Endpoint, ModelRoute, TenantIdentity, TenantPolicy
+from assistant_crds.contracts import AssistantPolicy, Budget, Endpoint, ModelRoute, TenantIdentity, TenantPolicy
 from assistant_gateway.catalog import Provider, target
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.routing import compile_policy, resolve
+from assistant_gateway.limits.levels import Level
+from assistant_gateway.routing import PolicyError, compile_policy, resolve
 
 KEY = naming.tenant_key("uid")
 
@@ -31,17 +33,37 @@ def catalogue(model: str = "gpt-4.1", provider: str = "openai", **fields: int) -
 
 
 def test_limits_are_kept_under_the_tenants_quota_prefix() -> None:
-    """Both levels have keys that the tenant's own Redis user cannot reach, in one slot of a Redis cluster."""
-    route = compile_policy(policy(catalogue(requests_per_minute=60), ["*"], 600)).assistants["support"]
-    assert [(level.name, level.key, level.requests_per_minute) for level in route.rates.levels] == [
-        ("assistant", f"quota:{{{KEY}}}:rpm:support", 60),
-        ("tenant", f"quota:{{{KEY}}}:rpm", 600),
+    """Both levels are asked for at once, under keys that the tenant's own Redis user cannot reach."""
+    terms = compile_policy(policy(catalogue(requests_per_minute=60), ["*"], 600)).assistants["support"].terms
+    assert [(level.field, level.requests_per_minute) for level in terms.limits.levels] == [
+        ("tenant", 600),
+        ("assistant:support", 60),
     ]
+    assert all(str(key).startswith(f"quota:{{{KEY}}}:") for key in terms.limits.keys[1:])
+    assert terms.limited
+    assert not terms.hard
+
+
+def test_embeddings_count_on_the_tenant_but_not_as_requests() -> None:
+    """Tokens and money of ingesting are the tenant's; the rate of requests is for people who ask."""
+    fields = msgspec.structs.asdict(policy(catalogue(), ["*"], 600)) | {
+        "budget": Budget(amount_micros=10_000, currency="USD", period="Day"),
+        "tokens_per_day": 5,
+    }
+    terms = compile_policy(TenantPolicy(**fields)).terms
+    assert terms.limits.levels == (Level("tenant", "", None, 5, 10_000, "Day"),)
+
+
+def test_a_policy_whose_time_zone_is_unknown_is_refused() -> None:
+    """Nobody could say when its day ends; the last good policy stays."""
+    fields = msgspec.structs.asdict(policy(catalogue(), ["*"])) | {"time_zone": "Mars/Olympus"}
+    with pytest.raises(PolicyError, match="time zone"):
+        compile_policy(TenantPolicy(**fields))
 
 
 def test_no_limit_no_question() -> None:
     """Without limits there is nothing to ask Redis."""
-    assert compile_policy(policy(catalogue(), ["*"])).assistants["support"].rates.levels == ()
+    assert compile_policy(policy(catalogue(), ["*"])).assistants["support"].terms.limited is False
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_with_an_exporter_there_is_one_span_per_call() -> None:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace = CallTrace(provider.get_tracer("test"), CONTEXT, call(), genai.OPERATION_CHAT)
-    trace.end(Outcome.PROVIDER_ERROR, Usage(prompt_tokens=3, completion_tokens=4))
+    trace.end(Outcome.PROVIDER_ERROR, Usage(input=3, output=4))
     (span,) = exporter.get_finished_spans()
     assert f"{span.context.trace_id:032x}" == TRACE
     assert trace.headers["traceparent"] == f"00-{TRACE}-{span.context.span_id:016x}-01"

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from assistant_crds.contracts import Budget
 from assistant_operator import config
 
 REQUIRED = {
@@ -63,3 +64,31 @@ def test_secrets_do_not_show(environment):
     text = repr(config.load())
     assert "root-secret" not in text
     assert ":secret@" not in text
+
+
+def test_default_limits_are_read_as_the_chart_writes_them(environment):
+    """Money becomes micro-units; an amount left empty is no budget."""
+    assert config.load().budget is None
+    environment.setenv("OPERATOR_DEFAULT_BUDGET", '{"amount": "", "currency": "USD", "period": "Month"}')
+    assert config.load().budget is None
+    environment.setenv("OPERATOR_DEFAULT_BUDGET", '{"amount": "25.10", "currency": "USD", "period": "Day"}')
+    environment.setenv("OPERATOR_DEFAULT_TIME_ZONE", "Europe/Berlin")
+    settings = config.load()
+    assert settings.budget == Budget(amount_micros=25_100_000, currency="USD", period="Day")
+    assert settings.default_time_zone == "Europe/Berlin"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("TIME_ZONE", "Mars/Olympus", "such as Europe/Berlin"),
+        ("BUDGET", '{"amount": "1,5"}', 'such as "25.00"'),
+        ("BUDGET", '{"amount": "1", "currency": "EUR"}', "USD"),
+        ("FAILURE_POLICY", "Open", "Closed"),
+    ],
+)
+def test_default_limits_that_make_no_sense_stop_the_start(environment, name, value, sentence):
+    """Nobody is served under limits other than those that were meant."""
+    environment.setenv(f"OPERATOR_DEFAULT_{name}", value)
+    with pytest.raises(ValidationError, match=sentence):
+        config.load()

@@ -2,11 +2,16 @@
 
 from types import SimpleNamespace
 
-from assistant_crds.contracts import ModelProbe, TenantProbe
+from assistant_crds.contracts import Budget, LevelUsage, ModelProbe, TenantProbe, TenantUsage
+from assistant_operator import usage
 from assistant_operator.errors import ProbeError
 from assistant_operator.observe import Observer
 from assistant_operator.observed import Counts, GatewayView
+from assistant_operator.quota import Quota
 from assistant_operator.reconcile.context import Memory, Report
+from assistant_operator.usage import Quotas
+
+QUOTAS = Quotas("acme", Quota(), {"support": Quota(budget=Budget(amount_micros=10**7, currency="USD", period="Month"))})
 
 
 class World:
@@ -16,6 +21,8 @@ class World:
         self.reachable = True
         self.down = False
         self.vectors_now = 3
+        self.usage = None
+        self.now = 0.0
         self.woken = []
         self.memory = Memory()
         self.settings = SimpleNamespace(observe_seconds=15)
@@ -32,7 +39,22 @@ class World:
 
     def probe(self):
         model = ModelProbe(reachable=self.reachable, reason="Reachable", message="")
-        return TenantProbe(generation="p1", assistants={"support": model}, knowledge_bases={})
+        return TenantProbe(generation="p1", assistants={"support": model}, knowledge_bases={}, usage=self.usage)
+
+    def monotonic(self):
+        return self.now
+
+    async def spend(self, micros):
+        """Let the gateway report so much, and the observer look once."""
+        level = LevelUsage(
+            tokens=0,
+            spent_micros=micros,
+            day_ends="2026-11-24T00:00:00Z",
+            period="Month",
+            period_ends="2026-12-01T00:00:00Z",
+        )
+        self.usage = TenantUsage(tenant=level, assistants={"support": level})
+        await self.observer.round()
 
     async def _rows(self, tenant):
         return {}
@@ -40,9 +62,11 @@ class World:
     async def _vectors(self, key):
         return self.vectors_now
 
-    def report(self, bases=("k",), pending=0):
+    def report(self, bases=("k",), pending=0, held=False):
         counts = {key: Counts(0, pending, 0, 0, 3) for key in bases}
-        self.memory.reported["acme"] = Report("t_1", frozenset(bases), GatewayView(self.probe()), counts)
+        digest = None if self.usage is None else usage.digest(QUOTAS, self.usage, held=held)
+        view = GatewayView(self.probe()).steady
+        self.memory.reported["acme"] = Report("t_1", frozenset(bases), view, counts, QUOTAS, digest)
 
 
 async def test_nothing_new_wakes_nobody():
@@ -110,3 +134,46 @@ async def test_a_fault_in_one_tenant_does_not_end_the_round():
     world.reachable = False
     await world.observer.round()
     assert world.woken == ["acme"]
+
+
+async def test_spent_money_wakes_once_the_status_may_be_written_again():
+    """Each call changes the usage; a run is worth it after the pause, and only for what shows."""
+    world = World()
+    await world.spend(1_000_000)
+    world.report()
+    world.memory.usage_due["acme"] = 60.0
+    await world.spend(2_000_000)
+    assert world.woken == []
+    world.now = 60.0
+    await world.spend(1_000_001)
+    assert world.woken == []
+    await world.spend(2_000_000)
+    assert world.woken == ["acme"]
+
+
+async def test_usage_that_a_run_held_back_is_shown_after_the_pause():
+    """What a run saw but did not write is not forgotten."""
+    world = World()
+    await world.spend(2_000_000)
+    world.memory.usage_due["acme"] = 60.0
+    world.report(held=True)
+    await world.spend(2_000_000)
+    assert world.woken == []
+    world.now = 60.0
+    await world.spend(2_000_000)
+    assert world.woken == ["acme"]
+
+
+async def test_a_limit_that_is_reached_wakes_at_once():
+    """80 % and 100 % do not wait for the pause, and are told once."""
+    world = World()
+    await world.spend(7_900_000)
+    world.memory.usage_due["acme"] = 60.0
+    world.report()
+    await world.spend(8_000_000)
+    assert world.woken == ["acme"]
+    world.report()
+    await world.spend(8_100_000)
+    assert world.woken == ["acme"]
+    await world.spend(10_000_000)
+    assert world.woken == ["acme", "acme"]

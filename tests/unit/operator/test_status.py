@@ -225,14 +225,6 @@ def test_pods_wait_for_credentials_at_first():
     assert "weaviate" in condition(document, "WorkloadAvailable")["message"]
 
 
-def test_the_tighter_limit_binds():
-    """The shown rate is the lower one of assistant and tenant, or nothing."""
-    assert status.limit(60, 600) == "60/min"
-    assert status.limit(6000, 600) == "600/min"
-    assert status.limit(None, 600) == "600/min"
-    assert status.limit(None, None) == ""
-
-
 def test_a_transition_keeps_its_time_until_it_changes():
     """Only a condition whose status changed gets a new time."""
     first = of_assistant(assistant())

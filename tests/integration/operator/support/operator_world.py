@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 
 from assistant_crds import naming
-from assistant_crds.contracts import ModelProbe, Readiness, TenantPolicy, TenantProbe, encode
+from assistant_crds.contracts import ModelProbe, Readiness, TenantPolicy, TenantProbe, TenantUsage, encode
 from assistant_operator.adapters.cluster import Cluster
 from assistant_operator.main import Operator
 
@@ -34,6 +34,7 @@ class Gateway:
     port: int = 0
     unreachable: set[str] = field(default_factory=set)  # names of assistants and knowledge bases
     down: bool = False
+    usage: TenantUsage | None = None
 
     @contextlib.asynccontextmanager
     async def serve(self):
@@ -60,6 +61,7 @@ class Gateway:
                 generation=policy.generation,
                 assistants={name: self._model(name) for name in policy.assistants},
                 knowledge_bases={name: self._model(name) for name in policy.knowledge_bases},
+                usage=self.usage,
             )
             return web.Response(body=encode(probe))
         return web.Response(status=404)

@@ -1,15 +1,35 @@
 """Each resource is judged by itself, with a reason and a next step."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operator_objects import assistant, knowledge_base, own_endpoint, resolved, secret, snapshot, tenant
+from operator_objects import (
+    DEFAULTS,
+    PROVIDERS,
+    assistant,
+    knowledge_base,
+    own_endpoint,
+    resolved,
+    secret,
+    snapshot,
+    tenant,
+)
 
 from assistant_crds import naming
 from assistant_crds.conditions import Reason
+from assistant_crds.contracts import Budget
+from assistant_operator.desired import policy
+from assistant_operator.quota import Quota
+from assistant_operator.reconcile.resolve import resolve
 from assistant_operator.snapshot import References, references
 
 KEY = naming.tenant_key("uid-acme")
+
+
+def usd(micros, period):
+    return Budget(amount_micros=micros, currency="USD", period=period)
 
 
 def only(found):
@@ -164,9 +184,9 @@ def test_a_tenant_overrides_the_defaults():
     settings = resolved(
         assistant(), tenant=tenant(limits={"requestsPerMinute": 5}, serving={"replicas": {"min": 3}})
     ).settings
-    assert (settings.requests_per_minute, settings.replicas, settings.limits) == (5, 3, {"memory": "256Mi"})
+    assert (settings.quota.requests_per_minute, settings.replicas, settings.limits) == (5, 3, {"memory": "256Mi"})
     defaults = resolved(assistant()).settings
-    assert (defaults.requests_per_minute, defaults.replicas, defaults.models_allow) == (600, 1, ["*"])
+    assert (defaults.quota.requests_per_minute, defaults.replicas, defaults.models_allow) == (600, 1, ["*"])
 
 
 def test_an_invalid_tenant_falls_back_to_the_defaults_and_says_so():
@@ -207,3 +227,67 @@ def test_no_spec_can_break_the_resolver(one, other):
     found = resolved(broken, base, assistant("good"))
     references(snapshot(broken, base).resources)
     assert [item.served for item in found.assistants if item.raw["metadata"]["name"] == "good"] == [True]
+
+
+BUDGET = {"amount": "25.00", "currency": "USD", "period": "Month"}
+
+
+def test_limits_in_tokens_and_money_reach_the_policy():
+    """What Assistant and Tenant allow is in the policy, money as micro-units, with the tenant's time zone."""
+    found = resolved(
+        assistant(limits={"tokensPerDay": 1000, "budget": {"amount": "0.000001", "period": "Day"}}),
+        tenant=tenant(
+            limits={"tokensPerDay": 5000, "budget": BUDGET}, timeZone="Europe/Berlin", failurePolicy="Bounded"
+        ),
+    )
+    document = policy.build(found)
+    assert (document.tokens_per_day, document.budget) == (5000, usd(25_000_000, "Month"))
+    assert (document.time_zone, document.failure_policy) == ("Europe/Berlin", "Bounded")
+    mine = document.assistants["support"]
+    assert (mine.tokens_per_day, mine.budget) == (1000, usd(1, "Day"))
+
+
+def test_without_a_word_on_money_there_is_no_limit_and_days_begin_in_utc():
+    """Everything new is optional."""
+    document = policy.build(resolved(assistant()))
+    assert (document.tokens_per_day, document.budget, document.time_zone) == (None, None, "UTC")
+    assert document.failure_policy == "Closed"
+
+
+def test_a_tenant_overrides_the_platforms_budget():
+    """What a Tenant leaves open comes from the chart."""
+    defaults = replace(DEFAULTS, tokens_per_day=9, budget=usd(7, "Day"), time_zone="Asia/Tokyo")
+    raw = tenant(limits={"tokensPerDay": 5})
+    settings = resolve(snapshot(assistant(), tenant=raw), PROVIDERS, defaults).settings
+    assert settings.quota == Quota(600, 5, usd(7, "Day"))
+    assert settings.time_zone == "Asia/Tokyo"
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "Europe", "../etc/passwd"])
+def test_an_unknown_time_zone_is_told_and_the_limits_hold(zone):
+    """The Tenant says what to write instead; its budget counts in the default zone until then."""
+    settings = resolved(assistant(), tenant=tenant(limits={"budget": BUDGET}, timeZone=zone)).settings
+    assert (settings.accepted.ok, settings.accepted.reason) == (False, Reason.INVALID_SPEC)
+    assert "such as Europe/Berlin" in settings.accepted.message
+    assert (settings.time_zone, settings.quota.budget) == ("UTC", usd(25_000_000, "Month"))
+
+
+def test_a_tenants_mistake_elsewhere_does_not_lift_its_budget():
+    """Falling back to the defaults would leave a tenant without its limit in money."""
+    raw = tenant(limits={"budget": BUDGET}, serving={"resources": {"requests": {"cpu": "much"}}})
+    settings = resolved(assistant(), tenant=raw).settings
+    assert settings.accepted.ok is False
+    assert settings.quota.budget == usd(25_000_000, "Month")
+
+
+@pytest.mark.parametrize("change", [{"currency": "EUR"}, {"period": "Week"}, {"amount": "1,5"}, {"amount": "1e9"}])
+def test_a_budget_that_is_not_understood_is_no_budget_without_limit(change):
+    """A Tenant's leaves nothing to spend, an Assistant's keeps the Assistant from being served; both say why."""
+    settings = resolved(assistant(), tenant=tenant(limits={"budget": BUDGET | change})).settings
+    assert settings.accepted.ok is False
+    assert "nothing may be spent" in settings.accepted.message
+    assert settings.quota.budget is not None
+    assert settings.quota.budget.amount_micros == 0
+    item = only(resolved(assistant(limits={"budget": BUDGET | change})))
+    assert (item.served, item.accepted.reason) == (False, Reason.INVALID_SPEC)
+    assert "budget's" in item.accepted.message

@@ -1,0 +1,97 @@
+"""How many pairs of reserve and settle one process gets through, on a Redis of its own.
+
+    python bench/limits/reserve_settle.py [--pairs 50000] [--callers 200] [--tenants 1] [--rounds 5]
+
+The pairs go through the gateway's own client, with a limit of each kind on tenant and assistant and an entry of a
+ledger's size. `Redis CPU` and `client CPU` are processor time per pair: unlike the rate, they hardly depend on what
+else the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import time
+import uuid
+from pathlib import Path
+
+import uvloop
+
+from assistant_cluster import stores
+from assistant_gateway.limits.levels import Amount, Level, Limits
+from assistant_gateway.limits.quota import SCRIPT, Admitted, Quota
+from assistant_gateway.limits.redis import Redis
+
+ENTRY = b"x" * 400
+HOLD = 60_000_000
+
+
+def limits(tenant: int) -> Limits:
+    """A limit of each kind on both levels, wide enough to let everything through."""
+    wide: dict[str, int] = {"requests_per_minute": 10**9, "tokens": 10**12, "budget": 10**13}
+    levels = [Level("tenant", **wide), Level("assistant", "support", **wide)]
+    return Limits.of(f"t_bench{tenant}", "Europe/Berlin", levels)
+
+
+def redis_seconds(pid: int) -> float:
+    """Processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(url: str, pid: int, options: argparse.Namespace) -> None:
+    """Print one line per round."""
+    redis = Redis(url, SCRIPT, answer_seconds=5)
+    keeper = asyncio.create_task(redis.run())
+    while not redis.available:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    quota, tenants = Quota(redis), [limits(tenant) for tenant in range(options.tenants)]
+    for tenant in tenants:
+        assert await quota.restore(tenant, 1, "0-0", [])
+    rates = []
+    for number in range(options.rounds):
+        left = iter(range(options.pairs))
+        times: list[float] = []
+
+        async def caller(left=left, times=times) -> None:
+            for index in left:
+                tenant, request = tenants[index % len(tenants)], uuid.uuid4().hex
+                started = time.perf_counter()
+                assert isinstance(await quota.reserve(tenant, request, Amount(1500, 4200), HOLD), Admitted)
+                await quota.settle(tenant, request, Amount(700, 1900), ENTRY)
+                times.append(time.perf_counter() - started)
+
+        store, own, started = redis_seconds(pid), time.process_time(), time.perf_counter()
+        await asyncio.gather(*(caller() for _ in range(options.callers)))
+        elapsed = time.perf_counter() - started
+        rates.append(options.pairs / elapsed)
+        micros = 1e6 / options.pairs
+        print(
+            f"round {number + 1}: {rates[-1]:8.0f} pairs/s   client CPU {(time.process_time() - own) * micros:5.0f} µs"
+            f"   Redis CPU {(redis_seconds(pid) - store) * micros:5.0f} µs"
+            f"   pair p50 {statistics.median(times) * 1e3:6.2f} ms"
+            f"   p99 {statistics.quantiles(times, n=100)[98] * 1e3:6.2f} ms",
+            flush=True,
+        )
+    print(f"median {statistics.median(rates):.0f} pairs/s, {min(rates):.0f} to {max(rates):.0f}")
+    keeper.cancel()
+    await redis.close()
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=50_000)
+    parser.add_argument("--callers", type=int, default=200)
+    parser.add_argument("--tenants", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with stores.redis() as store:
+        print(f"{options.pairs} pairs, {options.callers} callers, {options.tenants} tenants; load {os.getloadavg()[0]}")
+        uvloop.run(measure(store.gateway_url, store.server.pid, options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""What the ledger says of one call. The settling call hands it to Redis's stream; from there it goes to Postgres.
+
+Fields are only ever added: entries of an older gateway are read by a newer drain, and the other way round.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One call. Money in micro-units of `currency`, prices per million tokens, times in microseconds."""
+
+    call: str  # the hold's id, made by the gateway; unique, unlike `request`
+    tenant: str  # namespace
+    name: str  # the assistant's, or the knowledge base's on roads of embeddings
+    scope: str = ""  # the assistant on whose limits it counted; empty: on the tenant's alone
+    road: str
+    request: str  # x-request-id, which the caller may choose
+    user: str | None = None
+    provider: str
+    model: str  # asked
+    answered: str | None = None  # the model that says it answered
+    input: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    output: int = 0
+    reasoning: int = 0
+    source: str  # of the tokens: reported, estimated
+    disputed: bool = False
+    price_input: int | None = None  # None: nobody knows the price, and no limit in money holds
+    price_output: int | None = None
+    price_source: str = ""
+    currency: str = "USD"
+    cost: int = 0
+    held_tokens: int = 0
+    held_cost: int = 0
+    started: int  # since 1970
+    duration: int
+    first_byte: int | None = None
+    outcome: str
+
+    @property
+    def tokens(self) -> int:
+        """What limits in tokens count."""
+        return self.input + self.output
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(LedgerEntry).decode

@@ -1,0 +1,377 @@
+-- What a tenant and its assistants may use: requests by rate, tokens per day, money per day or month.
+--
+-- KEYS  1 state     hash: `epoch`, and one field per scope (`tenant`, `assistant:<name>`), see `fresh`
+--       2 requests  hash: request id -> {tokens, cost, scope...} while held, {-1, tokens, cost} once settled
+--       3 deadlines sorted set: request id by when its hold is taken back, or its record forgotten
+--       4 ledger    stream: `at` (microseconds), `entry`
+-- ARGV  1 operation; 2-4 and 5-7 boundaries of the day and of the month in the tenant's time zone: start of the
+--       current one, of the next, of the one after; 8 request id; the rest belongs to the operation
+--
+-- Times are microseconds since 1970, money is micro-units. Numbers stay below 2^53, where doubles are exact.
+-- A charge counts in the windows in which it is settled. A hold counts in every window while it lasts, so what is
+-- settled after midnight was counted at every admission since, and no window goes over its limit.
+local KEEP = 3600000000   -- how long a settled request is remembered; also the longest hold
+local SLIP = 3600000000   -- a clock that steps back by less does not open the window before
+local REAPED = 32         -- deadlines looked after per call
+local SOON = 1000000      -- when to ask again while other calls' holds are in the way
+local ADMITTED, REFUSED, WINDOWS, REBUILD, FINISHED = 1, 0, 2, 3, 4
+
+local clock = redis.call('TIME') -- the one clock; nothing in ARGV can stand in for it
+local now = clock[1] * 1000000 + clock[2]
+local state, requests, deadlines, ledger = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local operation, id = ARGV[1], ARGV[8]
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+-- The window of three boundaries that holds this moment.
+local function window(index)
+  local start, middle, finish = tonumber(ARGV[index]), tonumber(ARGV[index + 1]), tonumber(ARGV[index + 2])
+  if now < start or now >= finish then
+    return nil
+  elseif now < middle then
+    return {start, middle}
+  end
+  return {middle, finish}
+end
+
+local day, month = window(2), window(5)
+if not day or not month then
+  return {WINDOWS, now}
+end
+
+local ARRIVAL, DAY, MONTH, HELD_TOKENS, HELD_COST, ENTRIES, TOKENS, COST = 1, 2, 6, 10, 11, 12, 13, 14
+local function fresh()
+  -- arrival; day: start, end, tokens, cost; month: the same; held: tokens, cost; ever: entries, tokens, cost
+  return {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+end
+
+local function roll(scope, index, current)
+  local start, finish = scope[index], scope[index + 1]
+  if start == current[1] and finish == current[2] then
+    return
+  elseif current[1] >= finish then
+    scope[index + 2], scope[index + 3] = 0, 0
+  elseif now < start and start - now <= SLIP then
+    return
+  end -- else another time zone, or a clock set back: what was used stays used
+  scope[index], scope[index + 1] = current[1], current[2]
+end
+
+local scopes, stored = {}, {}
+local function load(names)
+  local missing = {}
+  for _, name in ipairs(names) do
+    if not scopes[name] then
+      missing[#missing + 1] = name
+    end
+  end
+  if #missing == 0 then
+    return
+  end
+  local values = redis.call('HMGET', state, unpack(missing))
+  for i, name in ipairs(missing) do
+    local scope = values[i] and cmsgpack.unpack(values[i]) or fresh()
+    roll(scope, DAY, day)
+    roll(scope, MONTH, month)
+    scopes[name], stored[name] = scope, values[i]
+  end
+end
+
+local function save()
+  local changes = {}
+  for name, scope in pairs(scopes) do
+    local value = cmsgpack.pack(scope)
+    if value ~= stored[name] then
+      changes[#changes + 1], changes[#changes + 2] = name, value
+    end
+  end
+  if #changes > 0 then
+    redis.call('HSET', state, unpack(changes))
+  end
+end
+
+-- Add a hold (sign 1) to its scopes or take it back (sign -1). What a lost store no longer knows cannot go below zero.
+local function hold(record, sign)
+  local names = {unpack(record, 3)}
+  load(names)
+  for _, name in ipairs(names) do
+    local scope = scopes[name]
+    scope[HELD_TOKENS] = math.max(0, scope[HELD_TOKENS] + sign * record[1])
+    scope[HELD_COST] = math.max(0, scope[HELD_COST] + sign * record[2])
+  end
+end
+
+local function forget(member)
+  redis.call('ZREM', deadlines, member)
+  redis.call('HDEL', requests, member)
+end
+
+local function reap()
+  local last = redis.call('ZREVRANGE', deadlines, 0, 0, 'WITHSCORES')
+  if last[2] and tonumber(last[2]) > now + KEEP then -- the clock was set back: nothing may be held for months
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', deadlines, '(' .. text(now + KEEP), '+inf')) do
+      redis.call('ZADD', deadlines, text(now + KEEP), member)
+    end
+  end
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', deadlines, '-inf', text(now), 'LIMIT', 0, REAPED)) do
+    local value = redis.call('HGET', requests, member)
+    local record = value and cmsgpack.unpack(value)
+    if record and record[1] >= 0 then
+      hold(record, -1)
+    end
+    forget(member)
+  end
+end
+
+local function remember(record, deadline)
+  redis.call('HSET', requests, id, cmsgpack.pack(record))
+  redis.call('ZADD', deadlines, text(deadline), id)
+end
+
+local function known()
+  local value = redis.call('HGET', requests, id)
+  return value and cmsgpack.unpack(value)
+end
+
+local function epoch()
+  return tonumber(redis.call('HGET', state, 'epoch') or 0)
+end
+
+-- ARGV: 9 epoch and 10 entries the caller knows of, 11 the request it settled last, 12 how long to hold, 13 tokens,
+-- 14 cost; then per level: scope, interval and burst of its request rate (burst 0: none), tokens and money per window
+-- (-1: none), day or month. What Redis loses is the end of its log: if that request is there, all before it is.
+if operation == 'reserve' then
+  load({'tenant'})
+  local current, expected, witness = epoch(), tonumber(ARGV[9]), ARGV[11]
+  local older = current < expected
+  if current == expected then
+    older = scopes['tenant'][ENTRIES] < tonumber(ARGV[10])
+      or witness ~= '' and redis.call('HEXISTS', requests, witness) == 0
+  end
+  if current == 0 or older then
+    redis.call('HDEL', state, 'epoch') -- so that whoever knows less than this caller is refused as well
+    return {REBUILD, now}
+  end
+  local tokens, cost = tonumber(ARGV[13]), tonumber(ARGV[14])
+  local levels, names, record = {}, {}, {tokens, cost}
+  for i = 15, #ARGV, 6 do
+    levels[#levels + 1] = {
+      interval = tonumber(ARGV[i + 1]), burst = tonumber(ARGV[i + 2]),
+      tokens = tonumber(ARGV[i + 3]), budget = tonumber(ARGV[i + 4]), period = ARGV[i + 5] == 'Day' and DAY or MONTH,
+    }
+    names[#names + 1], record[#record + 1] = ARGV[i], ARGV[i]
+  end
+  reap()
+  load(names)
+  local before = known()
+  if before and before[1] < 0 then
+    save()
+    return {FINISHED, now, before[2], before[3]}
+  end
+  local refusal
+  local function refuse(level, kind, retry, limit, used)
+    if not refusal or (refusal[5] >= 0 and (retry < 0 or retry > refusal[5])) then
+      refusal = {REFUSED, now, level, kind, retry, limit, used}
+    end
+  end
+  local function fit(i, kind, amount, limit, used, held, finish)
+    if limit >= 0 and used + held + amount > limit then
+      local retry = finish - now
+      if amount > limit then
+        retry = -1
+      elseif used + amount <= limit then
+        retry = math.min(retry, SOON)
+      end
+      refuse(i, kind, retry, limit, used + held)
+    end
+  end
+  for i, level in ipairs(levels) do
+    local scope = scopes[names[i]]
+    level.arrival = scope[ARRIVAL]
+    if level.burst > 0 then
+      local capacity = level.interval * level.burst
+      -- Further ahead than a full burst: left by a smaller limit, which was raised, or by a clock that jumped.
+      if level.arrival < now or level.arrival > now + capacity then
+        level.arrival = now
+      end
+      if not before then
+        level.arrival = level.arrival + level.interval
+        if level.arrival - capacity > now then
+          refuse(i, 1, level.arrival - capacity - now, -1, -1)
+        end
+      end
+    end
+    if not before then
+      fit(i, 2, tokens, level.tokens, scope[DAY + 2], scope[HELD_TOKENS], scope[DAY + 1])
+      fit(i, 3, cost, level.budget, scope[level.period + 3], scope[HELD_COST], scope[level.period + 1])
+    end
+  end
+  if refusal then
+    save()
+    return refusal
+  end
+  if not before then
+    remember(record, now + math.min(tonumber(ARGV[12]), KEEP))
+    hold(record, 1)
+  end
+  local reply = {ADMITTED, now, current, scopes['tenant'][ENTRIES]}
+  for i, level in ipairs(levels) do
+    local scope = scopes[names[i]]
+    local left, reset, left_tokens, left_budget = -1, 0, -1, -1
+    if level.burst > 0 then
+      scope[ARRIVAL] = level.arrival
+      left = math.max(0, math.floor((now + level.interval * level.burst - level.arrival) / level.interval))
+      reset = level.arrival - now
+    end
+    if level.tokens >= 0 then
+      left_tokens = math.max(0, level.tokens - scope[DAY + 2] - scope[HELD_TOKENS])
+    end
+    if level.budget >= 0 then
+      left_budget = math.max(0, level.budget - scope[level.period + 3] - scope[HELD_COST])
+    end
+    for _, number in ipairs({left, reset, left_tokens, left_budget}) do
+      reply[#reply + 1] = number
+    end
+  end
+  save()
+  return reply
+end
+
+-- ARGV: 9 tokens, 10 cost, 11 entry, then scopes. Takes the hold back, charges, and appends the entry, or nothing.
+-- Never refused: what was used has been used, even when its hold expired or its store was lost.
+if operation == 'settle' then
+  local tokens, cost, entry, names = tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11], {unpack(ARGV, 12)}
+  local before = known()
+  local again = before and before[1] < 0
+  redis.call('HDEL', state, '') -- removes nothing; a script that has written is not stopped when memory is short
+  reap()
+  load(names)
+  local late = not before
+  if again then
+    tokens, cost, late = before[2], before[3], false
+  else
+    before = known() -- not if it was taken back just now
+    if before then
+      hold(before, -1)
+    end
+    late = not before
+    for _, name in ipairs(names) do
+      local scope = scopes[name]
+      for _, index in ipairs({DAY, MONTH}) do
+        scope[index + 2], scope[index + 3] = scope[index + 2] + tokens, scope[index + 3] + cost
+      end
+      scope[TOKENS], scope[COST] = scope[TOKENS] + tokens, scope[COST] + cost
+      if entry ~= '' then
+        scope[ENTRIES] = scope[ENTRIES] + 1
+      end
+    end
+    if entry ~= '' then
+      redis.call('XADD', ledger, '*', 'at', text(now), 'entry', entry)
+    end
+    remember({-1, tokens, cost}, now + KEEP)
+  end
+  local reply = {ADMITTED, now, epoch(), scopes['tenant'][ENTRIES], again and 1 or 0, late and 1 or 0, tokens, cost}
+  for _, name in ipairs(names) do
+    for index = DAY, MONTH + 3 do
+      reply[#reply + 1] = scopes[name][index]
+    end
+  end
+  save()
+  return reply
+end
+
+-- ARGV: 9 how long to hold from now, 10 tokens, 11 cost, then scopes. A hold that expired, or that a lost store no
+-- longer knows, is put back: the call it stands for is under way, whether it fits or not.
+if operation == 'renew' then
+  local deadline = now + math.min(tonumber(ARGV[9]), KEEP)
+  reap()
+  local before = known()
+  if before and before[1] < 0 then
+    save()
+    return {FINISHED, now, before[2], before[3]}
+  elseif before then
+    redis.call('ZADD', deadlines, 'XX', 'GT', text(deadline), id)
+  else
+    local record = {tonumber(ARGV[10]), tonumber(ARGV[11]), unpack(ARGV, 12)}
+    remember(record, deadline)
+    hold(record, 1)
+  end
+  save()
+  return {ADMITTED, now, before and 0 or 1}
+end
+
+if operation == 'usage' then
+  reap()
+  local names = {}
+  for _, name in ipairs(redis.call('HKEYS', state)) do
+    if name ~= 'epoch' then
+      names[#names + 1] = name
+    end
+  end
+  load(names)
+  save()
+  local reply = {ADMITTED, now, epoch()}
+  for name, scope in pairs(scopes) do
+    reply[#reply + 1] = name
+    for index = DAY, COST do
+      reply[#reply + 1] = scope[index]
+    end
+  end
+  return reply
+end
+
+-- From here on nothing is admitted until the counters have been restored.
+if operation == 'invalidate' then
+  redis.call('HDEL', state, 'epoch')
+  return {ADMITTED, now}
+end
+
+-- ARGV: 9 on: request id, tokens, cost of what the ledger holds as settled lately, so that it is not charged again.
+if operation == 'recall' then
+  for i = 9, #ARGV, 3 do
+    id = ARGV[i]
+    local before = known()
+    if before and before[1] >= 0 then
+      hold(before, -1)
+    end
+    remember({-1, tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])}, now + KEEP)
+  end
+  save()
+  return {ADMITTED, now}
+end
+
+-- ARGV: 8 epoch, 9 last entry of the stream that the totals hold, then per scope: its name, tokens and cost of the day
+-- and of the month, entries, tokens and cost ever. Holds that are known stay: their calls may be under way.
+if operation == 'restore' then
+  local current = epoch()
+  if current > 0 then
+    return {FINISHED, now, current} -- somebody else was faster
+  elseif #redis.call('XREVRANGE', ledger, '+', '(' .. ARGV[9], 'COUNT', 1) > 0 then
+    return {REFUSED, now}
+  end
+  for i = 10, #ARGV, 8 do
+    load({ARGV[i]})
+    local before, scope = scopes[ARGV[i]], fresh()
+    scope[ARRIVAL] = before[ARRIVAL]
+    scope[DAY], scope[DAY + 1], scope[MONTH], scope[MONTH + 1] = day[1], day[2], month[1], month[2]
+    for offset, index in ipairs({DAY + 2, DAY + 3, MONTH + 2, MONTH + 3, ENTRIES, TOKENS, COST}) do
+      scope[index] = tonumber(ARGV[i + offset])
+    end
+    scopes[ARGV[i]], stored[ARGV[i]] = scope, false
+  end
+  redis.call('DEL', state)
+  redis.call('HSET', state, 'epoch', id)
+  local records = redis.call('HGETALL', requests)
+  for i = 2, #records, 2 do
+    local record = cmsgpack.unpack(records[i])
+    if record[1] >= 0 then
+      hold(record, 1)
+    end
+  end
+  save()
+  return {ADMITTED, now, tonumber(id)}
+end
+
+return redis.error_reply('ERR unknown operation ' .. operation)

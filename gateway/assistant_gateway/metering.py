@@ -1,0 +1,280 @@
+"""From a request to what it may use at most, and from its answer to what it did: each call is held, made, settled."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass, field
+
+import msgspec
+
+from assistant_gateway import counting, errors, ledger
+from assistant_gateway.calls import Call, Outcome
+from assistant_gateway.catalog import Target
+from assistant_gateway.errors import GatewayError
+from assistant_gateway.events import EventRelay
+from assistant_gateway.generated import Generated, estimate
+from assistant_gateway.limits.levels import LARGEST, Amount
+from assistant_gateway.limits.limiter import Limiter
+from assistant_gateway.limits.quota import Refused
+from assistant_gateway.limits.terms import Terms
+from assistant_gateway.prices import Price, PriceMap, price_of
+from assistant_gateway.tokenizers import Tokenizers
+from assistant_gateway.usage import MOST_TOKENS, Usage, charged
+
+OUTPUT_TOKENS = 4096  # of one answer, where neither client nor policy says it and a limit has to know
+REASONING_TOKENS = 16_384  # the same for models that think first
+LEAST_OUTPUT_TOKENS = 256  # with less left than this an answer is not worth beginning
+MOST_OUTPUT_TOKENS = 10_000_000  # of one call; nobody answers at such length
+
+_NOTHING = Amount(0, 0)
+_ANYTHING = Usage(input=MOST_TOKENS, output=MOST_TOKENS)
+_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
+_tier = msgspec.json.Decoder(object)
+
+Fields = dict[str, msgspec.Raw]
+
+
+@dataclass(slots=True)
+class Metered:
+    """One call with what it holds, and what was heard of its answer."""
+
+    call: Call
+    terms: Terms
+    fields: Fields
+    embedding: bool
+    price: Price | None
+    headers: dict[str, str]
+    id: str = field(default_factory=lambda: os.urandom(16).hex())
+    started: int = field(default_factory=lambda: time.time_ns() // 1000)
+    held: Usage | None = None  # None: no limit needs to know the worst case
+    worst: Amount = _NOTHING
+    sent: bool = False  # the provider may have begun to work
+    stream: EventRelay | None = None
+    reported: Usage | None = None
+    body: bytes = b""
+
+    def used(self, outcome: Outcome, *, free: bool) -> Usage:
+        """Return what the call is charged; `free`: the provider said no, or never heard of it."""
+        if free or not self.sent:
+            return Usage()
+        held = self.held or _ANYTHING
+        said = self.stream.usage if self.stream is not None else self.reported
+        if said is not None and said.input > 0 and (said.output > 0 or self.embedding):
+            return charged(said, Usage(), held)
+        prompt = self.held.input if self.held is not None else self._bound().tokens
+        if self.embedding:
+            return charged(said, Usage(input=prompt), held)
+        hidden = self._allowed_output() if self.price is not None and self.price.reasons else 0
+        if self.stream is not None:
+            text = self.stream.generated.text
+        elif outcome is Outcome.OK:
+            written = Generated()
+            written.add_answer(self.body)
+            text = written.text
+        else:  # nobody saw the answer, but it may have been written in full
+            text, hidden = "", self._allowed_output()
+        return charged(said, estimate(prompt, text, hidden_output=hidden), held)
+
+    def _allowed_output(self) -> int:
+        if self.held is not None:
+            return self.held.output
+        return counting.output_bound(self.fields, None) or 0
+
+    def _bound(self) -> counting.Bound:
+        images = self.price.max_image_tokens if self.price is not None else None
+        if self.embedding:
+            return counting.embedding_bound(self.fields)
+        return counting.chat_bound(self.fields, self.call.model, images)
+
+    def entry(self, used: Usage, cost: int, outcome: Outcome) -> bytes:
+        """Return what the ledger says of it."""
+        call, now, price = self.call, time.perf_counter(), self.price
+        first = call.first_byte
+        return ledger.encode(
+            ledger.LedgerEntry(
+                call=self.id,
+                tenant=call.tenant,
+                name=call.name,
+                scope=self.terms.assistant,
+                road=call.road,
+                request=call.request_id,
+                user=call.user,
+                provider=call.provider,
+                model=call.model,
+                answered=call.answered,
+                input=used.input,
+                cached=used.cached,
+                cache_write=used.cache_write,
+                output=used.output,
+                reasoning=used.reasoning,
+                source=used.source.value,
+                disputed=used.disputed,
+                price_input=price.rate.input if price is not None else None,
+                price_output=price.rate.output if price is not None else None,
+                price_source=price.source if price is not None else "",
+                currency=price.currency if price is not None else "USD",
+                cost=cost,
+                held_tokens=self.worst.tokens,
+                held_cost=self.worst.cost,
+                started=self.started,
+                duration=int((now - call.started) * 1e6),
+                first_byte=None if first is None else int((first - call.started) * 1e6),
+                outcome=outcome.value,
+            )
+        )
+
+
+class Meter:
+    """Admits calls and settles them."""
+
+    def __init__(self, limiter: Limiter, public: PriceMap | None = None, tokenizers: Tokenizers | None = None) -> None:
+        self._limiter = limiter
+        self._public = public or PriceMap.installed()
+        self._tokenizers = tokenizers or Tokenizers.installed()
+        self._prices: dict[tuple[str, str, str], tuple[Target, Price | None]] = {}
+
+    def price(self, target: Target, model: str, fields: Fields) -> Price | None:
+        """Return the price of a request, None where nobody knows it."""
+        raw = bytes(fields.get("service_tier", b""))
+        key = (target.provider if not target.own else str(target.chat), model, raw.decode(errors="replace"))
+        known = self._prices.get(key)
+        if known is not None and known[0] is target:
+            return known[1]
+        if len(self._prices) > 10_000:
+            self._prices.clear()
+        found = price_of(target, model, self._public, _decoded(raw))
+        self._prices[key] = (target, found)
+        return found
+
+    async def admit(self, terms: Terms, call: Call, target: Target, fields: Fields, *, embedding: bool) -> Metered:
+        """Hold the most that a call can use; may set the length of its answer in `fields`.
+
+        Raises:
+            GatewayError: 429 naming the limit; 503 while nobody can say; 400 or 403 for what cannot be limited.
+        """
+        metered = Metered(call, terms, fields, embedding, self.price(target, call.model, fields), {})
+        if not terms.limited:
+            return metered
+        own_output = 0
+        if terms.hard:
+            own_output = self._bound(metered, target)
+        answer = await self._limiter.reserve(terms, metered.id, metered.worst)
+        if (
+            isinstance(answer, Refused)
+            and answer.kind != "requests"
+            and await self._shrink(metered, target, answer, own_output)
+        ):
+            answer = await self._limiter.reserve(terms, metered.id, metered.worst)
+        if isinstance(answer, Refused):
+            raise self._limiter.refusal(terms, answer)
+        metered.headers = self._limiter.headers(terms, answer)
+        return metered
+
+    def _bound(self, metered: Metered, target: Target) -> int:
+        """Set the worst case; return how long each answer may be where that was decided here, else 0.
+
+        Raises:
+            GatewayError: there is none.
+        """
+        terms, fields, price = metered.terms, metered.fields, metered.price
+        if terms.money and (price is None or price.currency != terms.currency):
+            raise _price_unknown(metered.call, terms, price)
+        bound = metered._bound()  # noqa: SLF001  # one module
+        if bound.unbounded is not None:
+            message = f"Nobody can say what this call may use at most: {bound.unbounded}. It is under a limit."
+            raise GatewayError(400, "not_limitable", message)
+        output, own = 0, 0
+        if not metered.embedding:
+            asked = counting.output_bound(fields, None)
+            if asked is None:
+                own = REASONING_TOKENS if price is not None and price.reasons else OUTPUT_TOKENS
+                if price is not None and price.max_output_tokens is not None:
+                    own = min(own, price.max_output_tokens)
+                _set_output(fields, target, own)
+                asked = counting.output_bound(fields, own) or own
+            output = asked
+            if output > MOST_OUTPUT_TOKENS:
+                raise errors.invalid_request("The answer may be longer than any answer is.", "max_tokens")
+        self._hold(metered, bound.tokens, output)
+        return own
+
+    @staticmethod
+    def _hold(metered: Metered, tokens_in: int, tokens_out: int) -> None:
+        cost = metered.price.worst(tokens_in, tokens_out) if metered.price is not None else 0
+        if cost > LARGEST:
+            raise errors.invalid_request("The call may cost more than any limit allows.", "max_tokens")
+        metered.held = Usage(input=tokens_in, output=tokens_out)
+        metered.worst = Amount(tokens_in + tokens_out, cost)
+
+    async def _shrink(self, metered: Metered, target: Target, refused: Refused, own_output: int) -> bool:
+        """Count exactly, and allow a shorter answer if the client did not ask for one; return whether it may fit."""
+        held = metered.held
+        if held is None:
+            return False
+        tokens_in, tokens_out = held.input, held.output
+        if not metered.embedding:
+            exact = await self._tokenizers.chat_count(metered.fields, target.billed_by, metered.call.model)
+            if exact is not None:
+                tokens_in = min(tokens_in, exact.tokens)
+        left = refused.limit - refused.used
+
+        def fits(output: int) -> bool:
+            if refused.kind == "tokens":
+                return tokens_in + output <= left
+            return metered.price is not None and metered.price.worst(tokens_in, output) <= left
+
+        if own_output and not fits(tokens_out):
+            answers = tokens_out // own_output
+            low, high = 0, own_output
+            while low < high:
+                middle = (low + high + 1) // 2
+                low, high = (middle, high) if fits(middle * answers) else (low, middle - 1)
+            if low < LEAST_OUTPUT_TOKENS:
+                return False
+            _set_output(metered.fields, target, low)
+            tokens_out = low * answers
+        if not fits(tokens_out) or (tokens_in, tokens_out) == (held.input, held.output):
+            return False
+        self._hold(metered, tokens_in, tokens_out)
+        return True
+
+    def settle(self, metered: Metered, outcome: Outcome, *, free: bool) -> Usage:
+        """Have the call charged, whatever became of it; return what it used."""
+        call = metered.call
+        used = metered.used(outcome, free=free)
+        cost = metered.price.cost(used) if metered.price is not None else 0
+        if call.settle(outcome, used if used.input or used.output else None, cost):
+            amount = Amount(min(used.input + used.output, LARGEST), min(cost, LARGEST))
+            self._limiter.settle(metered.terms.limits, metered.id, amount, metered.entry(used, cost, outcome))
+        return used
+
+
+def answered_by(data: bytes) -> str | None:
+    """Return the model that an answer, or its first event, says it is from."""
+    found = _MODEL.search(data)
+    return found[1].decode(errors="replace") if found is not None else None
+
+
+def _set_output(fields: Fields, target: Target, tokens: int) -> None:
+    for name in ("max_tokens", "max_completion_tokens"):
+        fields.pop(name, None)
+    fields[target.max_tokens_field] = msgspec.Raw(str(tokens).encode())
+
+
+def _decoded(raw: bytes) -> object:
+    try:
+        return _tier.decode(raw) if raw else None
+    except msgspec.MsgspecError:
+        return raw  # no tier that anyone knows
+
+
+def _price_unknown(call: Call, terms: Terms, price: Price | None) -> GatewayError:
+    model = f"{call.provider}/{call.model}"
+    if price is not None:
+        what = f"The price of {model} is in {price.currency}, the budget in {terms.currency}."
+    else:
+        what = f"Nobody knows what {model} costs, and this call is under a budget."
+    step = f"The platform team can add its price to the catalogue (providers.{call.provider}.models)"
+    return GatewayError(403, "price_unknown", f"{what} {step}; or remove the budget, or choose another model.")

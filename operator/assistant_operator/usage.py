@@ -1,0 +1,137 @@
+"""What a tenant has used, held against its limits: what its status shows, and what people are told of. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from assistant_crds import meta
+from assistant_crds.conditions import Reason
+from assistant_crds.contracts import LevelUsage, TenantUsage
+from assistant_operator import quota
+from assistant_operator.observed import Observed
+from assistant_operator.quota import Quota
+from assistant_operator.verdict import Verdict, no, yes
+
+NEAR_PERCENT = 80
+_REASONS = {"tokens": Reason.TOKENS_EXHAUSTED, "budget": Reason.BUDGET_EXHAUSTED}
+_FIELDS = {"tokens": "spec.limits.tokensPerDay", "budget": "spec.limits.budget"}
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A limit that is used up, or by 80 % or more. Its sentence is the same as long as window and limit are."""
+
+    subject: str  # such as "Assistant support"
+    kind: Literal["tokens", "budget"]
+    limit: str
+    used_up: bool
+    resets_at: str
+
+    @property
+    def reason(self) -> str:
+        """The reason of its Event."""
+        return _REASONS[self.kind].value if self.used_up else f"{self.kind.capitalize()}NearLimit"
+
+    @property
+    def sentence(self) -> str:
+        """What people are told."""
+        if not self.used_up:
+            return f"{self.subject} has used {NEAR_PERCENT} % of its {self.limit}; it starts anew at {self.resets_at}."
+        return (
+            f"{self.subject} has used up its {self.limit}: calls are refused until {self.resets_at}. "
+            f"Wait, or raise its {_FIELDS[self.kind]}."
+        )
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """The limits of a tenant and of its assistants."""
+
+    namespace: str
+    tenant: Quota
+    assistants: Mapping[str, Quota] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Digest:
+    """As much of the usage as shows anywhere. `shown` is None where the status does not show it yet."""
+
+    alarms: frozenset[Alarm]
+    shown: Mapping[str, meta.Usage] | None
+
+
+def known(observed: Observed) -> TenantUsage | None:
+    """Return the usage, if the gateway told it and counts by this policy's limits."""
+    probe = observed.gateway.probe
+    if probe is None or probe.generation != observed.policy_generation:
+        return None
+    return probe.usage
+
+
+def is_metered(quotas: Iterable[Quota]) -> bool:
+    """Return whether there is any limit that can be used up."""
+    return any(item.tokens_per_day is not None or item.budget is not None for item in quotas)
+
+
+def show(level: LevelUsage, currency: str) -> meta.Usage:
+    """Return the usage for a status."""
+    return meta.Usage(
+        spent=quota.money(level.spent_micros, currency),
+        tokens=quota.rounded(level.tokens),
+        resets_at=level.period_ends,
+    )
+
+
+def tenant_alarms(quotas: Quotas, used: TenantUsage | None) -> list[Alarm]:
+    """Return the alarms of the tenant as a whole."""
+    return [] if used is None else _alarms(f"Tenant {quotas.namespace}", quotas.tenant, used.tenant)
+
+
+def assistant_alarms(name: str, quotas: Quotas, used: TenantUsage | None) -> list[Alarm]:
+    """Return the alarms of one assistant's own limits."""
+    level = None if used is None else used.assistants.get(name)
+    return [] if level is None else _alarms(f"Assistant {name}", quotas.assistants.get(name, Quota()), level)
+
+
+def digest(quotas: Quotas, used: TenantUsage, *, held: bool = False) -> Digest:
+    """Return what of the usage shows; `held` when the status does not show it yet."""
+    alarms = frozenset(
+        alarm
+        for found in (tenant_alarms(quotas, used), *(assistant_alarms(name, quotas, used) for name in used.assistants))
+        for alarm in found
+    )
+    levels = {"": used.tenant, **used.assistants}
+    shown = {name: show(level, used.currency) for name, level in levels.items()}
+    return Digest(alarms, None if held else shown)
+
+
+def verdict(alarms: list[Alarm]) -> Verdict:
+    """Return what the condition QuotaExhausted says."""
+    message = " ".join(alarm.sentence for alarm in sorted(alarms, key=lambda alarm: not alarm.used_up))
+    for alarm in alarms:
+        if alarm.used_up:
+            return yes(_REASONS[alarm.kind], message)
+    if alarms:
+        return no(Reason.NEAR_LIMIT, message)
+    return no(Reason.WITHIN_LIMITS, "No limit is used up.")
+
+
+def _alarms(subject: str, limits: Quota, level: LevelUsage) -> list[Alarm]:
+    alarms = []
+    budget, tokens = limits.budget, limits.tokens_per_day
+    if budget is not None and budget.period == level.period:
+        up, near = _state(level.spent_micros, budget.amount_micros, told="budget" in level.exhausted)
+        if near:
+            alarms.append(Alarm(subject, "budget", quota.budget_text(budget), up, level.period_ends))
+    if tokens is not None:
+        up, near = _state(level.tokens, tokens, told="tokens" in level.exhausted)
+        if near:
+            alarms.append(Alarm(subject, "tokens", quota.tokens_text(tokens), up, level.day_ends))
+    return alarms
+
+
+def _state(used: int, limit: int, *, told: bool) -> tuple[bool, bool]:
+    """Return whether the limit is used up, and whether it is at least nearly so."""
+    return told or used >= limit, told or used * 100 >= limit * NEAR_PERCENT

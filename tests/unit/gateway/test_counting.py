@@ -1,0 +1,171 @@
+"""The bound of a request's tokens: never below what any tokenizer makes of it, whatever a client writes."""
+
+import base64
+import json
+import sys
+import unicodedata
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assistant_gateway.counting import (
+    LONGEST_EXPANSION,
+    Bound,
+    chat_bound,
+    embedding_bound,
+    longest_form,
+    output_bound,
+)
+
+IMAGE = "data:image/png;base64," + base64.b64encode(bytes(30_000)).decode()
+
+
+def fields(**body: Any) -> dict[str, msgspec.Raw]:
+    return {name: msgspec.Raw(json.dumps(value).encode()) for name, value in body.items()}
+
+
+def chat(content: Any, **more: Any) -> dict[str, msgspec.Raw]:
+    return fields(model="m", messages=[{"role": "user", "content": content}], **more)
+
+
+def test_no_character_grows_by_more_than_the_longest_expansion() -> None:
+    """Every code point, every normal form: the figure that unreadable text is bounded by."""
+    worst = 0
+    for code in range(sys.maxunicode + 1):
+        if not 0xD800 <= code <= 0xDFFF:
+            char = chr(code)
+            if not char.isascii():
+                size = len(char.encode())
+                worst = max(worst, len(unicodedata.normalize("NFKD", char).encode()) / size)
+    assert worst <= LONGEST_EXPANSION
+
+
+@given(st.text(max_size=200), st.booleans())
+def test_every_form_of_a_text_has_fewer_bytes_than_the_bound(text: str, ascii_only: bool) -> None:
+    """Raw and in all four normal forms, written plainly or with escapes."""
+    text = text.encode(errors="replace").decode()
+    raw = json.dumps(text, ensure_ascii=ascii_only).encode()
+    forms = [text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD", "NFKC", "NFKD"))]
+    assert longest_form(raw) >= max(len(form.encode()) for form in forms)
+
+
+def test_text_that_cannot_be_read_is_bounded_too() -> None:
+    """A lone surrogate keeps a text from being normalised here; the bound then takes the worst."""
+    raw = b'"\\ud800' + b"\\ufdfa" * 10 + b'"'
+    assert longest_form(raw) >= 33 * 10
+
+
+def test_plain_messages_are_bounded_by_their_bytes() -> None:
+    """Four times the tokens of English, and no more than that."""
+    words = "word " * 1000
+    bound = chat_bound(chat(words), "m")
+    assert bound.unbounded is None
+    assert 5000 <= bound.tokens <= 5000 + 700
+
+
+def test_images_count_by_rule_and_not_by_bytes() -> None:
+    """Known tiled models by OpenAI's rule, others by the catalogue's figure, however the image is sent."""
+    for url in (IMAGE, "https://x.example/huge.png"):
+        parts = [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": url}}]
+        assert 1445 <= chat_bound(chat(parts), "gpt-4o").tokens <= 1445 + 700
+        assert 48_169 <= chat_bound(chat(parts), "gpt-4o-mini-2024-07-18").tokens <= 48_169 + 700
+        twice = chat_bound(chat(parts * 2), "local", image_tokens=3000)
+        assert 6000 <= twice.tokens <= 6000 + 800
+        unknown = chat_bound(chat(parts), "local")
+        assert unknown.unbounded == "images for a model whose maxImageTokens the catalogue does not have"
+
+
+HIDDEN = {
+    "escaped key": rb'[{"role":"user","content":[{"\u0074ype":"image_url","image_url":{"url":"https://x"}}]}]',
+    "escaped content": rb'[{"role":"user","con\u0074ent":[{"type":"image_url","image_url":{"url":"https://x"}}]}]',
+    "no type": rb'[{"role":"user","content":[{"image_url":"https://x"}]}]',
+    "spaces": b'[{"role":"user","content" :\n [{"type":"image_url","image_url":{"url":"https://x"}}]}]',
+    "an object": rb'[{"role":"user","content":{"type":"image_url","image_url":{"url":"https://x"}}}]',
+    "sound": rb'[{"role":"user","content":[{"type":"input_audio","input_audio":{"data":"AA"}}]}]',
+    "a file": rb'[{"role":"user","content":[{"type":"file","file":{"file_id":"f"}}]}]',
+    "earlier sound": rb'[{"role":"assistant","content":null,"audio":{"id":"a"}}]',
+    "unreadable": rb'[{"role":"user","content":[' + b"[" * 3000 + b"]" * 3000 + b"]}]",
+}
+
+
+@pytest.mark.parametrize("messages", HIDDEN.values(), ids=HIDDEN)
+def test_nothing_that_costs_more_than_its_bytes_passes_as_text(messages: bytes) -> None:
+    """Images and the like are found however a client writes them, or the request is unbounded."""
+    assert chat_bound({"messages": msgspec.Raw(messages)}, "m").unbounded is not None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"models": ["expensive"]},
+        {"web_search_options": {"search_context_size": "high"}},
+        {"plugins": [{"id": "web"}]},
+        {"modalities": ["text", "audio"]},
+        {"chat_template": "{% for i in range(100000) %}x{% endfor %}"},
+        {"tools": [{"type": "web_search_preview"}]},
+        {"tools": [{"type": "function", "function": {}}, {"type": "code_interpreter"}]},
+        {"prediction": {"type": "content", "content": "x"}},
+    ],
+)
+def test_fields_whose_cost_cannot_be_told_are_named(more: dict[str, Any]) -> None:
+    """Other models, searches, sound: a limit cannot be kept, so the request says why."""
+    assert chat_bound(chat("Hi", **more), "m").unbounded
+
+
+def test_tools_and_schemas_are_part_of_the_prompt() -> None:
+    """Their bytes count, and what a provider adds for having tools at all."""
+    tool = {"type": "function", "function": {"name": "find", "description": "x" * 2000, "parameters": {}}}
+    plain, tooled = chat_bound(chat("Hi"), "m"), chat_bound(chat("Hi", tools=[tool]), "m")
+    assert tooled.unbounded is None
+    assert tooled.tokens >= plain.tokens + 2000 + 700
+    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"description": "y" * 2000}}}
+    assert chat_bound(chat("Hi", response_format=schema), "m").tokens >= plain.tokens + 2000
+    assert chat_bound(chat("Hi", tools=[], modalities=["text"], models=None), "m").unbounded is None
+
+
+def test_inputs_of_embeddings_are_bounded() -> None:
+    """Texts by bytes and markers, numbers one by one; anything else is unbounded."""
+    assert embedding_bound(fields(input="abc")).tokens >= 3 + 2
+    many = embedding_bound(fields(input=["a"] * 100))
+    assert 100 * 3 <= many.tokens <= 100 * 10
+    assert embedding_bound(fields(input=[[1, 2, 3], [4]])).tokens >= 4
+    assert embedding_bound(fields(input="{not an object}")).unbounded is None
+    assert embedding_bound(fields(input=[{"image": "https://x"}])).unbounded == "input that is not text"
+    assert embedding_bound(fields(input="x", messages=[{}])).unbounded == "messages"
+
+
+@pytest.mark.parametrize(
+    ("body", "most"),
+    [
+        ({}, 16_384),
+        ({"max_tokens": 100}, 100),
+        ({"max_tokens": 100, "max_completion_tokens": 300}, 300),
+        ({"max_tokens": 100, "n": 3}, 300),
+        ({"max_tokens": 100, "n": "3"}, 300),
+        ({"max_tokens": "100.0", "n": 2.0}, 200),
+        ({"max_tokens": 100, "n": 2, "best_of": 5}, 500),
+        ({"max_tokens": -1}, 16_384),
+        ({"max_tokens": None, "n": None}, 16_384),
+        ({"max_tokens": True, "n": "many"}, 16_384),
+    ],
+)
+def test_output_is_bounded_by_the_request_or_the_model(body: dict[str, Any], most: int) -> None:
+    """All answers together; what a server may read as a number counts as one."""
+    assert output_bound(fields(**body), 16_384) == most
+
+
+def test_output_without_any_limit_is_not_bounded() -> None:
+    """Where nobody knows a maximum, nothing can be reserved."""
+    assert output_bound(fields(n=2), None) is None
+
+
+@given(st.dictionaries(st.text(max_size=8), st.binary(max_size=40), max_size=4), st.binary(max_size=200))
+def test_no_body_breaks_the_count(more: dict[str, bytes], messages: bytes) -> None:
+    """Whatever bytes stand where JSON should be, there is a bound and no error."""
+    body = {name: msgspec.Raw(value) for name, value in {**more, "messages": messages, "n": messages}.items()}
+    assert isinstance(chat_bound(body, "m"), Bound)
+    assert isinstance(embedding_bound(body), Bound)
+    assert output_bound(body, 1) is not None
