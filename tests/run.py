@@ -1,12 +1,14 @@
 """`make test`: every suite in order, with its time, and at the end one table of what passed and what was left out.
 
-The suites run one after another in processes of their own, so that the stores of one do not slow another down. A
+The suites run one after another in processes of their own, so that the stores of one do not slow another down. What
+they need is fetched or built before them, with progress: on a bare machine that takes longer than any test may. A
 cluster that was not there before is taken away again.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,9 +18,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from assistant_cluster import ClusterError, kind, modes
+from assistant_cluster import ClusterError, binaries, kind, modes, stores
 from assistant_cluster.checkout import Checkout
 from assistant_cluster.node import NodeCluster
+from assistant_cluster.packages import STORES, ensure_packages
+from assistant_cluster.progress import Progress
+from assistant_demo import machine
+from assistant_demo.errors import DemoError
+from assistant_demo.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
 SUITES = ("unit", "integration", "charts", "e2e")
@@ -66,6 +73,34 @@ def run(suite: str, folder: Path, options: list[str]) -> Result:
     return result
 
 
+def prepare() -> None:
+    """Get the programs of the stores, the API server and Helm; says what it installs.
+
+    Raises:
+        ClusterError: one of them cannot be had here.
+    """
+    progress = Progress()
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        ensure_packages((*STORES, "etcd-server"), progress, purpose="the tests' stores and API server")
+    stores.install(progress)
+    for name in ("etcd", "kubernetes", "helm"):
+        binaries.ensure(name, progress)
+
+
+def prepare_platform() -> None:
+    """Bring up the cluster and build the images, which the end-to-end tests then find.
+
+    Raises:
+        ClusterError, DemoError: it cannot be done.
+    """
+    terminal = Terminal()
+    with machine.only_one():
+        with terminal.step("Cluster") as step:
+            _, step.result = machine.cluster_up(step)
+        with terminal.step("Images") as step:
+            _, step.result = machine.build_images(step)
+
+
 def cluster_is_there() -> bool:
     """Whether a cluster runs that this run must not take away."""
     mode, _ = modes.choose(None, Checkout())
@@ -78,6 +113,11 @@ def main(options: list[str]) -> int:
     """Run all suites; returns 0 when all of them passed."""
     results: list[Result] = []
     started = time.monotonic()
+    try:
+        prepare()
+    except ClusterError as error:
+        print(f"Error: {error}")
+        return 1
     with tempfile.TemporaryDirectory() as folder:
         results += [run(suite, Path(folder), options) for suite in SUITES[:-1]]
         try:
@@ -86,7 +126,11 @@ def main(options: list[str]) -> int:
             results.append(Result("e2e", left_out=str(error).splitlines()[0]))
         else:
             try:
+                prepare_platform()
                 results.append(run("e2e", Path(folder), options))
+            except (ClusterError, DemoError) as error:
+                print(f"Error: {error}")
+                results.append(Result("e2e", code=1))
             finally:
                 if not there:
                     print("\nThe cluster was not there before, so it is taken away again.", flush=True)
