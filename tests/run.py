@@ -30,6 +30,7 @@ from assistant_demo.terminal import Terminal
 ROOT = Path(__file__).parents[1]
 SUITES = ("unit", "integration", "charts", "e2e")
 KINDS = ("passed", "failed", "errors", "skipped")
+PARALLEL = {"unit": ["-n", "auto"]}  # the others share stores and a cluster
 
 
 @dataclass
@@ -61,7 +62,8 @@ def run(suite: str, folder: Path, options: list[str]) -> Result:
     print(f"\n=== {suite} ===", flush=True)
     report = folder / f"{suite}.xml"
     started = time.monotonic()
-    command = [sys.executable, "-m", "pytest", f"tests/{suite}", f"--junitxml={report}", "--durations=5", *options]
+    given = [*PARALLEL.get(suite, []), "--durations=5", *options]
+    command = [sys.executable, "-m", "pytest", f"tests/{suite}", f"--junitxml={report}", *given]
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     result = Result(suite, time.monotonic() - started, code)
     if report.exists():
