@@ -33,7 +33,9 @@ _GIVEN = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(rows.COL
 _RECORD = f"""
 INSERT INTO ledger_entries ({_COLUMNS})
 SELECT DISTINCT ON (call) {_COLUMNS} FROM unnest({_GIVEN}) AS given ({_COLUMNS})
-WHERE NOT EXISTS (SELECT FROM ledger_entries e WHERE e.call = given.call AND e.at >= $1)
+WHERE NOT EXISTS (
+    SELECT FROM ledger_entries e WHERE e.call = given.call AND e.tenant_key = given.tenant_key AND e.at >= $1
+)
 ORDER BY call, at
 ON CONFLICT DO NOTHING
 """  # noqa: S608 - names of columns
@@ -41,7 +43,7 @@ _REJECT = """
 INSERT INTO ledger_rejects (tenant_key, stream_id, reason, fields)
 SELECT $1, * FROM unnest($2::text[], $3::text[], $4::bytea[]) ON CONFLICT DO NOTHING
 """
-_KNOWN = "SELECT call FROM ledger_entries WHERE call = ANY($1) AND at >= $2"
+_KNOWN = "SELECT call FROM ledger_entries WHERE tenant_key = $1 AND call = ANY($2) AND at >= $3"
 _WINDOWS = """
 SELECT scope,
     coalesce(sum(input + output) FILTER (WHERE at >= $2), 0)::bigint,
@@ -133,7 +135,8 @@ class Books:
         if not batch:
             return set()
         since = min(row.at for row in batch) - SAME_CALL
-        return {row[0] for row in await self._connection.fetch(_KNOWN, [row.call for row in batch], since)}
+        calls = [row.call for row in batch]
+        return {row[0] for row in await self._connection.fetch(_KNOWN, self._tenant, calls, since)}
 
     async def sums(self, day: datetime, month: datetime) -> list[ScopeSums]:
         """Return what the tenant used since the beginning of the day, since that of the month, and ever."""
@@ -189,7 +192,7 @@ class LedgerDatabase:
             pool = await self._made()
             async with asyncio.timeout(self._connect_seconds):
                 connection = await pool.acquire()
-        except (*_FAILURES, ValueError) as error:  # ValueError: the URL makes no sense
+        except (*_FAILURES, ValueError, OverflowError) as error:  # the last two: the URL makes no sense
             self._away_until = time.monotonic() + AWAY_SECONDS
             raise LedgerUnavailableError(_reason(error)) from None
         try:
