@@ -1,7 +1,7 @@
 """A gateway's process without HTTP: holds, settles, drains.
 
-`python ledger_caller.py REDIS LEDGER TENANT CALLS JOURNAL`. Whatever it settles it writes to its journal first: at the end the ledger has to hold exactly that. SIGTERM ends it in
-good order.
+`python ledger_caller.py REDIS LEDGER TENANT CALLS JOURNAL`. Whatever it settles it writes to its journal first: at the
+end the ledger has to hold exactly that. SIGTERM ends it in good order.
 """
 
 from __future__ import annotations
