@@ -70,6 +70,10 @@ class Policies:
         """Return what holds for a namespace now."""
         return self._tenants.get(namespace)
 
+    def every(self) -> list[Tenant]:
+        """Return all tenants, also those whose namespace has a newer one already and who are being removed."""
+        return [held.tenant for held in self._held.values()]
+
     async def run(self) -> None:
         """List and watch, for ever."""
         version, delay = "", RETRY_SECONDS[0]

@@ -20,6 +20,9 @@ from assistant_gateway.config import Settings
 from assistant_gateway.egress import GuardedResolver
 from assistant_gateway.identity import SigningKeys
 from assistant_gateway.kubernetes import Cluster
+from assistant_gateway.ledger_store.compare import Comparison
+from assistant_gateway.ledger_store.database import LedgerDatabase
+from assistant_gateway.ledger_store.drain import Drain
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import SCRIPT
 from assistant_gateway.limits.redis import Redis
@@ -32,6 +35,7 @@ from assistant_observability import logs, traces
 KEEP_ALIVE_SECONDS = 300.0  # longer than any client keeps an idle connection
 GOODBYE_SECONDS = 2.0  # for the last events of streams that were interrupted
 SETTLE_SECONDS = 2.0  # for calls that Redis has not heard the end of
+LEDGER_SECONDS = 2.0  # for entries that are not in Postgres; other processes move what is left
 RESTART_SECONDS = (1.0, 30.0)
 BACKLOG = 1024
 
@@ -49,6 +53,7 @@ class Server:
         self._gateway: Gateway | None = None
         self._operations: Operations | None = None
         self._limiter: Limiter | None = None
+        self._drain: Drain | None = None
         self.port = 0
         self.metrics_port = 0
 
@@ -67,7 +72,10 @@ class Server:
         redis = Redis(settings.redis_url, SCRIPT) if settings.redis_url else None
         if redis is not None:
             self._closing.push_async_callback(redis.close)
-        limiter = self._limiter = Limiter(redis)
+        ledger = LedgerDatabase(settings.ledger_url) if settings.ledger_url and redis is not None else None
+        if ledger is not None:
+            self._closing.push_async_callback(ledger.close)
+        limiter = self._limiter = Limiter(redis, ledger)
 
         def forget(tenant: Tenant) -> None:
             forget_tenant(tenant.namespace)
@@ -86,6 +94,7 @@ class Server:
         if redis is not None:
             self._follow("redis", redis.run)
             self._follow("settlement", limiter.run)
+            self._follow_ledger(redis, ledger, limiter, policies)
         else:
             _log.warning("no Redis configured: request rates hold for this process alone, and nothing is accounted for")
         logging.getLogger("aiohttp.server").addFilter(_is_worth_a_line)
@@ -95,6 +104,28 @@ class Server:
 
     def _follow(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         self._tasks.append(asyncio.create_task(_keep_running(name, run), name=name))
+
+    def _follow_ledger(self, redis: Redis, ledger: LedgerDatabase | None, limiter: Limiter, policies: Policies) -> None:
+        if ledger is None:
+            _log.warning("no Postgres configured for the ledger: entries stay in Redis, which grows with each call")
+            return
+        self._drain = Drain(
+            redis,
+            ledger,
+            lambda: [tenant.terms.limits.tenant for tenant in policies.every()],
+            lambda state: limiter.expect(state.tenant, state.epoch, state.entries),
+            self._settings.ledger_drain_seconds,
+        )
+        comparison = Comparison(
+            redis,
+            ledger,
+            lambda: {
+                tenant.terms.limits.tenant: (tenant.namespace, tenant.terms.limits) for tenant in policies.every()
+            },
+            self._settings.ledger_compare_seconds,
+        )
+        self._follow("ledger", self._drain.run)
+        self._follow("ledger comparison", comparison.run)
 
     async def _listen(self, application: web.Application, port: int) -> int:
         runner = web.AppRunner(
@@ -128,6 +159,8 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._drain is not None:
+            await self._drain.close(LEDGER_SECONDS)
         await self._closing.aclose()
 
     @staticmethod

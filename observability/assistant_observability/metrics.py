@@ -59,6 +59,20 @@ MODEL_COST = Counter(
 )
 LIMIT_REFUSALS = Counter("assistant_limit_refusals", "Requests refused by a limit.", ["tenant", "assistant", "limit"])
 LIMIT_DEGRADED = Counter("assistant_limit_degraded", "Requests admitted by local limits because Redis was away.")
+LEDGER_WAITING = Gauge("assistant_ledger_entries_waiting", "Entries in Redis that are not known to be in Postgres.")
+LEDGER_OLDEST = Gauge("assistant_ledger_oldest_entry_seconds", "Age of the oldest of them; 0 when there is none.")
+LEDGER_ENTRIES = Counter(
+    "assistant_ledger_entries",
+    "Entries taken from Redis: inserted into Postgres, there already, or set aside in ledger_rejects.",
+    ["result"],
+)
+LEDGER_ERRORS = Counter("assistant_ledger_errors", "Failed attempts at the ledger in Postgres.", ["operation"])
+LEDGER_COMPARED = Gauge("assistant_ledger_compared_timestamp_seconds", "When ledger and counters were last compared.")
+LEDGER_DRIFT = Gauge(
+    "assistant_ledger_drift",
+    "Largest difference between ledger and counters of a tenant: entries, tokens, cost_micros.",
+    ["tenant", "what"],
+)
 POLICIES = Gauge("assistant_gateway_policies", "Tenant policies loaded.")
 IDENTITY_FAILURES = Counter("assistant_identity_failures", "Refused tokens.", ["part", "reason"])
 

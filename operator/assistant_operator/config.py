@@ -13,7 +13,7 @@ from assistant_crds import meta
 from assistant_crds.contracts import Budget
 from assistant_operator import quota
 
-_SECRET_FILES = ("postgres_dsn", "redis_url", "weaviate_url", "weaviate_grpc", "weaviate_api_key")
+_SECRET_FILES = ("postgres_dsn", "ledger_url", "redis_url", "weaviate_url", "weaviate_grpc", "weaviate_api_key")
 
 
 class ResourcesSetting(BaseModel):
@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     lease_name: str = "assistant-operator"
 
     postgres_dsn: SecretStr
+    ledger_url: SecretStr = SecretStr("")  # as the gateway logs in; "": there is no ledger in Postgres
+    ledger_migrations_dir: Path | None = None
     redis_url: SecretStr
     weaviate_url: str
     weaviate_grpc: str

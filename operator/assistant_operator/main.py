@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from assistant_observability import logs
 from assistant_operator.adapters.cluster import ALL_NAMESPACES, Cluster
+from assistant_operator.adapters.ledger import Ledger, LedgerSettingError
 from assistant_operator.adapters.migrations import Migrations
 from assistant_operator.adapters.postgres import Postgres
 from assistant_operator.adapters.probes import Probes
@@ -48,6 +49,7 @@ class Operator:
         cluster = Cluster.connect(guard)
         self.lease.attach(cluster)
         postgres = Postgres(settings.postgres_dsn.get_secret_value(), Migrations(settings.migrations_dir), guard)
+        self.ledger = _ledger(settings, guard)
         redis = Redis(settings.redis_url.get_secret_value(), guard)
         weaviate = Weaviate(
             settings.weaviate_url, settings.weaviate_grpc, settings.weaviate_api_key.get_secret_value(), guard
@@ -113,6 +115,7 @@ class Operator:
                 "observer": Observer(self.context, self.wake).watch(),
                 "store health": self.context.health.watch(self._settings.health_seconds),
                 "catalogue": self._watch_catalog(),
+                **({"ledger": self.ledger.watch(self._settings.resync_seconds)} if self.ledger else {}),
             }.items()
         }
         done, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -180,3 +183,15 @@ class Operator:
 
     def _problem(self) -> str:
         return self.liveness.problem(self.queue.oldest())
+
+
+def _ledger(settings: Settings, guard: Callable[[], None]) -> Ledger | None:
+    url, folder = settings.ledger_url.get_secret_value(), settings.ledger_migrations_dir
+    if not url or folder is None:
+        _log.warning("no ledger configured: entries of model calls stay in Redis")
+        return None
+    try:
+        return Ledger(settings.postgres_dsn.get_secret_value(), url, Migrations(folder), guard)
+    except LedgerSettingError as error:  # tenants are served all the same; the gateway keeps entries in Redis
+        _log.error("the ledger cannot be prepared", error=str(error))
+        return None

@@ -1,5 +1,6 @@
 """The checks of `helm test`, run against real stores: they pass when all is well, and name what is not."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from ledger_database import make_ledger
 
 from assistant_cluster import stores
 
@@ -38,6 +40,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     with stores.postgres() as postgres, stores.redis() as redis, stores.weaviate() as weaviate:
         for name, value in {
             "postgres_dsn": postgres.dsn,
+            "ledger_url": asyncio.run(make_ledger(postgres)),
             "redis_operator_url": redis.operator_url,
             "redis_gateway_url": redis.gateway_url,
             "weaviate_url": weaviate.url,
@@ -63,10 +66,10 @@ def run(settings: dict[str, str]) -> "subprocess.CompletedProcess[str]":
 
 
 def test_all_is_well(settings: dict[str, str]) -> None:
-    """Eight checks, eight lines, success."""
+    """Nine checks, nine lines, success."""
     done = run(settings)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [line[:5].strip() for line in done.stdout.splitlines()] == ["ok"] * 8
+    assert [line[:5].strip() for line in done.stdout.splitlines()] == ["ok"] * 9
 
 
 def test_what_is_wrong_is_named_and_no_password_shown(settings: dict[str, str], tmp_path: Path) -> None:
@@ -84,7 +87,7 @@ def test_what_is_wrong_is_named_and_no_password_shown(settings: dict[str, str], 
         "postgres as operator",
         "redis as gateway",
     ]
-    assert len(done.stdout.splitlines()) == 8
+    assert len(done.stdout.splitlines()) == 9
     for word in ("hidden", "not-the-password", password):
         assert word not in done.stdout + done.stderr
 

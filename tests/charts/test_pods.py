@@ -135,7 +135,7 @@ def test_environment_variables_are_settings_of_the_part(
         for source in volume["projected"]["sources"]
         for item in source["secret"]["items"]
     }
-    from_the_image = {"migrations_dir"}
+    from_the_image = {"migrations_dir", "ledger_migrations_dir"}
     assert given - {"secrets_dir"} <= set(fields)
     assert files <= set(fields)
     required = {field for field, info in fields.items() if info.is_required()}
@@ -159,9 +159,10 @@ def test_each_pod_mounts_only_the_keys_it_uses(render: Callable[..., list[Json]]
         stores = next(v for v in volumes if v["name"] == "stores")["projected"]["sources"]
         return {(s["secret"]["name"], item["key"]) for s in stores for item in s["secret"]["items"]}
 
-    assert keys("assistant-gateway") == {("assistant-redis", "gateway-url")}
+    assert keys("assistant-gateway") == {("assistant-redis", "gateway-url"), ("assistant-postgres", "ledger-url")}
     assert keys("assistant-operator") == {
         ("assistant-postgres", "dsn"),
+        ("assistant-postgres", "ledger-url"),  # it makes that role
         ("assistant-redis", "operator-url"),
         ("assistant-weaviate", "url"),
         ("assistant-weaviate", "grpc-url"),

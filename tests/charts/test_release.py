@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from assistant_crds import naming
+
 CHART = Path(__file__).parents[2] / "charts" / "assistant-platform"
 NAMESPACE = "assistant-platform"
 PASSWORDS = {
-    "assistant-postgres": ["operator-password", "superuser-password"],
+    "assistant-postgres": ["operator-password", "ledger-password", "superuser-password"],
     "assistant-redis": ["operator-password", "gateway-password"],
     "assistant-weaviate": ["api-key"],
 }
@@ -34,6 +36,12 @@ def test_passwords_are_random_and_in_the_addresses(cluster: Any) -> None:
     dsn = urlsplit(found["assistant-postgres"]["dsn"])
     assert (dsn.username, dsn.password) == ("assistant_operator", found["assistant-postgres"]["operator-password"])
     assert (dsn.hostname, dsn.port) == (f"assistant-postgres.{NAMESPACE}.svc", 5432)
+    ledger = urlsplit(found["assistant-postgres"]["ledger-url"])
+    assert (ledger.username, ledger.password) == (
+        naming.login_role(naming.LEDGER),
+        found["assistant-postgres"]["ledger-password"],
+    )
+    assert (ledger.hostname, ledger.path) == (dsn.hostname, f"/{naming.LEDGER}")
     for user in ("operator", "gateway"):
         url = urlsplit(found["assistant-redis"][f"{user}-url"])
         assert (url.username, url.password) == (user, found["assistant-redis"][f"{user}-password"])

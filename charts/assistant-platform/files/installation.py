@@ -57,6 +57,25 @@ async def postgres() -> str:
     return f"PostgreSQL {row['v']}" + (", but the role is a superuser: give it less" if row["too_much"] else "")
 
 
+async def ledger() -> str:
+    """Log in as the gateway does, and see whether there is a place for this month's calls."""
+    connection = await asyncpg.connect(secret("ledger_url"), timeout=SECONDS)
+    try:
+        row = await connection.fetchrow(
+            "SELECT has_table_privilege('ledger_entries', 'INSERT') AS enough, "
+            "has_table_privilege('ledger_entries', 'UPDATE, DELETE, TRUNCATE') AS too_much, "
+            "to_regclass(to_char(now() AT TIME ZONE 'UTC', '\"ledger_entries_\"YYYY_MM')) IS NOT NULL AS month",
+            timeout=SECONDS,
+        )
+    finally:
+        await connection.close(timeout=SECONDS)
+    if row is None or not row["enough"] or not row["month"]:
+        raise RuntimeError("the operator has not prepared it: see its log")
+    if row["too_much"]:
+        raise RuntimeError("the gateway's role can change entries")
+    return "append-only"
+
+
 async def redis(name: str) -> str:
     """Log in as one of the platform's users."""
     client: Redis = Redis.from_url(
@@ -87,6 +106,7 @@ async def run() -> int:
         await report("gateway is ready", answers(f"{metrics}/readyz", 200)),
         await report("gateway refuses strangers", answers(f"{gateway}/v1/models", 401)),
         await report("postgres as operator", postgres()),
+        await report("ledger as gateway", ledger()),
         await report("redis as operator", redis("redis_operator_url")),
         await report("redis as gateway", redis("redis_gateway_url")),
         await report(

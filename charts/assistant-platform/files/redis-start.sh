@@ -29,9 +29,10 @@ digest() {
 
 # Every command by name: categories let FLUSHALL, KEYS and CONFIG through. What a script calls is checked as well.
 connection="+ping +hello +auth +client|setname +client|id"
-# Makes tenants' users, and removes what a tenant leaves behind. It cannot read a value.
+# Makes tenants' users, and removes what a tenant leaves behind. It cannot read a value, only how many entries of the
+# ledger are not in Postgres yet.
 operator="$connection +info +acl|setuser +acl|deluser +acl|getuser +acl|list +acl|users +acl|save +acl|whoami \
-+scan +exists +type +del +unlink"
++scan +exists +type +del +unlink +xlen"
 # Counts, and moves the ledger's stream to Postgres. Not the tenants' keys, not their users.
 gateway="$connection +time +get +mget +set +del +exists +expire +pexpire +ttl +pttl +incrby \
 +hget +hmget +hexists +hgetall +hkeys +hset +hdel +zadd +zrem +zrangebyscore +zrevrange +zscore \

@@ -18,6 +18,7 @@ import msgspec
 
 from assistant_crds.contracts import LevelUsage, TenantUsage
 from assistant_gateway import errors
+from assistant_gateway.ledger_store.database import LedgerDatabase
 from assistant_gateway.limits import answers, gcra
 from assistant_gateway.limits.levels import Amount, Limits
 from assistant_gateway.limits.quota import Admitted, Counted, Quota, RebuildNeededError, Refused
@@ -50,8 +51,9 @@ class _Held(msgspec.Struct):
 class Limiter:
     """Asks Redis; decides alone while Redis is away, which is counted and shown in a header."""
 
-    def __init__(self, redis: Redis | None) -> None:
+    def __init__(self, redis: Redis | None, ledger: LedgerDatabase | None = None) -> None:
         self._redis = redis
+        self._ledger = ledger
         self._quota = Quota(redis) if redis is not None else None
         self._local = gcra.LocalRates()
         self._held: dict[str, _Held] = {}
@@ -135,7 +137,7 @@ class Limiter:
                 return
         async with lock:
             if self._redis is not None and self._quota is not None:
-                await rebuild(self._redis, self._quota, limits)
+                await rebuild(self._redis, self._quota, limits, self._ledger)
 
     def _admit_alone(self, terms: Terms) -> dict[str, str]:
         if not terms.rates:
@@ -246,6 +248,11 @@ class Limiter:
             await asyncio.sleep(0.01)
         if self.unsettled:
             _log.error("calls not settled: Redis is away", calls=self.unsettled)
+
+    def expect(self, tenant: str, epoch: int, entries: int) -> None:
+        """Tell how far the ledger knows a tenant's counters to be: a Redis that is behind has lost some."""
+        if self._quota is not None:
+            self._quota.expect(tenant, epoch, entries)
 
     def forget(self, tenant: str) -> None:
         """Drop what is known of a tenant that is gone."""

@@ -191,6 +191,10 @@ class Quota:
         """Return the counters of the tenant and of all its assistants, by `Level.field`."""
         return counters(await self._ask(limits, "usage", "", ()))
 
+    async def epoch(self, limits: Limits) -> int:
+        """Return the epoch of the tenant's counters; 0: they need a rebuild."""
+        return int((await self._ask(limits, "usage", "", ()))[2])
+
     async def invalidate(self, limits: Limits) -> None:
         """Admit nothing until the counters are restored."""
         await self._ask(limits, "invalidate", "", ())

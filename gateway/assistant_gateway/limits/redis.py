@@ -28,7 +28,7 @@ SET_UP_SECONDS = 2.0  # nobody waits for these answers
 RETRY_SECONDS = (0.05, 1.0)
 PING_SECONDS = 5.0
 STARVED = 1.2  # times the time-out
-CONNECTIONS = 2  # one for the calls, which share it, one for the task that looks after it
+CONNECTIONS = 3  # one for the calls, which share it, two for tasks: who looks after it, and who moves the ledger
 
 _Waiting: TypeAlias = tuple[Sequence[str | int | bytes], asyncio.Future[Any]]
 
@@ -99,6 +99,20 @@ class Redis:
         try:
             async with asyncio.timeout(SET_UP_SECONDS):
                 return await self._command(*arguments)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise UnavailableError(str(error) or "no answer in time") from None
+
+    async def commands(self, commands: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
+        """Run several commands for which no caller waits, in one round trip.
+
+        Raises:
+            UnavailableError: there is no answer, or one of them is refused.
+        """
+        try:
+            async with asyncio.timeout(SET_UP_SECONDS), self._client.pipeline(transaction=False) as pipeline:
+                for arguments in commands:
+                    pipeline.execute_command(*arguments)
+                return list(await pipeline.execute())
         except (RedisError, OSError, TimeoutError) as error:
             raise UnavailableError(str(error) or "no answer in time") from None
 

@@ -55,25 +55,32 @@ class Rows:
 class Postgres:
     """The databases and roles of tenants on one server."""
 
-    def __init__(self, dsn: str, migrations: Migrations, guard: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        migrations: Migrations,
+        guard: Callable[[], None],
+        rights: Callable[[str, str, str], list[sql.Right]] = sql.rights,
+    ) -> None:
         self._dsn = dsn
         self._migrations = migrations
         self._guard = guard
+        self._rights = rights
         # CREATE DATABASE copies a template and takes locks on it: a few at a time are faster than many.
         self._creating = asyncio.Semaphore(4)
 
     async def ping(self) -> str:
         """Return when the server was started: another time means that it may have lost what was not written."""
-        async with _errors("ping"), self._admin() as connection:
+        async with failures("ping"), self._admin() as connection:
             return str(await connection.fetchval("SELECT pg_postmaster_start_time()"))
 
     async def ensure(self, database: Database) -> bool:
         """Make roles, database, rights and schema be as wanted; return whether anything had to be written."""
-        async with _errors("ensure"):
+        async with failures("ensure"):
             async with self._admin() as admin:
                 changed = await self._ensure_roles(admin, database)
                 changed |= await self._ensure_database(admin, database.tenant)
-            async with self._session(database.tenant) as session:
+            async with self.session(database.tenant) as session:
                 changed |= await self._ensure_rights(session, database.tenant)
                 is_current = await self._is_current(session)
             if not is_current:
@@ -84,25 +91,25 @@ class Postgres:
 
     async def rows(self, tenant: str) -> dict[str, Rows]:
         """Return the counts of the tenant's knowledge bases, by their keys."""
-        async with _errors("rows"), self._session(tenant) as connection:
+        async with failures("rows"), self.session(tenant) as connection:
             found = await connection.fetch(sql.COUNTS)
         return {row[0]: Rows(*(int(value) for value in row[1:])) for row in found}
 
     async def forget(self, tenant: str, knowledge_base: str) -> int:
         """Remove the rows of a knowledge base; return how many documents there were."""
         self._guard()
-        async with _errors("forget"), self._session(tenant) as connection:
+        async with failures("forget"), self.session(tenant) as connection:
             if not await connection.fetchval(sql.HAS_FORGET):
                 return 0
             return int(await connection.fetchval("SELECT forget_knowledge_base($1)", knowledge_base) or 0)
 
     async def documents(self, tenant: str) -> dict[str, int]:
         """Return how many documents each knowledge base has; nothing when there is no such database or table."""
-        async with _errors("documents"):
+        async with failures("documents"):
             async with self._admin() as admin:
                 if not await admin.fetchval(sql.DATABASE_EXISTS, naming.database(tenant)):
                     return {}
-            async with self._session(tenant) as session:
+            async with self.session(tenant) as session:
                 if not await session.fetchval(sql.HAS_COUNTS):
                     return {}
                 return {row[0]: int(row[1]) for row in await session.fetch(sql.COUNTS)}
@@ -110,7 +117,7 @@ class Postgres:
     async def remove(self, tenant: str) -> None:
         """Remove the database and the roles; sessions are ended first."""
         name, owner, login = naming.database(tenant), naming.owner_role(tenant), naming.login_role(tenant)
-        async with _errors("remove"), self._admin() as connection:
+        async with failures("remove"), self._admin() as connection:
             roles = {row["rolname"] for row in await connection.fetch(sql.ROLES, [owner, login])}
             statements = [f'ALTER ROLE "{login}" NOLOGIN'] if login in roles else []
             if await connection.fetchval(sql.DATABASE_EXISTS, name):
@@ -125,7 +132,7 @@ class Postgres:
     async def leftovers(self, tenant: str) -> list[str]:
         """Return the names of the tenant's databases and roles that still exist."""
         names = [naming.database(tenant), naming.owner_role(tenant), naming.login_role(tenant)]
-        async with _errors("leftovers"), self._admin() as connection:
+        async with failures("leftovers"), self._admin() as connection:
             return [row[0] for row in await connection.fetch(sql.LEFTOVERS, names)]
 
     async def _ensure_roles(self, connection: asyncpg.Connection, database: Database) -> bool:
@@ -166,7 +173,7 @@ class Postgres:
         name, owner, login = naming.database(tenant), naming.owner_role(tenant), naming.login_role(tenant)
         missing = [
             right.statement
-            for right in sql.rights(name, owner, login)
+            for right in self._rights(name, owner, login)
             if not await connection.fetchval(right.question, *right.parameters)
         ]
         if not missing:
@@ -215,7 +222,7 @@ class Postgres:
         """Connect to the maintenance database."""
         return self._connect(urlsplit(self._dsn).path.lstrip("/") or "postgres")
 
-    def _session(self, tenant: str) -> AbstractAsyncContextManager[asyncpg.Connection]:
+    def session(self, tenant: str) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """Connect to the tenant's database."""
         return self._connect(naming.database(tenant))
 
@@ -257,7 +264,8 @@ _FAILURES = (
 
 
 @asynccontextmanager
-async def _errors(operation: str) -> AsyncIterator[None]:
+async def failures(operation: str) -> AsyncIterator[None]:
+    """Count an operation, and tell whatever goes wrong in it as the store's being unreachable."""
     try:
         yield
     except _FAILURES as error:

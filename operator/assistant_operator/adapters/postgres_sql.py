@@ -46,6 +46,23 @@ def rights(database: str, owner: str, login: str) -> list[Right]:
     what was granted by name, not at what holds: the login role also holds what everyone still has.
     """
     return [
+        *closed(database, owner, login),
+        _default(owner, login, "r", f"GRANT {_TABLE_RIGHTS} ON TABLES"),
+        _default(owner, login, "S", "GRANT USAGE, SELECT ON SEQUENCES"),
+        _default(owner, login, "f", "GRANT EXECUTE ON FUNCTIONS"),
+        Right(
+            """SELECT NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p', 'v')
+               AND NOT has_table_privilege($1::name, c.oid, 'SELECT'))""",
+            (login,),
+            f'GRANT {_TABLE_RIGHTS} ON ALL TABLES IN SCHEMA public TO "{login}"',
+        ),
+    ]
+
+
+def closed(database: str, owner: str, login: str) -> list[Right]:
+    """Return what keeps everyone but the login role out of a database; that one may connect, and no more."""
+    return [
         Right(
             """SELECT NOT EXISTS (SELECT FROM pg_database d,
                    aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
@@ -71,22 +88,12 @@ def rights(database: str, owner: str, login: str) -> list[Right]:
             (login,),
             f'GRANT USAGE ON SCHEMA public TO "{login}"',
         ),
-        _default(owner, login, "r", f"GRANT {_TABLE_RIGHTS} ON TABLES"),
-        _default(owner, login, "S", "GRANT USAGE, SELECT ON SEQUENCES"),
-        _default(owner, login, "f", "GRANT EXECUTE ON FUNCTIONS"),
         Right(
             """SELECT EXISTS (SELECT FROM pg_default_acl d JOIN pg_roles o ON o.oid = d.defaclrole
                WHERE o.rolname = $1 AND d.defaclobjtype = 'f' AND d.defaclnamespace = 0
                AND NOT EXISTS (SELECT FROM aclexplode(d.defaclacl) a WHERE a.grantee = 0))""",
             (owner,),
             f'ALTER DEFAULT PRIVILEGES FOR ROLE "{owner}" REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC',
-        ),
-        Right(
-            """SELECT NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-               WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p', 'v')
-               AND NOT has_table_privilege($1::name, c.oid, 'SELECT'))""",
-            (login,),
-            f'GRANT {_TABLE_RIGHTS} ON ALL TABLES IN SCHEMA public TO "{login}"',
         ),
     ]
 

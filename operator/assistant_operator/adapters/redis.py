@@ -96,6 +96,11 @@ class Redis:
             await self._save()
         return True
 
+    async def undrained(self, tenant: str) -> int:
+        """Return how many entries of the tenant's ledger are not in Postgres yet."""
+        async with _errors("undrained"):
+            return int(await self._client.xlen(naming.ledger_stream(tenant)))
+
     async def remove_tenant(self, tenant: str) -> int:
         """Remove the user, then every key of the tenant and its counters; return how many keys there were."""
         async with _errors("remove_tenant"):

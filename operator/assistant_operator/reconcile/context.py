@@ -32,6 +32,8 @@ class Memory:
     reported: dict[str, Report] = field(default_factory=dict)
     # namespace -> when (monotonic) the usage in its statuses may be written again
     usage_due: dict[str, float] = field(default_factory=dict)
+    # tenant -> since when (monotonic) its tear-down waits for the ledger
+    undrained: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

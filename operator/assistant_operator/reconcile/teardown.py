@@ -28,6 +28,9 @@ from assistant_operator.reconcile.knowledge import Receipt, leave_receipt
 from assistant_operator.reconcile.report import report_deleting, report_idle
 from assistant_operator.snapshot import Json, Snapshot, has_finalizer, is_deleting, name_of
 
+# For how long the gateway is waited for to move a tenant's last calls to Postgres. Its bill would lack them otherwise;
+# but if no gateway runs, or none can, the tenant has to go all the same.
+LEDGER_SECONDS = 120
 # For how long after the end of its grace period a pod is waited for: its node may be gone.
 OVERTIME_SECONDS = 30
 _log = logs.logger(__name__)
@@ -119,6 +122,7 @@ async def _empty_stores(identity: TenantIdentity, knowledge_bases: Sequence[Json
     for store in ("weaviate", "redis", "postgres"):
         if context.health.error(store):
             raise StoreUnreachableError(store, context.health.error(store))
+    await _wait_for_ledger(tenant, context)
     by_key = {naming.knowledge_base_key(tenant, raw["metadata"]["uid"]): raw for raw in knowledge_bases}
     rows = await context.postgres.documents(tenant)
     for key in await context.weaviate.knowledge_bases(tenant):
@@ -133,6 +137,23 @@ async def _empty_stores(identity: TenantIdentity, knowledge_bases: Sequence[Json
     keys = await context.redis.remove_tenant(tenant)
     await context.postgres.remove(tenant)
     _log.info("stores emptied", tenant=tenant, redis_keys=keys, documents=sum(rows.values()))
+
+
+async def _wait_for_ledger(tenant: str, context: Context) -> None:
+    """Let nothing be removed while calls are not in the ledger's database; after a while say what is lost, and go on.
+
+    Raises:
+        StoreUnreachableError: come again.
+    """
+    if not context.settings.ledger_url.get_secret_value():
+        return
+    entries = await context.redis.undrained(tenant)
+    waiting = context.memory.undrained
+    if entries and context.monotonic() - waiting.setdefault(tenant, context.monotonic()) < LEDGER_SECONDS:
+        raise StoreUnreachableError("redis", f"{entries} of its calls are not in the ledger's database yet.")
+    waiting.pop(tenant, None)
+    if entries:
+        _log.error("calls of a removed tenant are lost to the ledger: no gateway moved them", tenant=tenant, n=entries)
 
 
 def _recorded(record: Json) -> TenantIdentity | None:

@@ -1,16 +1,21 @@
 """Nothing of a tenant is left once its last resource goes, whatever the way."""
 
 import asyncio
+import contextlib
+from dataclasses import replace
 
 from operator_context import connect
 from operator_world import condition
+from pydantic import SecretStr
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from assistant_crds import naming
 from assistant_crds.contracts import TenantIdentity
 from assistant_operator.compare import with_digest
 from assistant_operator.desired import policy
 from assistant_operator.reconcile.run import reconcile
+from assistant_operator.reconcile.teardown import LEDGER_SECONDS
 
 
 async def set_up(world, context):
@@ -142,3 +147,60 @@ async def test_another_operator_finishes_a_tear_down(world, context):
     async with connect(world.settings, world.pod_port) as successor:
         await world.settle(successor)
         assert await world.leftovers(successor, key) == []
+
+
+@contextlib.asynccontextmanager
+async def gateway_of(context):
+    """A client that may do with the ledger's streams what a gateway does."""
+    redis = Redis.from_url(context.settings.redis_url.get_secret_value(), driver_info=None)
+    await redis.execute_command("ACL", "SETUSER", "drainer", "on", ">w", "+xadd", "+xdel", "~quota:*")
+    async with Redis.from_url(f"redis://drainer:w@{context.settings.tenant_redis}/0", driver_info=None) as client:
+        yield client
+    await redis.execute_command("ACL", "DELUSER", "drainer")
+    await redis.aclose()
+
+
+def with_ledger(context):
+    """Return the context of an operator whose platform has a ledger."""
+    return replace(context, settings=context.settings.model_copy(update={"ledger_url": SecretStr("postgresql://x")}))
+
+
+async def test_counters_stay_until_the_last_calls_are_in_the_ledger(world, context):
+    """What a tenant used is on its bill: its stream is not removed before the gateway has moved it."""
+    key, context = await set_up(world, context), with_ledger(context)
+    async with gateway_of(context) as gateway:
+        entry = await gateway.xadd(naming.ledger_stream(key), {"at": "1", "entry": "{}"})
+        await world.delete("KnowledgeBase", "handbook")
+        await world.delete("Assistant", "support")
+        for _ in range(20):
+            await reconcile(world.namespace, context)
+            waiting = condition(await world.get("Assistant", "support"), "Ready")
+            if "ledger" in waiting["message"]:
+                break
+            await asyncio.sleep(0.1)
+        assert "1 of its calls are not in the ledger's database yet" in waiting["message"]
+        assert await context.redis.leftovers(key)
+        await gateway.xdel(naming.ledger_stream(key), entry)
+    await world.settle(context)
+    assert await world.leftovers(context, key) == []
+
+
+async def test_a_tenant_goes_also_when_nobody_moves_its_calls(world, context):
+    """After a while the operator says how many calls are lost to the ledger, and goes on."""
+    key, context = await set_up(world, context), with_ledger(context)
+    clock = [context.monotonic()]
+    context.monotonic = lambda: clock[0]
+    async with gateway_of(context) as gateway:
+        await gateway.xadd(naming.ledger_stream(key), {"at": "1", "entry": "{}"})
+    await world.delete("KnowledgeBase", "handbook")
+    await world.delete("Assistant", "support")
+    for _ in range(20):
+        await reconcile(world.namespace, context)
+        if key in context.memory.undrained:
+            break
+        await asyncio.sleep(0.1)
+    clock[0] += LEDGER_SECONDS + 1
+    with capture_logs() as lines:
+        await world.settle(context)
+    assert [line["n"] for line in lines if "lost to the ledger" in line["event"]] == [1]
+    assert await world.leftovers(context, key) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from assistant_gateway.config import Settings
 
@@ -30,6 +31,23 @@ def test_redis_address_comes_from_a_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert "password" not in repr(settings)
     monkeypatch.setenv("GATEWAY_REDIS_URL", "redis://other")
     assert Settings().redis_url == "redis://other"
+
+
+def test_the_ledgers_address_holds_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes from a file like that of Redis, and no text shows it; without one the ledger stays in Redis."""
+    assert Settings().ledger_url == ""
+    (tmp_path / "ledger_url").write_text("postgresql://assistant_ledger_app:password@pg/assistant_ledger\n")
+    monkeypatch.setenv("GATEWAY_SECRETS_DIR", str(tmp_path))
+    assert Settings().ledger_url == "postgresql://assistant_ledger_app:password@pg/assistant_ledger"
+    assert "password" not in repr(Settings())
+
+
+@pytest.mark.parametrize("name", ["GATEWAY_LEDGER_DRAIN_SECONDS", "GATEWAY_LEDGER_COMPARE_SECONDS"])
+def test_an_interval_is_longer_than_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zero would be a loop without a pause."""
+    monkeypatch.setenv(name, "0")
+    with pytest.raises(ValidationError):
+        Settings()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,168 @@
+"""The ledger's database as the operator keeps it: append-only for the gateway, and divided into months."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+from ledger_database import MIGRATIONS, ledger_of, ledger_url, make_ledger
+from structlog.testing import capture_logs
+
+from assistant_cluster import stores
+from assistant_crds import naming
+from assistant_operator.adapters.ledger import Ledger, LedgerSettingError
+from assistant_operator.adapters.migrations import Migrations
+from assistant_operator.errors import StoreUnreachableError
+
+ROW = """INSERT INTO ledger_entries VALUES ($1, $2, 't_x', 'acme', 'support', 'support', 'chat', 'r', NULL, 'demo', 'm',
+    NULL, 10, 0, 0, 5, 0, 'reported', false, 1, 2, 'catalogue', 'USD', 7, 20, 30, $1, 1, NULL, 'ok', '1-0')"""
+
+
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[stores.Postgres]:
+    """A server of these tests' own: one of them stops it."""
+    with stores.postgres() as store:
+        yield store
+
+
+@contextlib.asynccontextmanager
+async def as_gateway(store: stores.Postgres, *, make: bool = True) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(await make_ledger(store) if make else ledger_url(store))
+    yield connection
+    await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def as_owner(store: stores.Postgres) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(store.superuser_dsn, database=naming.LEDGER)
+    await connection.execute(f'SET ROLE "{naming.owner_role(naming.LEDGER)}"')
+    yield connection
+    await connection.close()
+
+
+async def test_made_once_and_then_nothing_is_written(own_postgres: stores.Postgres) -> None:
+    """The first run makes the database and its months, the second finds everything as it should be."""
+    await ledger_of(own_postgres).ensure()
+    written: list[None] = []
+    ledger = Ledger(own_postgres.dsn, ledger_url(own_postgres), Migrations(MIGRATIONS), lambda: written.append(None))
+    assert await ledger.ensure() == []
+    assert written == []
+
+
+async def test_the_gateway_appends_and_reads_and_nothing_else(own_postgres: stores.Postgres) -> None:
+    """No row can be changed or taken away by whoever writes them, and no total be set; partitions are out of reach."""
+    async with as_gateway(own_postgres) as gateway:
+        await gateway.execute(ROW, datetime.now(UTC), "append")
+        assert await gateway.fetchval("SELECT count(*) FROM ledger_entries WHERE call = 'append'") == 1
+        month = datetime.now(UTC).strftime("ledger_entries_%Y_%m")
+        for statement in (
+            "UPDATE ledger_entries SET cost = 0",
+            "DELETE FROM ledger_entries",
+            "TRUNCATE ledger_entries",
+            "DROP TABLE ledger_entries",
+            "UPDATE ledger_totals SET cost = 0",
+            "INSERT INTO ledger_totals VALUES ('t_x', 'other', 1, 1, 1)",
+            "DELETE FROM ledger_rejects",
+            "UPDATE ledger_epochs SET epoch = 1",
+            f"INSERT INTO {month} SELECT * FROM ledger_entries",
+            f"DELETE FROM {month}",
+            "DELETE FROM alembic_version",
+            "CREATE TABLE mine (a int)",
+            "CREATE TEMPORARY TABLE mine (a int)",
+            "CREATE SCHEMA mine",
+            "ALTER TABLE ledger_entries DISABLE TRIGGER ALL",
+            f'SET ROLE "{naming.owner_role(naming.LEDGER)}"',
+        ):
+            with pytest.raises((asyncpg.InsufficientPrivilegeError, asyncpg.InvalidAuthorizationSpecificationError)):
+                await gateway.execute(statement)
+        assert await gateway.fetchval("SELECT count(*) FROM ledger_entries WHERE call = 'append'") == 1
+
+
+async def test_more_rights_than_wanted_are_taken_back(own_postgres: stores.Postgres) -> None:
+    """Whatever somebody granted by hand is gone after the next run."""
+    await make_ledger(own_postgres)
+    async with as_owner(own_postgres) as owner:
+        await owner.execute(f'GRANT DELETE ON ledger_entries TO "{naming.login_role(naming.LEDGER)}"')
+    async with as_gateway(own_postgres) as gateway:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await gateway.execute("DELETE FROM ledger_entries")
+
+
+async def test_rows_lie_in_their_month_and_none_is_refused(own_postgres: stores.Postgres) -> None:
+    """This month and the next ones have partitions; whatever a wrong clock says goes to the default one."""
+    now = datetime.now(UTC)
+    days = [now, (now.replace(day=1) + timedelta(days=32)), datetime(2019, 1, 1, tzinfo=UTC)]
+    async with as_gateway(own_postgres) as gateway:
+        for index, day in enumerate(days):
+            await gateway.execute(ROW, day, f"month {index}")
+        found = await gateway.fetch(
+            "SELECT tableoid::regclass::text FROM ledger_entries WHERE call LIKE 'month %' ORDER BY call"
+        )
+    assert [row[0] for row in found] == [
+        days[0].strftime("ledger_entries_%Y_%m"),
+        days[1].strftime("ledger_entries_%Y_%m"),
+        "ledger_entries_default",
+    ]
+
+
+async def test_a_month_that_was_late_takes_its_rows_from_the_default_partition(own_postgres: stores.Postgres) -> None:
+    """Rows that came before their month's partition move into it, are there once, and are not counted again."""
+    now = datetime.now(UTC)
+    month = now.strftime("ledger_entries_%Y_%m")
+    await make_ledger(own_postgres)
+    async with as_owner(own_postgres) as owner:
+        await owner.execute(f"DROP TABLE {month}")
+    async with as_gateway(own_postgres, make=False) as gateway:
+        await gateway.execute(ROW, now, "late")
+        before = await gateway.fetchval("SELECT sum(entries) FROM ledger_totals")
+        assert await ledger_of(own_postgres).ensure() == [month]
+        where = "SELECT tableoid::regclass::text FROM ledger_entries WHERE call = 'late'"
+        assert [row[0] for row in await gateway.fetch(where)] == [month]
+        assert await gateway.fetchval("SELECT sum(entries) FROM ledger_totals") == before
+        indexes = "SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relkind = 'i'"
+        tables = "SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relkind = 'r'"
+        assert await gateway.fetchval(indexes) == 3 * await gateway.fetchval(tables)
+
+
+async def test_totals_are_what_the_rows_add_up_to(own_postgres: stores.Postgres) -> None:
+    """Each insert is counted once, by tenant and scope, and one that is undone is not."""
+    row = ROW.replace("'t_x'", "'t_sum'")
+    async with as_gateway(own_postgres) as gateway:
+        with contextlib.suppress(ZeroDivisionError):
+            async with gateway.transaction():
+                await gateway.execute(row, datetime.now(UTC), "undone")
+                raise ZeroDivisionError
+        for call in ("one", "two"):
+            await gateway.execute(row, datetime.now(UTC), call)
+        found = await gateway.fetch("SELECT scope, entries, tokens, cost FROM ledger_totals WHERE tenant_key = 't_sum'")
+    assert [tuple(total) for total in found] == [("support", 2, 30, 14)]
+
+
+async def test_an_address_that_the_operator_cannot_provide_is_refused() -> None:
+    """Another role or database, or no password, is told with what it should be; the password is not in the message."""
+    for url in ("postgresql://me:secret@h/assistant_ledger", "postgresql://assistant_ledger_app:secret@h/other", ""):
+        with pytest.raises(LedgerSettingError, match="assistant_ledger_app:<password>") as caught:
+            Ledger("postgresql://o@h/postgres", url, Migrations(MIGRATIONS), lambda: None)
+        assert "secret" not in str(caught.value)
+
+
+async def test_postgres_away_is_told_once_and_mended_when_it_is_back(own_postgres: stores.Postgres) -> None:
+    """The operator goes on trying, with one line when it begins and one when it is over."""
+    ledger = ledger_of(own_postgres)
+    await ledger.ensure()
+    own_postgres.server.stop()
+    with pytest.raises(StoreUnreachableError):
+        await ledger.ensure()
+    with capture_logs() as lines:
+        watch = asyncio.create_task(ledger.watch(0.1))
+        await asyncio.sleep(3)
+        own_postgres.server.start()
+        async with asyncio.timeout(20):
+            while len(lines) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        watch.cancel()
+    assert [line["log_level"] for line in lines] == ["error", "info"]

@@ -1,0 +1,92 @@
+"""An entry of the stream becomes a row of the ledger's table, or is set aside whole."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from ledger_tenant import entry
+
+from assistant_gateway import ledger, ledger_store
+from assistant_gateway.ledger_store import rows
+from assistant_gateway.ledger_store.rows import Reject, Row
+
+MIGRATIONS = Path(ledger_store.__file__).parent / "migrations" / "versions"
+AT = 1_790_000_000_123_456
+
+
+def fields(said: ledger.LedgerEntry, at: int = AT) -> dict[bytes, bytes]:
+    return {b"at": str(at).encode(), b"entry": ledger.encode(said)}
+
+
+def test_a_row_has_every_column_of_the_table() -> None:
+    """What the migration makes and what is written have the same columns in the same order."""
+    text = (MIGRATIONS / "0001_ledger.py").read_text()
+    table = text[text.index('"ledger_entries",') : text.index("sa.PrimaryKeyConstraint")]
+    assert re.findall(r'sa\.Column\("(\w+)"', table) == list(rows.COLUMNS)
+    row = rows.read("t_a", "5-0", fields(entry("c")))
+    assert isinstance(row, Row)
+    assert len(row.values) == len(rows.COLUMNS)
+
+
+def test_every_field_of_an_entry_has_a_place() -> None:
+    """A field that is added to entries and forgotten here would never be billed."""
+    renamed = {"user": "user_id", "duration": "duration_us", "first_byte": "first_byte_us"}
+    said = {renamed.get(name, name) for name in ledger.LedgerEntry.__struct_fields__}
+    assert said == set(rows.COLUMNS) - {"at", "tenant_key", "stream_id"}
+
+
+def test_times_keep_their_microseconds() -> None:
+    """Floating point would round them."""
+    row = rows.read("t_a", "5-0", fields(entry("c")))
+    assert isinstance(row, Row)
+    assert row.at == datetime(2026, 9, 21, 14, 13, 20, 123456, UTC)
+    assert (row.call, row.scope, row.tokens, row.cost, row.stream_id) == ("c", "support", 12, 3, "5-0")
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\ud800"])
+@pytest.mark.parametrize("name", ["user", "request", "model", "answered"])
+def test_a_text_that_postgres_has_no_place_for_is_set_aside(name: str, value: str) -> None:
+    """A NUL character and half a surrogate pair are valid in JSON only."""
+    document = msgspec.json.decode(ledger.encode(entry("c")))
+    text = msgspec.json.encode({**document, name: "?"}).replace(
+        b'"?"', b'"' + (b"a\\u0000b", b"\\ud800")[value == "\ud800"] + b'"'
+    )
+    found = rows.read("t_a", "5-0", {b"at": b"1", b"entry": text})
+    assert isinstance(found, Reject)
+    assert found.stream_id == "5-0"
+
+
+@pytest.mark.parametrize("number", [-1, 2**63])
+def test_a_number_that_postgres_has_no_place_for_is_set_aside(number: int) -> None:
+    """Neither negative nor larger than a column."""
+    document = {**msgspec.json.decode(ledger.encode(entry("c"))), "cost": number}
+    found = rows.read("t_a", "5-0", {b"at": b"1", b"entry": msgspec.json.encode(document)})
+    assert isinstance(found, Reject)
+
+
+def test_what_is_set_aside_is_kept_whole() -> None:
+    """Bytes that are no text are there all the same."""
+    found = rows.read("t_a", "5-0", {b"at": b"1", b"entry": b"\xff\x00", b"more": b"x"})
+    assert isinstance(found, Reject)
+    kept = msgspec.json.decode(found.fields)
+    assert kept == {"at": "1", "entry": "base64:" + base64.b64encode(b"\xff\x00").decode(), "more": "x"}
+    assert found.reason
+
+
+def test_an_entry_of_a_newer_gateway_is_read() -> None:
+    """During an upgrade an older drain meets fields that it does not know."""
+    document = {**msgspec.json.decode(ledger.encode(entry("c"))), "new": 1}
+    assert isinstance(rows.read("t_a", "5-0", {b"at": b"1", b"entry": msgspec.json.encode(document)}), Row)
+
+
+def test_the_migrations_need_nothing_of_the_package() -> None:
+    """The operator carries them as data: whatever they import has to be in its image."""
+    for path in [*MIGRATIONS.glob("*.py"), MIGRATIONS.parent / "env.py"]:
+        assert "assistant_gateway." not in re.sub(r"`[^`]*`", "", path.read_text())
+        assert importlib.util.spec_from_file_location(path.stem, path) is not None
