@@ -152,6 +152,8 @@ def _check_routing(fields: Fields, target: Target) -> None:
     if ROUTING_FIELDS.isdisjoint(fields) or target.own:  # a tenant's own server is the tenant's own bill
         return
     for name in sorted(ROUTING_FIELDS.intersection(fields) - target.settings.allow_fields):
+        if _is_absent(fields, name):
+            continue
         message = (
             f"{name!r} could send the request to another model than this assistant's, so it is not passed on. Leave it "
             f"out, or ask the platform team to allow it (providers.{target.provider}.allowFields)."

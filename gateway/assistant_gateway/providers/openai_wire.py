@@ -277,7 +277,7 @@ def _known(target: Target, status: int, detail: Detail, said: str) -> errors.Gat
         return errors.provider_quota_exhausted(target.provider, own=target.own)
     if status not in _REFUSED:
         return None
-    if words & _TOO_LONG_CODES or (status != 403 and _TOO_LONG.search(said)):
+    if status != 403 and (words & _TOO_LONG_CODES or _TOO_LONG.search(said)):
         return errors.context_too_long(target.provider, said, param)
     if words & _FILTERED_CODES or detail.flagged or _FILTERED.search(said):
         return errors.content_filtered(target.provider, said, param)

@@ -148,14 +148,14 @@ async def test_missing_done_is_added_to_a_whole_answer(ask: Callable) -> None:
         ("cut", "provider_error"),
         ("short", "provider_error"),
         ("stalls", "provider_timeout"),
-        ("huge-event", "provider_error"),
+        ("huge-event", "provider_answer_too_large"),
     ],
 )
 async def test_broken_stream_ends_with_an_error_event(
     model: str, code: str, settings: Callable, ask: Callable, gateway: Running
 ) -> None:
     """A stream that breaks ends with an error event after whole events, never silently, and is counted as failed."""
-    outcome = code
+    outcome = "provider_timeout" if code == "provider_timeout" else "provider_error"
     line = (
         f'assistant_model_calls_total{{assistant="{model}",model="{model}",outcome="{outcome}",provider="demo",'
         'road="stream",tenant="relay"}'
@@ -189,7 +189,7 @@ async def test_error_event_of_the_provider_is_passed_on(ask: Callable) -> None:
         ("garbage", 502, "provider_error"),
         ("hidden-error", 502, "provider_error"),
         ("redirects", 502, "provider_error"),
-        ("huge", 502, "provider_error"),
+        ("huge", 502, "provider_answer_too_large"),
         ("hangs", 504, "provider_timeout"),
     ],
 )
