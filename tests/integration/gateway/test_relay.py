@@ -189,7 +189,6 @@ async def test_error_event_of_the_provider_is_passed_on(ask: Callable) -> None:
         ("garbage", 502, "provider_error"),
         ("hidden-error", 502, "provider_error"),
         ("redirects", 502, "provider_error"),
-        ("huge", 502, "provider_answer_too_large"),
         ("hangs", 504, "provider_timeout"),
     ],
 )
@@ -203,6 +202,13 @@ async def test_provider_failure_has_its_own_class(
     assert (answer.status, body["error"]["code"]) == (status, code)
     assert set(body["error"]) == {"message", "type", "param", "code"}
     assert answer.headers["x-assistant-model"] == f"demo/{model}"
+
+
+async def test_answer_that_nobody_can_take_has_a_code_of_its_own(ask: Callable) -> None:
+    """A hundred megabytes are cut off; asked as a stream they are no stream."""
+    for stream, code in ((False, "provider_answer_too_large"), (True, "provider_error")):
+        async with ask(NAMESPACE, "huge", stream=stream) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (502, code)
 
 
 async def test_retry_after_of_the_provider_is_kept(ask: Callable) -> None:
