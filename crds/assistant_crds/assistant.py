@@ -13,12 +13,21 @@ class ModelParameters(Struct, frozen=True):
     max_output_tokens: int | None = None
 
 
+class ModelFallback(Struct, frozen=True):
+    """A model that answers when those before it cannot; as `Model`, with the same parameters."""
+
+    name: str
+    provider: str | None = None
+    endpoint: ModelEndpoint | None = None
+
+
 class Model(Struct, frozen=True):
     """Which model answers: one of the platform's catalogue, or one behind the tenant's own endpoint."""
 
     name: str
     provider: str | None = None
     endpoint: ModelEndpoint | None = None
+    fallbacks: list[ModelFallback] = []
     parameters: ModelParameters = ModelParameters()
 
 

@@ -45,6 +45,7 @@ class Reason(StrEnum):
     # ModelReachable
     PROVIDER_UNAUTHORIZED = "ProviderUnauthorized"
     PROVIDER_UNREACHABLE = "ProviderUnreachable"
+    PROVIDER_UNAVAILABLE = "ProviderUnavailable"  # it answers, but has failed too many calls
     MODEL_UNKNOWN = "ModelUnknown"
     GATEWAY_UNREACHABLE = "GatewayUnreachable"
     # KnowledgeReady, QuotaSynced

@@ -112,6 +112,7 @@ class AssistantPolicy(Contract, frozen=True):
     max_output_tokens: int | None = None
     tokens_per_day: int | None = None
     budget: Budget | None = None
+    fallbacks: list[ModelRoute] = []  # asked in this order when the route's provider cannot answer
 
 
 class EmbeddingPolicy(Contract, frozen=True):

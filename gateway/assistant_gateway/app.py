@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,27 +17,25 @@ from prometheus_client import Counter, Histogram
 
 from assistant_crds import contracts, naming
 from assistant_gateway import bodies, errors
-from assistant_gateway.calls import Call, Outcome, outcome_of
-from assistant_gateway.catalog import Catalog, Target
+from assistant_gateway.attempts import Attempt, Attempts
+from assistant_gateway.catalog import Catalog
 from assistant_gateway.config import Settings
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.forwarding import REQUEST_ID, Ask, Forwarder
+from assistant_gateway.gates import Gates
 from assistant_gateway.identity import OPERATOR, Authenticator, Identity, SigningKeys
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.metering import Meter, Metered
 from assistant_gateway.policies import Policies
 from assistant_gateway.probes import Prober
-from assistant_gateway.providers import openai_wire
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.relay import Relay, Result, StreamOptions
-from assistant_gateway.routing import Destination, Tenant, resolve
-from assistant_gateway.tracing import CallTrace
-from assistant_observability import genai, logs, metrics
+from assistant_gateway.routing import Tenant
+from assistant_observability import logs, metrics
 
 ROADS = frozenset({"ingest", "search"})
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})  # the others share one label
 SERVER = "assistant-gateway"
-LONGEST_USER = 256
-REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_SECONDS = 60.0  # for the client to send its body
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -64,15 +62,14 @@ class Gateway:
     def __init__(self, settings: Settings, clients: Clients) -> None:
         self._settings = settings
         self._policies = clients.policies
-        self._catalog = clients.catalog
         self._limiter = clients.limiter
-        self._meter = clients.meter or Meter(clients.limiter)
-        self._upstream = clients.upstream
-        self._tracer = clients.tracer
         self._keys = clients.keys
         self._authenticator = Authenticator(clients.keys)
-        self._prober = Prober(clients.upstream, lambda: clients.catalog.targets)
-        self._logged: dict[tuple[str, str, str], float] = {}
+        self.gates = Gates(lambda: clients.catalog.targets)
+        attempts = Attempts(self.gates, lambda: clients.catalog.targets)
+        meter = clients.meter or Meter(clients.limiter)
+        self._forwarder = Forwarder(attempts, meter, clients.upstream, clients.tracer)
+        self._prober = Prober(clients.upstream, lambda: clients.catalog.targets, self.gates)
         self.relay = Relay(settings.max_answer_bytes)
         self.running = 0
         self.draining = False
@@ -147,19 +144,22 @@ class Gateway:
         if route is None:
             raise errors.model_not_found(body.model, identity.namespace)
         chat = bodies.chat(body)
-        target = resolve(route.to, self._catalog.targets)
-        call = _call(request, route.to, "stream" if chat.stream else "chat")
-        fields = chat.prepare(route, target)
-        metered = await self._meter.admit(route.terms, call, target, fields, embedding=False)
-        headers = self._headers(request, route.to, metered.headers)
 
-        async def relay(response: ClientResponse) -> Result:
+        async def relay(made: Attempt, metered: Metered, response: ClientResponse) -> Result:
+            headers = self._headers(request, made)
             if chat.stream:
                 options = StreamOptions(chat.wants_usage, headers)
-                return await self.relay.stream(request, response, target, metered, options)
-            return await self.relay.answer(request, response, target, metered, headers)
+                return await self.relay.stream(request, response, made.target, metered, options)
+            return await self.relay.answer(request, response, made.target, metered, headers)
 
-        return await self._forward(request, metered, target, relay)
+        ask = Ask(
+            road="stream" if chat.stream else "chat",
+            terms=route.terms,
+            embedding=False,
+            fields=lambda made: chat.prepare(route, made.to, made.target),
+            relay=relay,
+        )
+        return await self._forwarder.answer(request, route.destinations, ask)
 
     async def embeddings(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/embeddings`."""
@@ -168,50 +168,17 @@ class Gateway:
         route = tenant.knowledge_bases.get(body.model) if tenant is not None else None
         if route is None:
             raise errors.model_not_found(body.model, identity.namespace, "knowledge base")
-        target = resolve(route.to, self._catalog.targets)
         road = request.headers.get("x-assistant-road", "").lower()
-        call = _call(request, route.to, road if road in ROADS else "embedding")
-        fields = bodies.embeddings(body, route, target)
-        metered = await self._meter.admit(route.terms, call, target, fields, embedding=True)
-        headers = self._headers(request, route.to, metered.headers)
-        return await self._forward(
-            request, metered, target, lambda response: self.relay.answer(request, response, target, metered, headers)
+        ask = Ask(
+            road=road if road in ROADS else "embedding",
+            terms=route.terms,
+            embedding=True,
+            fields=lambda made: bodies.embeddings(body, route, made.target),
+            relay=lambda made, metered, response: self.relay.answer(
+                request, response, made.target, metered, self._headers(request, made)
+            ),
         )
-
-    async def _forward(
-        self,
-        request: web.Request,
-        metered: Metered,
-        target: Target,
-        relay: Callable[[ClientResponse], Awaitable[Result]],
-    ) -> web.StreamResponse:
-        """Make the call, pass the answer on, and settle on every way out."""
-        call, embedding = metered.call, metered.embedding
-        operation = genai.OPERATION_EMBEDDINGS if embedding else genai.OPERATION_CHAT
-        span = CallTrace(self._tracer, request.headers, call, operation)
-        outcome, response, free = Outcome.CLIENT_GONE, None, False
-        try:
-            url = target.embeddings if embedding else target.chat
-            metered.sent = True
-            response = await self._upstream.post(target, url, bodies.encode(metered.fields), span.headers)
-            if response.status != 200:
-                free = True
-                raise await openai_wire.refusal(target, response)
-            answer, outcome, problem = await relay(response)
-        except GatewayError as error:
-            outcome, free = outcome_of(error.status, error.code), not error.billed
-            error.headers = {**metered.headers, **error.headers}
-            self._note_failure(call, outcome, error.message, span.trace_id)
-            error.headers["x-assistant-model"] = f"{call.provider}/{call.model}"
-            raise
-        else:
-            if outcome is not Outcome.OK:
-                self._note_failure(call, outcome, problem, span.trace_id)
-            return answer
-        finally:
-            if response is not None:
-                response.close()  # puts a connection that was read to its end back, ends any other
-            span.end(outcome, self._meter.settle(metered, outcome, free=free))
+        return await self._forwarder.answer(request, (route.to,), ask)
 
     async def models(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/models`: the tenant's assistants."""
@@ -246,36 +213,16 @@ class Gateway:
 
     # --- small things ------------------------------------------------------------------------------------------
 
-    def _headers(self, request: web.Request, to: Destination, limits: Mapping[str, str]) -> dict[str, str]:
+    def _headers(self, request: web.Request, made: Attempt) -> dict[str, str]:
         headers = {
-            **limits,
+            **made.headers,
             "x-request-id": request[REQUEST_ID],
-            "x-assistant-model": header_text(to.label),
+            "x-assistant-model": header_text(made.to.label),
             "Server": SERVER,
         }
         if self.draining:
             headers["Connection"] = "close"
         return headers
-
-    def _note_failure(self, call: Call, outcome: Outcome, message: str, trace_id: str | None) -> None:
-        """Log the first failure of a kind in ten seconds; the metric counts all."""
-        key, now = (call.tenant, call.name, outcome.value), time.monotonic()
-        if now - self._logged.get(key, float("-inf")) < 10 or outcome is Outcome.INVALID_REQUEST:
-            return
-        if len(self._logged) > 1000:
-            self._logged.clear()
-        self._logged[key] = now
-        _log.warning(
-            "model call failed",
-            tenant=call.tenant,
-            route=call.name,
-            provider=call.provider,
-            model=call.model,
-            outcome=outcome.value,
-            error=message,
-            request_id=call.request_id,
-            **({"trace_id": trace_id} if trace_id else {}),
-        )
 
 
 @lru_cache(maxsize=1000)
@@ -290,19 +237,6 @@ async def _read(request: web.Request) -> bytes:
             return await request.read()
     except TimeoutError:
         raise GatewayError(408, "request_timeout", "The body did not arrive in time.") from None
-
-
-def _call(request: web.Request, to: Destination, road: str) -> Call:
-    user = request.headers.get("x-assistant-user")
-    return Call(
-        tenant=to.tenant,
-        name=to.name,
-        provider=to.provider,
-        model=to.model,
-        road=road,
-        request_id=request[REQUEST_ID],
-        user=user[:LONGEST_USER] if user else None,
-    )
 
 
 def header_text(text: str) -> str:

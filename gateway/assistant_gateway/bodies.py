@@ -12,9 +12,29 @@ import msgspec
 
 from assistant_gateway import errors
 from assistant_gateway.catalog import Target
-from assistant_gateway.routing import ChatRoute, EmbeddingRoute
+from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute
 
 Fields = dict[str, msgspec.Raw]
+
+# With these a request could name other models, providers or keys than the route does, past the tenant's list of allowed
+# models and past their prices: OpenRouter's, and those of LiteLLM and other gateways that may be behind an address.
+ROUTING_FIELDS = frozenset(
+    {
+        "models",
+        "route",
+        "provider",
+        "plugins",
+        "preset",
+        "fallbacks",
+        "model_list",
+        "custom_llm_provider",
+        "user_config",
+        "extra_body",
+        "api_base",
+        "api_key",
+        "base_url",
+    }
+)
 
 _TRUE = msgspec.Raw(b"true")
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens")
@@ -87,10 +107,15 @@ class ChatBody(msgspec.Struct, frozen=True):
     stream: bool
     wants_usage: bool  # whether the client asked for the event that carries usage
 
-    def prepare(self, route: ChatRoute, target: Target) -> Fields:
-        """Return the fields that go to the provider."""
+    def prepare(self, route: ChatRoute, to: Destination, target: Target) -> Fields:
+        """Return the fields that go to one of the route's destinations.
+
+        Raises:
+            GatewayError: 400, naming a field that this provider must not be sent.
+        """
+        _check_routing(self.fields, target)
         fields = dict(self.fields)
-        fields["model"] = route.to.model_json
+        fields["model"] = to.model_json
         for name, value in route.defaults.items():
             if _is_absent(fields, name):
                 fields[name] = value
@@ -123,8 +148,26 @@ def chat(body: Body) -> ChatBody:
     return ChatBody(body.fields, stream, bool(options and options.include_usage))
 
 
+def _check_routing(fields: Fields, target: Target) -> None:
+    if ROUTING_FIELDS.isdisjoint(fields) or target.own:  # a tenant's own server is the tenant's own bill
+        return
+    for name in sorted(ROUTING_FIELDS.intersection(fields) - target.settings.allow_fields):
+        if _is_absent(fields, name):
+            continue
+        message = (
+            f"{name!r} could send the request to another model than this assistant's, so it is not passed on. Leave it "
+            f"out, or ask the platform team to allow it (providers.{target.provider}.allowFields)."
+        )
+        raise errors.invalid_request(message, name, code="field_not_allowed")
+
+
 def embeddings(body: Body, route: EmbeddingRoute, target: Target) -> Fields:
-    """Return the fields that go to the provider."""
+    """Return the fields that go to the provider.
+
+    Raises:
+        GatewayError: 400, naming a field that this provider must not be sent.
+    """
+    _check_routing(body.fields, target)
     fields = dict(body.fields)
     fields["model"] = route.to.model_json
     if target.settings.embedding_dimensions:

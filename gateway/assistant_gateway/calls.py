@@ -6,6 +6,7 @@ What is held for it, charged and written to the ledger is in `metering`.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -28,6 +29,7 @@ class Outcome(StrEnum):
     PROVIDER_UNREACHABLE = "provider_unreachable"
     PROVIDER_UNAUTHORIZED = "provider_unauthorized"
     PROVIDER_RATE_LIMITED = "provider_rate_limited"
+    PROVIDER_QUOTA_EXHAUSTED = "provider_quota_exhausted"
     PROVIDER_TIMEOUT = "provider_timeout"
     INTERRUPTED = "interrupted"  # this process is going down
 
@@ -36,6 +38,7 @@ _BY_CODE = {
     "provider_unreachable": Outcome.PROVIDER_UNREACHABLE,
     "provider_unauthorized": Outcome.PROVIDER_UNAUTHORIZED,
     "provider_rate_limit_exceeded": Outcome.PROVIDER_RATE_LIMITED,
+    "provider_quota_exhausted": Outcome.PROVIDER_QUOTA_EXHAUSTED,
     "provider_timeout": Outcome.PROVIDER_TIMEOUT,
     "shutting_down": Outcome.INTERRUPTED,
 }
@@ -60,6 +63,7 @@ class Call:
     started: float = field(default_factory=time.perf_counter)
     first_byte: float | None = None
     answered: str | None = None  # the model that says it answered
+    deadline: float = math.inf  # on the loop's clock: of the request this call is made for
     settled: bool = False
 
     def note_first_byte(self) -> None:
@@ -111,5 +115,11 @@ def _series(tenant: str, name: str, provider: str, model: str, road: str, outcom
 def forget_tenant(namespace: str) -> None:
     """Drop the time series of a tenant that is gone, so that a process does not grow with every one there ever was."""
     _series.cache_clear()
-    for metric in (metrics.MODEL_CALLS, metrics.MODEL_TOKENS, metrics.MODEL_COST, metrics.LIMIT_REFUSALS):
+    for metric in (
+        metrics.MODEL_CALLS,
+        metrics.MODEL_TOKENS,
+        metrics.MODEL_COST,
+        metrics.LIMIT_REFUSALS,
+        metrics.FALLBACKS,
+    ):
         metric.remove_by_labels({"tenant": namespace})

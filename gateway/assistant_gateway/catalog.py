@@ -10,13 +10,14 @@ import asyncio
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
 import yaml
 from yarl import URL
 
+from assistant_gateway.breaker import BreakerSettings
 from assistant_gateway.prices import CatalogPrice, ModelPrices, ModelSettings, PriceError, checked, family_of
 from assistant_observability import logs
 
@@ -42,6 +43,11 @@ class Provider(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     connect_seconds: float = 5
     first_byte_seconds: float = 60
     idle_seconds: float = 60
+    total_seconds: Annotated[float, msgspec.Meta(gt=0)] = 600  # of one request: waits, tries and the whole answer
+    concurrency: Annotated[int, msgspec.Meta(ge=1)] | None = None  # calls at once, of one gateway process
+    queue_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.5  # the longest wait for a place among those
+    breaker: BreakerSettings = BreakerSettings()
+    allow_fields: frozenset[str] = frozenset()  # of `bodies.ROUTING_FIELDS`: what requests may hold all the same
     embedding_dimensions: bool = True  # whether it takes `dimensions`
     stream_usage: bool = True  # whether it takes `stream_options`
     lists_models: bool = True  # whether a model that `/models` does not know is surely absent

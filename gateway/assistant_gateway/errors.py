@@ -6,7 +6,10 @@ own credentials away. So the provider's status is translated, not passed on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -51,6 +54,21 @@ class GatewayError(Exception):
         self.param = param
         self.headers = dict(headers or {})
         self.billed = False  # whether a provider may have done the work all the same
+        self.unsent = False  # whether the request surely never reached the provider
+        self.again = False  # whether the provider turned it away unread: 429 or 503
+
+    @property
+    def retry_after(self) -> float | None:
+        """After how many seconds it is worth asking again, where somebody said so."""
+        said = self.headers.get("retry-after", "")
+        try:
+            seconds = float(said)
+        except ValueError:
+            try:
+                seconds = (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds()
+            except (ValueError, TypeError, OverflowError):
+                return None
+        return max(0.0, seconds) if math.isfinite(seconds) else None
 
     def paid(self) -> GatewayError:
         """Mark it as one after which the provider may send a bill."""
@@ -86,9 +104,11 @@ def model_not_found(name: str, namespace: str, kind: str = "assistant") -> Gatew
     return GatewayError(404, "model_not_found", f"Namespace {namespace} has no {kind} {name!r}.", param="model")
 
 
-def provider_unreachable(provider: str, why: str) -> GatewayError:
-    """Return a 502: no connection to the provider."""
-    return GatewayError(502, "provider_unreachable", f"Provider {provider} cannot be reached: {why}.", kind=SERVER)
+def provider_unreachable(provider: str, why: str, *, unsent: bool = False) -> GatewayError:
+    """Return a 502: no connection to the provider. `unsent`: nothing was sent, so it may be tried again."""
+    error = GatewayError(502, "provider_unreachable", f"Provider {provider} cannot be reached: {why}.", kind=SERVER)
+    error.unsent = unsent
+    return error
 
 
 def provider_error(provider: str, why: str, *, code: str = "provider_error") -> GatewayError:
@@ -109,3 +129,48 @@ def provider_unauthorized(provider: str, *, own: bool) -> GatewayError:
 def provider_timeout(provider: str, what: str) -> GatewayError:
     """Return a 504."""
     return GatewayError(504, "provider_timeout", f"Provider {provider} {what}.", kind=SERVER)
+
+
+def provider_unavailable(provider: str, seconds: float) -> GatewayError:
+    """Return a 503: too many calls have failed, so nobody asks for a while."""
+    message = f"Provider {provider} has failed too often in the last moments and is not asked at present."
+    return _come_back(GatewayError(503, "provider_unavailable", message, kind=SERVER), seconds)
+
+
+def provider_busy(provider: str) -> GatewayError:
+    """Return a 503: as many calls run as the catalogue allows."""
+    message = f"Provider {provider} has as many calls as it may have at once."
+    return _come_back(GatewayError(503, "provider_busy", message, kind=SERVER), 1)
+
+
+def provider_rate_limited(provider: str, why: str, seconds: float | None = None) -> GatewayError:
+    """Return a 429 that comes from the provider, not from the tenant's limits."""
+    message = f"Provider {provider} is limiting its callers: {why}."
+    error = GatewayError(429, "provider_rate_limit_exceeded", message, kind=RATE_LIMIT)
+    return error if seconds is None else _come_back(error, seconds)
+
+
+def provider_quota_exhausted(provider: str, *, own: bool) -> GatewayError:
+    """Return a 503: the account that pays the provider has nothing left. Not the tenant's limits, so no 429."""
+    whose = (
+        "The account behind the assistant's own endpoint has used up its quota with the provider"
+        if own
+        else f"The platform's account with provider {provider} is used up; the platform team has to top it up"
+    )
+    return GatewayError(503, "provider_quota_exhausted", f"{whose}.", kind=SERVER)
+
+
+def context_too_long(provider: str, said: str, param: str | None = None) -> GatewayError:
+    """Return the 400 that OpenAI clients know: the request is longer than the model can take."""
+    message = f"Provider {provider} refused the request: {said}."
+    return GatewayError(400, "context_length_exceeded", message, param=param or "messages")
+
+
+def content_filtered(provider: str, said: str, param: str | None = None) -> GatewayError:
+    """Return the 400 that OpenAI clients know: the provider does not answer such a request."""
+    return GatewayError(400, "content_filter", f"Provider {provider} refused the request: {said}.", param=param)
+
+
+def _come_back(error: GatewayError, seconds: float) -> GatewayError:
+    error.headers["retry-after"] = str(max(1, math.ceil(seconds)))
+    return error

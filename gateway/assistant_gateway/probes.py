@@ -18,10 +18,12 @@ from yarl import URL
 
 from assistant_crds.conditions import Reason
 from assistant_crds.contracts import ModelProbe, TenantProbe
+from assistant_gateway.breaker import State
 from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.gates import Gates
 from assistant_gateway.providers.openai_wire import Upstream
-from assistant_gateway.routing import Destination, Tenant
+from assistant_gateway.routing import ChatRoute, Destination, Tenant
 
 PROBE_SECONDS = 5.0
 KEPT_SECONDS = 10.0
@@ -52,9 +54,12 @@ class _Answer(msgspec.Struct, frozen=True):
 class Prober:
     """Asks providers, at most once every few seconds for the same question."""
 
-    def __init__(self, upstream: Upstream, targets: Targets, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, upstream: Upstream, targets: Targets, gates: Gates, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._upstream = upstream
         self._targets = targets
+        self._gates = gates
         self._clock = clock
         self._kept: dict[tuple[str, str], tuple[float, asyncio.Task[_Answer]]] = {}
 
@@ -62,7 +67,7 @@ class Prober:
         """Return what is true of every model of a tenant, and which policy that is based on."""
         # Per call, hence per tenant: one with many dead endpoints holds up only itself.
         turns = _Turns(asyncio.Semaphore(AT_ONCE), asyncio.get_running_loop().time() + ALL_SECONDS)
-        assistants = [self._model(route.to, "assistant", turns) for route in tenant.assistants.values()]
+        assistants = [self._assistant(route, turns) for route in tenant.assistants.values()]
         bases = [self._model(route.to, "knowledge base", turns) for route in tenant.knowledge_bases.values()]
         found = await asyncio.gather(*assistants, *bases)
         return TenantProbe(
@@ -71,10 +76,26 @@ class Prober:
             knowledge_bases=dict(zip(tenant.knowledge_bases, found[len(assistants) :], strict=True)),
         )
 
+    async def _assistant(self, route: ChatRoute, turns: _Turns) -> ModelProbe:
+        """Return whether an assistant is answered: by its model, or by the first fallback that can be reached."""
+        own = await self._model(route.to, "assistant", turns)
+        fallbacks = route.destinations[1:]
+        if own.reachable or not fallbacks:
+            return own
+        found = await asyncio.gather(*(self._model(to, "assistant", turns) for to in fallbacks))
+        for to, probe in zip(fallbacks, found, strict=True):
+            if probe.reachable:
+                message = f"It answers by its fallback {to.label}, because: {own.message}"
+                return ModelProbe(reachable=True, reason=Reason.REACHABLE, message=message)
+        return msgspec.structs.replace(own, message=f"{own.message} None of its fallbacks can be reached either.")
+
     async def _model(self, to: Destination, kind: str, turns: _Turns) -> ModelProbe:
         target = self._target(to)
         if isinstance(target, ModelProbe):
             return target
+        if self._gates.gate(to, target).breaker.state is State.OPEN:
+            message = f"{_name(target)} fails too many calls; it is left alone for some seconds, then tried again."
+            return _no(Reason.PROVIDER_UNAVAILABLE, message)
         answer = await self._ask(target, target.models, turns)
         verdict = _verdict(target, answer)
         certain = target.settings.lists_models and answer.models and to.model not in answer.models

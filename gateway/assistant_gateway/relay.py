@@ -7,6 +7,7 @@ breaks after it becomes an error event and a clean end, so that a client never t
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -34,6 +35,7 @@ class Result(NamedTuple):
     answer: web.StreamResponse
     outcome: Outcome
     problem: str = ""
+    code: str = ""  # of the problem
 
 
 class _Chat(Chunk, frozen=True, kw_only=True):
@@ -52,16 +54,21 @@ class InterruptedByShutdown(Exception):  # noqa: N818  # set on a stream from ou
     """The process has to end before the stream does."""
 
 
+class DeadlineError(TimeoutError):
+    """The request has taken as long as it may in all."""
+
+
 class IdleWatch:
     """One timer per answer: notices that nothing has moved for too long, at next to no cost per event."""
 
-    def __init__(self, response: ClientResponse, request: web.Request, seconds: float) -> None:
+    def __init__(self, response: ClientResponse, request: web.Request, seconds: float, deadline: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._response = response
         self._request = request
         self._seconds = seconds
+        self._deadline = deadline
         self._moved = self._loop.time()
-        self._timer = self._loop.call_later(seconds, self._look)
+        self._timer = self._loop.call_at(min(self._moved + seconds, deadline), self._look)
         self.writing = False  # whether it is the client's turn to move
 
     def moved(self) -> None:
@@ -79,9 +86,12 @@ class IdleWatch:
         self._timer.cancel()
 
     def _look(self) -> None:
-        left = self._moved + self._seconds - self._loop.time()
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._look)
+        now, idle = self._loop.time(), self._moved + self._seconds
+        if now >= self._deadline:
+            self._deadline = math.inf
+            self._response.content.set_exception(DeadlineError())
+        if now < idle:
+            self._timer = self._loop.call_at(min(idle, self._deadline), self._look)
         elif self.writing and self._request.transport is not None:
             self._request.transport.abort()  # a client that does not read is a client that is gone
         else:
@@ -118,7 +128,7 @@ class Relay:
         Raises:
             GatewayError: 502 or 504.
         """
-        watch = IdleWatch(response, request, target.settings.idle_seconds)
+        watch = IdleWatch(response, request, target.settings.idle_seconds, metered.call.deadline)
         body = bytearray()
         try:
             while chunk := await response.content.readany():
@@ -127,7 +137,7 @@ class Relay:
                 body += chunk
                 if len(body) > self._max_answer_bytes:
                     why = f"sent more than {self._max_answer_bytes} bytes"
-                    raise errors.provider_error(target.provider, why).paid()
+                    raise errors.provider_error(target.provider, why, code="provider_answer_too_large").paid()
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             raise _broken(target, error).paid() from None
         finally:
@@ -143,34 +153,38 @@ class Relay:
     async def stream(
         self, request: web.Request, response: ClientResponse, target: Target, metered: Metered, options: StreamOptions
     ) -> Result:
-        """Pass on a stream of events. Once the head is out nothing is raised but the client's going away.
+        """Pass on a stream of events. The head goes out with the first of them, and from then on nothing is raised but
+        the client's going away: whoever gets an error from here may still be answered by another provider.
 
         Raises:
-            GatewayError: 502: the provider did not answer with a stream.
+            GatewayError: the provider did not answer with a stream, or broke off before its first byte.
         """
         if not response.headers.get("Content-Type", "").lower().startswith("text/event-stream"):
             raise await _not_a_stream(target, response)
         relay = EventRelay(keep_usage=options.keep_usage, secret=target.secret, limit=self._max_answer_bytes)
         metered.stream = relay
-        watch = IdleWatch(response, request, target.settings.idle_seconds)
+        watch = IdleWatch(response, request, target.settings.idle_seconds, metered.call.deadline)
         self._streams.add(response)
         try:
+            first = await _first(response, target)
             answer = web.StreamResponse(headers={**options.headers, **STREAM_HEADERS})
             await answer.prepare(request)
-            problem = await _Stream(response, answer, relay, watch, metered, target).run()
-            outcome, message = Outcome.OK, ""
+            problem = await _Stream(response, answer, relay, watch, metered, target).run(first)
+            outcome, message, code = Outcome.OK, "", ""
             if problem is not None:
                 outcome, message = outcome_of(problem.status, problem.code), problem.message
+                code = problem.code
                 watch.writing = True
                 await answer.write(problem.event())
             elif relay.failed:
                 outcome, message = Outcome.PROVIDER_ERROR, f"Provider {target.provider} sent an error event."
+                code = "provider_error"
             watch.writing = True
             await answer.write_eof()
         finally:
             self._streams.discard(response)
             watch.stop()
-        return Result(answer, outcome, message)
+        return Result(answer, outcome, message, code)
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -191,8 +205,8 @@ class _Stream:
     metered: Metered
     target: Target
 
-    async def run(self) -> GatewayError | None:
-        """Pass events on until the provider ends; return what went wrong on the provider's side.
+    async def run(self, data: bytes) -> GatewayError | None:
+        """Pass on `data` and what follows until the provider ends; return what went wrong on the provider's side.
 
         Raises:
             ConnectionError: the client is gone.
@@ -205,14 +219,14 @@ class _Stream:
             self.answer.write,
         )
         call = self.metered.call
-        while True:
+        while data:
             try:
-                data = await read()
-                if not data:
-                    break
                 block = feed(data)
-            except (aiohttp.ClientError, ConnectionError, TimeoutError, TooLargeError, InterruptedByShutdown) as error:
-                return None if self.relay.done else self._problem(error)
+            except TooLargeError:
+                if self.relay.done:
+                    return None
+                why = "sent an event that does not end"
+                return errors.provider_error(self.target.provider, why, code="provider_answer_too_large")
             if call.first_byte is None:
                 call.note_first_byte()
             if block:
@@ -224,6 +238,10 @@ class _Stream:
                 if block.endswith(DONE):
                     watch.hurry()
             moved()
+            try:
+                data = await read()
+            except _BROKEN as error:
+                return None if self.relay.done else _problem(self.target, error)
         return await self._end()
 
     async def _end(self) -> GatewayError | None:
@@ -237,20 +255,43 @@ class _Stream:
             return None
         return errors.provider_error(self.target.provider, "ended the stream in the middle of the answer")
 
-    def _problem(self, error: Exception) -> GatewayError:
-        if isinstance(error, InterruptedByShutdown):
-            message = "The gateway is being restarted; ask again."
-            return GatewayError(503, "shutting_down", message, kind=errors.SERVER)
-        if isinstance(error, TooLargeError):
-            return errors.provider_error(self.target.provider, "sent an event that does not end")
-        return _broken(self.target, error)
+
+_BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError, InterruptedByShutdown)
+
+
+async def _first(response: ClientResponse, target: Target) -> bytes:
+    """Return the first bytes of a stream.
+
+    Raises:
+        GatewayError: there are none. The provider may have read the prompt, so it may send a bill.
+    """
+    try:
+        if first := await response.content.readany():
+            return first
+    except _BROKEN as error:
+        raise _problem(target, error).paid() from None
+    raise errors.provider_error(target.provider, "ended the stream before it began").paid()
+
+
+def _problem(target: Target, error: BaseException) -> GatewayError:
+    if isinstance(error, InterruptedByShutdown):
+        message = "The gateway is being restarted; ask again."
+        return GatewayError(503, "shutting_down", message, kind=errors.SERVER)
+    return _broken(target, error)
 
 
 def _broken(target: Target, error: BaseException) -> GatewayError:
+    if isinstance(error, DeadlineError):
+        return deadline_passed(target)
     if isinstance(error, TimeoutError):
         what = f"sent nothing for {target.settings.idle_seconds:g} s"
         return errors.provider_timeout(target.provider, what)
     return errors.provider_error(target.provider, "broke off in the middle of the answer")
+
+
+def deadline_passed(target: Target) -> GatewayError:
+    """Return the 504 for a request that has taken as long as it may in all."""
+    return errors.provider_timeout(target.provider, f"was not done within {target.settings.total_seconds:g} s")
 
 
 def _checked(raw: bytes, target: Target, *, embedding: bool) -> Usage | None:
@@ -265,7 +306,7 @@ def _checked(raw: bytes, target: Target, *, embedding: bool) -> Usage | None:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         detail = openai_wire.error_detail(target, raw)
         if detail is not None:  # some answer 200 and put the error inside
-            raise openai_wire.translate(target, 500, detail, None) from None
+            raise openai_wire.hidden(target, detail) from None
         what = "embeddings" if decoder is _embeddings else "a chat completion"
         raise errors.provider_error(target.provider, f"answered with something that is not {what}") from None
     return decoded.reported()
@@ -274,5 +315,5 @@ def _checked(raw: bytes, target: Target, *, embedding: bool) -> Usage | None:
 async def _not_a_stream(target: Target, response: ClientResponse) -> GatewayError:
     detail = await openai_wire.detail_of(target, response)
     if detail is not None:
-        return openai_wire.translate(target, 500, detail, None)
+        return openai_wire.hidden(target, detail)
     return errors.provider_error(target.provider, "did not answer with a stream")

@@ -46,16 +46,21 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """An assistant."""
+    """An assistant. Its destinations are asked in order; there is at least one."""
 
-    to: Destination
+    destinations: tuple[Destination, ...]
     terms: Terms
     defaults: Mapping[str, msgspec.Raw]  # fields that are filled in where a request has none
     max_output_tokens: msgspec.Raw | None
 
+    @property
+    def to(self) -> Destination:
+        """The assistant's own model."""
+        return self.destinations[0]
+
 
 class EmbeddingRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """A knowledge base."""
+    """A knowledge base. It has one model: another's vectors would not fit those that are stored."""
 
     to: Destination
     terms: Terms
@@ -138,7 +143,10 @@ def _chat_route(policy: TenantPolicy, name: str, assistant: AssistantPolicy) -> 
         defaults["top_p"] = _raw(assistant.top_p)
     most = assistant.max_output_tokens
     return ChatRoute(
-        to=_destination(policy.tenant.namespace, name, assistant.route, policy.models_allow),
+        destinations=tuple(
+            _destination(policy.tenant.namespace, name, route, policy.models_allow)
+            for route in (assistant.route, *assistant.fallbacks)
+        ),
         terms=_terms(policy, levels, name, assistant.budget),
         defaults=defaults,
         max_output_tokens=None if most is None else _raw(most),

@@ -80,6 +80,8 @@ class Server:
         def forget(tenant: Tenant) -> None:
             forget_tenant(tenant.namespace)
             limiter.forget(tenant.terms.limits.tenant)
+            if self._gateway is not None:
+                self._gateway.gates.forget(tenant.namespace)
 
         policies = Policies(cluster, settings.routes_namespace, forget)
         upstream = Upstream(GuardedResolver(lambda: catalog.allow_hosts))

@@ -22,6 +22,7 @@ class CallTrace:
 
     def __init__(self, tracer: trace.Tracer | None, headers: Mapping[str, str], call: Call, operation: str) -> None:
         self.headers: dict[str, str] = {}
+        self._call = call
         self._span: trace.Span | None = None
         incoming = {name: value for name in _HEADERS if (value := headers.get(name)) and _is_plain(value)}
         if tracer is None:
@@ -54,6 +55,8 @@ class CallTrace:
         span = self._span
         if span is None:
             return
+        if self._call.answered:
+            span.set_attribute(genai.RESPONSE_MODEL, self._call.answered)
         if usage is not None:
             span.set_attribute(genai.USAGE_INPUT_TOKENS, usage.input)
             span.set_attribute(genai.USAGE_OUTPUT_TOKENS, usage.output)

@@ -57,6 +57,22 @@ MODEL_COST = Counter(
     "Cost of calls in micro-units of the currency, as in the ledger.",
     ["tenant", "assistant", "provider", "model"],
 )
+FALLBACKS = Counter(
+    "assistant_model_fallbacks",
+    "Requests answered by a fallback, by the model that answered.",
+    ["tenant", "assistant", "provider", "model"],
+)
+PROVIDER_RETRIES = Counter(
+    "assistant_provider_retries", "Requests sent again because that was safe.", ["provider", "reason"]
+)
+PROVIDER_SKIPPED = Counter(
+    "assistant_provider_skipped", "Calls that were not made: breaker, pause, no place, no key.", ["provider", "reason"]
+)
+PROVIDER_OPENINGS = Counter("assistant_provider_breaker_openings", "Times a provider's breaker opened.", ["provider"])
+PROVIDER_BREAKER = Gauge(
+    "assistant_provider_breaker_state", "Of the catalogue's providers: 0 closed, 1 half-open, 2 open.", ["provider"]
+)
+PROVIDER_RUNNING = Gauge("assistant_provider_calls_in_flight", "Calls that run now, by provider.", ["provider"])
 LIMIT_REFUSALS = Counter("assistant_limit_refusals", "Requests refused by a limit.", ["tenant", "assistant", "limit"])
 LIMIT_DEGRADED = Counter("assistant_limit_degraded", "Requests admitted by local limits because Redis was away.")
 LEDGER_WAITING = Gauge("assistant_ledger_entries_waiting", "Entries in Redis that are not known to be in Postgres.")

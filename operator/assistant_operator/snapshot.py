@@ -70,8 +70,10 @@ def references(resources: Iterable[Json]) -> References:
     config_maps: set[str] = set()
     for resource in resources:
         spec = _mapping(resource.get("spec"))
-        for model in (_mapping(spec.get("model")), _mapping(spec.get("embedding"))):
-            _add_name(secrets, _mapping(model.get("endpoint")).get("apiKeySecretRef"))
+        model = _mapping(spec.get("model"))
+        fallbacks = model.get("fallbacks")
+        for found in (model, spec.get("embedding"), *(fallbacks if isinstance(fallbacks, list) else ())):
+            _add_name(secrets, _mapping(_mapping(found).get("endpoint")).get("apiKeySecretRef"))
         _add_name(config_maps, _mapping(spec.get("instructionsFrom")).get("configMapKeyRef"))
     return References(frozenset(secrets), frozenset(config_maps))
 

@@ -22,6 +22,13 @@ def assistant(namespace: str = TENANT, name: str = "a", url: str = "") -> Json:
     }
 
 
+def with_fallback(url: str = "") -> Json:
+    """Return an Assistant whose second fallback has an endpoint of its own."""
+    made = assistant()
+    made["spec"]["model"]["fallbacks"] = [{"name": "s", "provider": "x"}, {"name": "m", "endpoint": {"url": url}}]
+    return made
+
+
 def knowledge_base(namespace: str = TENANT, url: str = "") -> Json:
     source: Json = {"endpoint": {"url": url}} if url else {"provider": "x"}
     return {
@@ -103,7 +110,7 @@ PUBLIC = [
 ]
 
 
-@pytest.mark.parametrize("make", [assistant, knowledge_base])
+@pytest.mark.parametrize("make", [assistant, with_fallback, knowledge_base])
 @pytest.mark.parametrize("url", INTERNAL)
 def test_endpoints_inside_the_cluster_are_refused(admission: Any, make: Any, url: str) -> None:
     """Names and addresses that lead inside, in whatever spelling; the answer says how to have one allowed."""
@@ -112,7 +119,7 @@ def test_endpoints_inside_the_cluster_are_refused(admission: Any, make: Any, url
     assert "tenantEndpoints.allowHosts" in done.stderr
 
 
-@pytest.mark.parametrize("make", [assistant, knowledge_base])
+@pytest.mark.parametrize("make", [assistant, with_fallback, knowledge_base])
 @pytest.mark.parametrize("url", PUBLIC)
 def test_public_and_allowed_endpoints_pass(admission: Any, make: Any, url: str) -> None:
     """The internet, and what the platform team allows, also where it resolves to private addresses."""

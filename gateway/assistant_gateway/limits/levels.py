@@ -75,6 +75,11 @@ class Limits(msgspec.Struct, frozen=True):
         fields = tuple(level.field for level in ordered)
         return cls(tenant, ZoneInfo(zone), ordered, keys, fields, tuple(arguments))
 
+    def without_rates(self) -> Limits:
+        """Return the same without limits on the rate of requests."""
+        levels = [msgspec.structs.replace(level, requests_per_minute=None) for level in self.levels]
+        return Limits.of(self.tenant, self.zone.key, levels)
+
 
 class Amount(msgspec.Struct, frozen=True):
     """Tokens and micro-units."""

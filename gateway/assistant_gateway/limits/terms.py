@@ -32,6 +32,13 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         """Whether there is anything to ask before a call."""
         return self.tokens or self.money or bool(self.rates)
 
+    def without_rates(self) -> Terms:
+        """Return what holds for a second call of the same request, which has been counted as a request already."""
+        if not self.rates:
+            return self
+        limits = self.limits.without_rates()
+        return msgspec.structs.replace(self, limits=limits, rates=(), rate_levels=())
+
     @classmethod
     def of(
         cls, namespace: str, key: str, zone: str, levels: Sequence[Level], *, assistant: str = "", currency: str = "USD"

@@ -8,22 +8,48 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any
 
 import aiohttp
 import msgspec
 from aiohttp import ClientResponse, ClientTimeout
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from assistant_gateway import errors
 from assistant_gateway.catalog import Target
 from assistant_gateway.egress import EgressRefusedError, GuardedResolver
+from assistant_observability import metrics
 
 CONNECTIONS_PER_PROVIDER = 1000
 KEEP_ALIVE_SECONDS = 30.0
 LARGEST_ERROR = 64 * 1024
 ERROR_BODY_SECONDS = 5.0
 LONGEST_MESSAGE = 1000
+
+_fresh: ContextVar[bool] = ContextVar("fresh", default=True)  # whether this request opened its connection itself
+
+# Where a code does not say it, words do: vLLM, Mistral, OpenRouter, Ollama and llama.cpp have none for these.
+_TOO_LONG_CODES = frozenset({"context_length_exceeded", "string_above_max_length", "exceed_context_size_error", "3051"})
+_TOO_LONG = re.compile(
+    r"maximum context length|context length exceeded|exceeds? the (available |maximum |model's )?context"
+    r"|context window|prompt is too long|too large for model with \d+|maximum model length"
+    r"|reduce the length of the (messages|prompt|input)",
+    re.IGNORECASE,
+)
+_FILTERED_CODES = frozenset({"content_filter", "content_policy_violation", "responsibleaipolicyviolation"})
+_FILTERED = re.compile(
+    r"content management policy|input was flagged|flagged as potentially violating|content (policy|filter)",
+    re.IGNORECASE,
+)
+_QUOTA_CODES = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
+)
+_QUOTA = re.compile(r"insufficient (credits|balance|funds)|credit balance is too low|out of call volume", re.IGNORECASE)
+_REFUSED = frozenset({400, 403, 413, 422})
 
 
 class Detail(msgspec.Struct, frozen=True):
@@ -32,6 +58,13 @@ class Detail(msgspec.Struct, frozen=True):
     message: object = None
     param: object = None
     code: object = None
+    kind: object = None  # OpenAI's `type`
+    flagged: bool = False  # by OpenRouter's moderation
+
+    @property
+    def words(self) -> frozenset[str]:
+        """Its code and type, in lower case."""
+        return frozenset(str(word).lower() for word in (self.code, self.kind) if isinstance(word, str | int))
 
 
 class Upstream:
@@ -55,13 +88,15 @@ class Upstream:
             GatewayError: no answer: 502 or 504.
         """
         started = asyncio.get_running_loop().time()
+        _fresh.set(False)
         try:
             return await self._send("POST", target, url, body, trace)
         except (aiohttp.ClientError, ConnectionError) as error:
             # A pooled connection that the provider closed in the same moment: it has not seen the request.
             soon = asyncio.get_running_loop().time() - started < 0.5
-            if not (soon and _is_stale_connection(error)):
+            if _fresh.get() or not (soon and _is_stale_connection(error)):
                 raise _failed(target, error) from None
+        metrics.PROVIDER_RETRIES.labels(target.provider, "stale_connection").inc()
         try:
             return await self._send("POST", target, url, body, trace)
         except (aiohttp.ClientError, ConnectionError) as error:
@@ -111,8 +146,16 @@ class Upstream:
             raise errors.provider_timeout(target.provider, what).paid() from None
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Notes when a request gets a new connection: one that breaks there was not closed while it lay in the pool."""
+
+    async def _create_connection(self, *arguments: Any, **named: Any) -> ResponseHandler:
+        _fresh.set(True)
+        return await super()._create_connection(*arguments, **named)
+
+
 def _session(resolver: GuardedResolver | None) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(
+    connector = _Connector(
         limit=0,
         limit_per_host=CONNECTIONS_PER_PROVIDER,
         keepalive_timeout=KEEP_ALIVE_SECONDS,
@@ -136,7 +179,9 @@ def _is_stale_connection(error: Exception) -> bool:
 
 def _failed(target: Target, error: Exception) -> errors.GatewayError:
     if isinstance(error, aiohttp.ClientConnectorError):
-        return errors.provider_unreachable(target.provider, _why(error, error.host if target.own else "its host"))
+        lasting = isinstance(error, aiohttp.ClientSSLError) or isinstance(error.os_error, EgressRefusedError)
+        why = _why(error, error.host if target.own else "its host")
+        return errors.provider_unreachable(target.provider, why, unsent=not lasting)
     if isinstance(error, aiohttp.ClientResponseError):
         return errors.provider_error(target.provider, "did not answer in HTTP")
     if isinstance(error, aiohttp.InvalidURL):
@@ -184,13 +229,60 @@ def error_detail(target: Target, body: bytes) -> Detail | None:
         document = msgspec.json.decode(body)
     except msgspec.DecodeError:
         return None
-    error = document.get("error") if isinstance(document, dict) else None
+    return _found(document) if isinstance(document, dict) else None
+
+
+def _found(document: dict[str, Any]) -> Detail | None:
+    error = document.get("error")
     if isinstance(error, dict):
-        return Detail(error.get("message"), error.get("param"), error.get("code"))
+        return _detail(error)
     if isinstance(error, str):
         return Detail(error)
-    if isinstance(document, dict) and isinstance(document.get("message"), str):
-        return Detail(document["message"])
+    if isinstance(document.get("message"), str):  # vLLM's former shape, Mistral's
+        return _detail(document)
+    if document.get("detail"):  # FastAPI's own refusals
+        return _invalid(document["detail"])
+    return None
+
+
+def _detail(error: dict[str, Any]) -> Detail:
+    metadata = error.get("metadata")
+    flagged = isinstance(metadata, dict) and ("flagged_input" in metadata or "reasons" in metadata)
+    return Detail(error.get("message"), error.get("param"), error.get("code"), error.get("type"), flagged)
+
+
+def _invalid(found: object) -> Detail | None:
+    if isinstance(found, str):
+        return Detail(found)
+    first = found[0] if isinstance(found, list) and found else None
+    if not isinstance(first, dict):
+        return None
+    where = first.get("loc")
+    param = ".".join(str(part) for part in where if part != "body") if isinstance(where, list) else None
+    return Detail(first.get("msg"), param)
+
+
+def hidden(target: Target, detail: Detail) -> errors.GatewayError:
+    """Return what an error means that came inside an answer with status 200, as OpenRouter's do."""
+    code = detail.code
+    status = code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600 else 500
+    return translate(target, status, detail, None)
+
+
+def _known(target: Target, status: int, detail: Detail, said: str) -> errors.GatewayError | None:
+    """Return the error for the refusals that clients tell apart, from any provider's way to say them."""
+    words = detail.words
+    param = detail.param if isinstance(detail.param, str) else None
+    if status == 402 or (400 <= status < 500 and (words & _QUOTA_CODES or (status != 401 and _QUOTA.search(said)))):
+        return errors.provider_quota_exhausted(target.provider, own=target.own)
+    if status not in _REFUSED:
+        return None
+    if status != 403 and (words & _TOO_LONG_CODES or _TOO_LONG.search(said)):
+        return errors.context_too_long(target.provider, said, param)
+    if words & _FILTERED_CODES or detail.flagged or _FILTERED.search(said):
+        return errors.content_filtered(target.provider, said, param)
+    if status == 413 and "rate_limit_exceeded" in words:  # Groq: more tokens than fit into a minute
+        return errors.provider_rate_limited(target.provider, said)
     return None
 
 
@@ -199,13 +291,15 @@ def translate(target: Target, status: int, detail: Detail, retry_after: str | No
     provider = target.provider
     said = detail.message if isinstance(detail.message, str) else ""
     said = said[:LONGEST_MESSAGE].rstrip(".") or f"HTTP {status}"
-    if status in {401, 403}:
+    known = _known(target, status, detail, said)
+    if known is not None:
+        error = known
+    elif status in {401, 403}:
         error = errors.provider_unauthorized(provider, own=target.own)
     elif status in {408, 504}:
         error = errors.provider_timeout(provider, "timed out")
     elif status == 429:
-        message = f"Provider {provider} is limiting its callers: {said}."
-        error = errors.GatewayError(429, "provider_rate_limit_exceeded", message, kind=errors.RATE_LIMIT)
+        error = errors.provider_rate_limited(provider, said)
     elif status == 404:
         why = f"does not know the model or the path: {said}"
         error = errors.provider_error(provider, why, code="provider_model_not_found")
@@ -218,6 +312,7 @@ def translate(target: Target, status: int, detail: Detail, retry_after: str | No
         error = errors.provider_error(provider, "answered with a redirect, which is not followed")
     else:
         error = errors.provider_error(provider, f"failed: {said}")
-    if retry_after and status in {429, 503}:
+    if retry_after and status in {429, 503} and error.code != "provider_quota_exhausted":
         error.headers["retry-after"] = retry_after
+        error.again = True
     return error

@@ -247,7 +247,7 @@ def _assistant(raw: Json, known: Mapping[str, ResolvedKnowledgeBase], resolver: 
         temperature = _decimal("model.parameters.temperature", parameters.temperature, 2)
         top_p = _decimal("model.parameters.topP", parameters.top_p, 1)
         min_score = _decimal("retrieval.minScore", spec.retrieval.min_score, 1) or 0.0
-        resolver.check_model(spec.model, f"Assistant {name}", "spec.model")
+        resolver.check_models(spec.model, name)
     except (msgspec.ValidationError, ValueError) as error:
         verdict = no(Reason.INVALID_SPEC, f"Assistant {name}: {error}. Correct its spec.")
         return ResolvedAssistant(raw, model, verdict, _after(verdict), wanted, limits)
@@ -255,6 +255,7 @@ def _assistant(raw: Json, known: Mapping[str, ResolvedKnowledgeBase], resolver: 
         return ResolvedAssistant(raw, model, refusal.verdict, _after(refusal.verdict), wanted, limits)
     try:
         route = resolver.route(spec.model, f"Assistant {name}")
+        fallbacks = resolver.fallbacks(spec.model, name)
         text = instructions(spec, f"Assistant {name}", resolver.snapshot)
         _require_knowledge_bases(name, wanted, known)
     except Refusal as refusal:
@@ -280,6 +281,7 @@ def _assistant(raw: Json, known: Mapping[str, ResolvedKnowledgeBase], resolver: 
         max_output_tokens=parameters.max_output_tokens,
         tokens_per_day=limits.tokens_per_day,
         budget=limits.budget,
+        fallbacks=fallbacks,
     )
     return ResolvedAssistant(raw, model, _ACCEPTED, _RESOLVED, wanted, limits, config, policy)
 

@@ -10,9 +10,10 @@ import base64
 import binascii
 from datetime import datetime
 from fnmatch import fnmatchcase
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from assistant_crds.assistant import AssistantSpec, Model
+from assistant_crds.assistant import AssistantSpec, Model, ModelFallback
 from assistant_crds.conditions import Reason
 from assistant_crds.contracts import Endpoint, ModelRoute
 from assistant_crds.knowledge_base import Embedding
@@ -22,6 +23,9 @@ from assistant_operator.verdict import Verdict, no
 
 # As for instructions in the resource itself: all of a tenant's have to fit into one ConfigMap.
 MAX_INSTRUCTIONS = 32768
+
+
+AnyModel: TypeAlias = Model | ModelFallback | Embedding
 
 
 class Refusal(Exception):  # noqa: N818 - a verdict on its way up, not a fault
@@ -44,13 +48,13 @@ class Resolver:
         self._allow_own = allow_own
 
     @staticmethod
-    def describe(model: Model | Embedding) -> str:
+    def describe(model: AnyModel) -> str:
         """Return the model for people: `provider/name`, or `host/name` of an own endpoint."""
         if model.endpoint is not None:
             return f"{urlsplit(model.endpoint.url).hostname or '?'}/{model.name}"
         return f"{model.provider or '?'}/{model.name}"
 
-    def check_model(self, model: Model | Embedding, subject: str, field: str) -> None:
+    def check_model(self, model: AnyModel, subject: str, field: str) -> None:
         """Raise Refusal or ValueError unless the tenant may use the model."""
         if (model.provider is None) == (model.endpoint is None):
             raise ValueError(f"exactly one of {field}.provider and {field}.endpoint must be set")
@@ -77,13 +81,23 @@ class Resolver:
             )
             raise Refusal(no(Reason.MODEL_NOT_ALLOWED, message))
 
-    def route(self, model: Model | Embedding, subject: str) -> ModelRoute:
+    def route(self, model: AnyModel, subject: str) -> ModelRoute:
         """Return the gateway's route; raises Refusal when the endpoint's key cannot be read."""
         if model.endpoint is None:
             return ModelRoute(model=model.name, provider=model.provider)
         reference = model.endpoint.api_key_secret_ref
         key = None if reference is None else self._secret(reference, subject)
         return ModelRoute(model=model.name, endpoint=Endpoint(url=model.endpoint.url, api_key=key))
+
+    def check_models(self, model: Model, name: str) -> None:
+        """Raise Refusal or ValueError unless the tenant may use an Assistant's model and each of its fallbacks."""
+        self.check_model(model, f"Assistant {name}", "spec.model")
+        for index, fallback in enumerate(model.fallbacks):
+            self.check_model(fallback, _fallback(index, name), f"spec.model.fallbacks[{index}]")
+
+    def fallbacks(self, model: Model, name: str) -> list[ModelRoute]:
+        """Return the routes of an Assistant's fallbacks; raises Refusal when an endpoint's key cannot be read."""
+        return [self.route(fallback, _fallback(index, name)) for index, fallback in enumerate(model.fallbacks)]
 
     def _secret(self, reference: KeyReference, subject: str) -> str:
         secret = self.snapshot.secrets.get(reference.name)
@@ -103,6 +117,10 @@ class Resolver:
             message = f"Secret {reference.name} {what} {reference.key}, which {subject} needs. Add it."
             raise Refusal(no(Reason.KEY_NOT_FOUND, message))
         return value
+
+
+def _fallback(index: int, name: str) -> str:
+    return f"Fallback {index + 1} of Assistant {name}"
 
 
 def instructions(spec: AssistantSpec, subject: str, snapshot: Snapshot) -> str:

@@ -61,6 +61,14 @@ REFUSED = [
     ("assistant-fullest", "model.endpoint.url", "ftp://llm.example.com", "must be an http or https URL"),
     ("assistant-fullest", "model.endpoint.url", "https://u:p@llm.example.com", "no user, password, query"),
     ("assistant-fullest", "knowledgeBases", [{"name": "a"}, {"name": "a"}], "Duplicate value"),
+    ("assistant-fullest", "model.fallbacks", [{"name": "m"}], "of each of model.fallbacks"),
+    ("assistant-fullest", "model.fallbacks", [{"name": "m", "provider": "a"}] * 5, "at most 4 items"),
+    (
+        "assistant-fullest",
+        "model.fallbacks",
+        [{"name": "m", "endpoint": {"url": "ftp://x"}}],
+        "must be an http or https URL",
+    ),
     (
         "assistant-fullest",
         "instructionsFrom",

@@ -36,7 +36,7 @@ def settings(cluster: Cluster, upstream: Provider, redis_store, tmp_path: Path) 
         if not catalog.exists():
             catalog.write_text(
                 f"providers:\n  demo: {{url: {upstream.url}, keyRef: demo, connectSeconds: 0.5, firstByteSeconds: 0.5,"
-                " idleSeconds: 0.6}\n"
+                " idleSeconds: 0.6, breaker: {minCalls: 1000}}\n"  # its faults are asked for
                 "  gone: {url: http://127.0.0.1:9/v1}\n"
                 "tenantEndpoints: {allowHosts: []}\n"
             )

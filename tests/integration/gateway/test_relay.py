@@ -148,14 +148,14 @@ async def test_missing_done_is_added_to_a_whole_answer(ask: Callable) -> None:
         ("cut", "provider_error"),
         ("short", "provider_error"),
         ("stalls", "provider_timeout"),
-        ("huge-event", "provider_error"),
+        ("huge-event", "provider_answer_too_large"),
     ],
 )
 async def test_broken_stream_ends_with_an_error_event(
     model: str, code: str, settings: Callable, ask: Callable, gateway: Running
 ) -> None:
     """A stream that breaks ends with an error event after whole events, never silently, and is counted as failed."""
-    outcome = code
+    outcome = "provider_timeout" if code == "provider_timeout" else "provider_error"
     line = (
         f'assistant_model_calls_total{{assistant="{model}",model="{model}",outcome="{outcome}",provider="demo",'
         'road="stream",tenant="relay"}'
@@ -189,7 +189,6 @@ async def test_error_event_of_the_provider_is_passed_on(ask: Callable) -> None:
         ("garbage", 502, "provider_error"),
         ("hidden-error", 502, "provider_error"),
         ("redirects", 502, "provider_error"),
-        ("huge", 502, "provider_error"),
         ("hangs", 504, "provider_timeout"),
     ],
 )
@@ -203,6 +202,13 @@ async def test_provider_failure_has_its_own_class(
     assert (answer.status, body["error"]["code"]) == (status, code)
     assert set(body["error"]) == {"message", "type", "param", "code"}
     assert answer.headers["x-assistant-model"] == f"demo/{model}"
+
+
+async def test_answer_that_nobody_can_take_has_a_code_of_its_own(ask: Callable) -> None:
+    """A hundred megabytes are cut off; asked as a stream they are no stream."""
+    for stream, code in ((False, "provider_answer_too_large"), (True, "provider_error")):
+        async with ask(NAMESPACE, "huge", stream=stream) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (502, code)
 
 
 async def test_retry_after_of_the_provider_is_kept(ask: Callable) -> None:

@@ -52,3 +52,16 @@ def test_a_printed_policy_shows_no_key() -> None:
     """The representation, which may reach a log, masks the endpoint's key."""
     assert "hunter2" not in repr(policy())
     assert "***" in repr(policy())
+
+
+def test_a_policy_from_before_there_were_fallbacks_has_none() -> None:
+    """An older operator's document is still read, and a newer one's fallbacks hide their keys as well."""
+    document = msgspec.json.decode(contracts.encode(policy()))
+    for assistant in document["assistants"].values():
+        del assistant["fallbacks"]
+    old = msgspec.json.decode(msgspec.json.encode(document), type=contracts.TenantPolicy)
+    assert old == policy()
+    assert old.assistants["a"].fallbacks == []
+    endpoint = contracts.Endpoint(url="https://llm.example/v1", api_key="hunter2")
+    route = contracts.ModelRoute(model="m", endpoint=endpoint)
+    assert "hunter2" not in repr(contracts.AssistantPolicy(route=route, fallbacks=[route]))

@@ -48,7 +48,7 @@ def tenant_policy(assistants: dict, knowledge_bases: dict | None = None) -> Tena
 def encode(document: dict, route: ChatRoute, to: Target | None = None) -> dict:
     """Send a document through and return what the provider gets."""
     parsed = bodies.parse(json.dumps(document).encode(), "messages")
-    return json.loads(bodies.encode(bodies.chat(parsed).prepare(route, to or demo())))
+    return json.loads(bodies.encode(bodies.chat(parsed).prepare(route, route.to, to or demo())))
 
 
 CHAT = {"model": "support", "messages": [{"role": "user", "content": "Hi"}]}
@@ -120,7 +120,7 @@ def test_a_second_model_field_cannot_be_smuggled_through() -> None:
     """Of a field that is there twice only one survives: what was checked is what is sent."""
     raw = b'{"model": "support", "messages": [{}], "model": "support", "stream": false, "stream": true}'
     parsed = bodies.chat(bodies.parse(raw, "messages"))
-    sent = bodies.encode(parsed.prepare(chat_route(), demo()))
+    sent = bodies.encode(parsed.prepare(chat_route(), chat_route().to, demo()))
     assert sent.count(b'"model"') == 1
     assert sent.count(b'"stream"') == 1
     assert parsed.stream is json.loads(sent)["stream"]
@@ -136,7 +136,8 @@ json_values = st.recursive(
 @given(extra=st.dictionaries(st.text(min_size=1, max_size=8), json_values, max_size=5))
 def test_unknown_fields_arrive_as_they_were(extra: dict) -> None:
     """Whatever else is in a request reaches the provider unchanged."""
-    extra = {name: value for name, value in extra.items() if name not in {"stream", "stream_options"}}
+    looked_at = bodies.ROUTING_FIELDS | {"stream", "stream_options"}
+    extra = {name: value for name, value in extra.items() if name not in looked_at}
     assert encode({**extra, **CHAT}, chat_route()) == {**extra, **CHAT, "model": "real-model"}
 
 
@@ -149,7 +150,8 @@ def test_no_body_at_all_makes_it_fall_over(raw: bytes) -> None:
 def status_of(raw: bytes) -> int:
     """Return 200 for a body that would be sent on, else the refusal's status."""
     try:
-        bodies.chat(bodies.parse(raw, "messages")).prepare(chat_route(**DEFAULTS), demo())
+        route = chat_route(**DEFAULTS)
+        bodies.chat(bodies.parse(raw, "messages")).prepare(route, route.to, demo())
     except GatewayError as error:
         return error.status
     return 200
@@ -162,3 +164,31 @@ def test_refusal_does_not_repeat_the_body() -> None:
     assert "private" not in raised.value.message
     assert raised.value.param == "messages"
     assert msgspec.json.decode(raised.value.body())["error"]["param"] == "messages"
+
+
+@pytest.mark.parametrize("name", sorted(bodies.ROUTING_FIELDS))
+def test_request_cannot_name_other_models_or_providers(name: str) -> None:
+    """A field that could get round the tenant's models or their prices is refused by name, also when it is escaped."""
+    field = "".join(f"\\u{ord(char):04x}" for char in name)
+    raw = f'{{"model": "support", "messages": [{{}}], "{field}": ["a/b"]}}'.encode()
+    with pytest.raises(GatewayError) as raised:
+        bodies.chat(bodies.parse(raw, "messages")).prepare(chat_route(), chat_route().to, demo())
+    assert (raised.value.status, raised.value.code, raised.value.param) == (400, "field_not_allowed", name)
+    assert "providers.demo.allowFields" in raised.value.message
+    with pytest.raises(GatewayError):
+        bodies.embeddings(bodies.parse(raw, "messages"), embedding_route(8), demo())
+
+
+def test_catalogue_allows_routing_fields_by_name() -> None:
+    """What the platform team allows for a provider is passed on as it was written, the others stay refused."""
+    to = demo(allow_fields=frozenset({"provider"}))
+    order = {"order": ["groq"], "allow_fallbacks": False}
+    assert encode({**CHAT, "provider": order}, chat_route(), to)["provider"] == order
+    with pytest.raises(GatewayError, match="'plugins'"):
+        encode({**CHAT, "provider": order, "plugins": []}, chat_route(), to)
+
+
+def test_own_server_is_sent_what_its_tenant_writes() -> None:
+    """A tenant's own endpoint is its own bill: nothing is kept from it."""
+    own = target("endpoint", Provider(url="http://llm.acme.example/v1"), None, own=True)
+    assert encode({**CHAT, "models": ["b"]}, chat_route(), own)["models"] == ["b"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
 
 from assistant_gateway import catalog
+from assistant_gateway.bodies import ROUTING_FIELDS
+from assistant_gateway.breaker import BreakerSettings
 from assistant_gateway.catalog import Catalog, CatalogError, Provider, target
 
 
@@ -109,3 +112,31 @@ async def test_symlink_swap_of_the_kubelet_is_followed(tmp_path: Path, monkeypat
         while made.targets["a"].settings.url != "http://two":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     following.cancel()
+
+
+def test_routing_settings_have_defaults_and_bounds(tmp_path: Path) -> None:
+    """Breaker, places and time are set per provider; what makes no sense is refused with the field's name."""
+    made = written(
+        tmp_path,
+        "providers:\n  a: {url: http://a/v1}\n"
+        "  b: {url: http://b/v1, concurrency: 4, totalSeconds: 30, allowFields: [models],\n"
+        "      breaker: {failureShare: 0.2, minCalls: 5, windowSeconds: 60, openSeconds: 20}}\n",
+    )
+    made.load()
+    plain, full = made.targets["a"].settings, made.targets["b"].settings
+    assert (plain.concurrency, plain.queue_seconds, plain.total_seconds) == (None, 0.5, 600)
+    assert (plain.breaker, plain.allow_fields) == (BreakerSettings(), frozenset())
+    assert (full.concurrency, full.total_seconds, full.allow_fields) == (4, 30, frozenset({"models"}))
+    assert full.breaker == BreakerSettings(failure_share=0.2, min_calls=5, window_seconds=60, open_seconds=20)
+    for wrong in ("concurrency: 0", "totalSeconds: 0", "breaker: {failureShare: 1.5}", "breaker: {share: 1}"):
+        with pytest.raises(CatalogError, match=wrong.partition(":")[0]):
+            written(tmp_path, f"providers: {{a: {{url: http://a/v1, {wrong}}}}}").load()
+
+
+def test_chart_offers_exactly_the_fields_that_are_refused_otherwise() -> None:
+    """What `allowFields` may hold in the chart is what requests are checked for."""
+    chart = Path(__file__).parents[3] / "charts" / "assistant-platform" / "values.schema.json"
+    provider = json.loads(chart.read_text())["properties"]["providers"]["additionalProperties"]["properties"]
+    assert set(provider["allowFields"]["items"]["enum"]) == ROUTING_FIELDS
+    described = provider["breaker"]["properties"]
+    assert set(described) == set(BreakerSettings.__struct_encode_fields__)

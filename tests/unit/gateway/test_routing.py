@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -27,7 +29,7 @@ def policy(assistant: AssistantPolicy, allow: list[str], limit: int | None = Non
     )
 
 
-def catalogue(model: str = "gpt-4.1", provider: str = "openai", **fields: int) -> AssistantPolicy:
+def catalogue(model: str = "gpt-4.1", provider: str = "openai", **fields: Any) -> AssistantPolicy:
     """Return an assistant with a model of the catalogue."""
     return AssistantPolicy(route=ModelRoute(model=model, provider=provider), **fields)
 
@@ -118,3 +120,35 @@ def test_own_endpoint_that_is_no_url_harms_only_itself() -> None:
     with pytest.raises(GatewayError) as raised:
         resolve(to, {})
     assert (raised.value.status, raised.value.code) == (502, "provider_unreachable")
+
+
+def test_fallbacks_are_destinations_in_order_and_each_is_checked() -> None:
+    """The assistant's own model comes first; the list of allowed models holds for each of the catalogue's."""
+    own = Endpoint(url="https://llm.acme.example/v1", api_key="tenant-secret")
+    fallbacks = [
+        ModelRoute(model="m", endpoint=own),
+        ModelRoute(model="claude", provider="anthropic"),
+        ModelRoute(model="gpt-4.1-nano", provider="openai"),
+    ]
+    route = compile_policy(policy(catalogue(fallbacks=fallbacks), ["openai/*"])).assistants["support"]
+    labels = ["openai/gpt-4.1", "endpoint/m", "anthropic/claude", "openai/gpt-4.1-nano"]
+    assert [to.label for to in route.destinations] == labels
+    assert [to.allowed for to in route.destinations] == [True, True, False, True]
+    assert route.to is route.destinations[0]
+    assert "tenant-secret" not in repr(route)
+
+
+def test_second_call_of_a_request_is_under_the_same_limits_without_the_rate() -> None:
+    """Tokens and money hold for each call, the rate for what people ask; counters and keys stay the same."""
+    fields = msgspec.structs.asdict(policy(catalogue(requests_per_minute=60, tokens_per_day=9), ["*"], 600))
+    terms = compile_policy(TenantPolicy(**fields)).assistants["support"].terms
+    again = terms.without_rates()
+    assert [level.requests_per_minute for level in again.limits.levels] == [None, None]
+    assert [level.tokens for level in again.limits.levels] == [None, 9]
+    assert (again.limits.keys, again.limits.fields, again.limits.zone) == (
+        terms.limits.keys,
+        terms.limits.fields,
+        terms.limits.zone,
+    )
+    assert (again.rates, again.hard, again.limited) == ((), True, True)
+    assert again.without_rates() is again

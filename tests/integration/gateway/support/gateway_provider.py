@@ -129,6 +129,25 @@ async def fails_midway(provider: Provider, request: web.Request, body: dict) -> 
     return answer
 
 
+async def silent(provider: Provider, request: web.Request, _body: dict) -> web.StreamResponse:
+    """Begin an answer and say nothing."""
+    await provider.begin(request)
+    await asyncio.sleep(60)
+    raise AssertionError("not reached")
+
+
+async def empty(provider: Provider, request: web.Request, _body: dict) -> web.StreamResponse:
+    """Begin an answer and end it."""
+    return await provider.begin(request)
+
+
+async def recovers(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Ask for a short pause once, then answer."""
+    if sum(earlier["model"] == body["model"] for earlier in provider.bodies) == 1:
+        return web.json_response({"error": {"message": "busy"}}, status=503, headers={"Retry-After": "0.1"})
+    return await good(provider, request, body)
+
+
 async def hangs(_provider: Provider, _request: web.Request, _body: dict) -> web.StreamResponse:
     """Never begin to answer."""
     await asyncio.sleep(60)
@@ -194,6 +213,9 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "stalls": stalls,
     "fails-midway": fails_midway,
     "hangs": hangs,
+    "silent": silent,
+    "empty": empty,
+    "recovers": recovers,
     "garbage": garbage,
     "hidden-error": hidden_error,
     "huge": huge,
@@ -203,6 +225,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "says-400": status(400),
     "says-401": status(401),
     "says-404": status(404),
+    "says-402": status(402),
     "says-429": status(429, **{"Retry-After": "7"}),
     "says-500": status(500),
     "says-503": status(503, **{"Retry-After": "3"}),

@@ -8,6 +8,7 @@ import datetime as dt
 import json
 import ssl
 from collections.abc import AsyncIterator
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from assistant_gateway.catalog import Provider, target
 from assistant_gateway.egress import GuardedResolver
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.providers.openai_wire import Detail, Upstream, error_detail, translate
+from assistant_gateway.providers.openai_wire import Detail, Upstream, error_detail, hidden, translate
 
 PLATFORM = target("openai", Provider(url="https://api.openai.com/v1"), "sk-0123456789")
 OWN = target("endpoint", Provider(url="https://llm.acme.example/v1"), "sk-0123456789", own=True)
@@ -30,12 +31,12 @@ OWN = target("endpoint", Provider(url="https://llm.acme.example/v1"), "sk-012345
     [
         (400, 400, "context_length_exceeded"),
         (401, 502, "provider_unauthorized"),
-        (402, 400, "context_length_exceeded"),
+        (402, 503, "provider_quota_exhausted"),
         (403, 502, "provider_unauthorized"),
         (404, 502, "provider_model_not_found"),
         (408, 504, "provider_timeout"),
-        (413, 413, "context_length_exceeded"),
-        (422, 422, "context_length_exceeded"),
+        (413, 400, "context_length_exceeded"),
+        (422, 400, "context_length_exceeded"),
         (429, 429, "provider_rate_limit_exceeded"),
         (302, 502, "provider_error"),
         (500, 502, "provider_error"),
@@ -156,11 +157,156 @@ async def test_pooled_connection_that_was_just_closed_costs_nobody_an_error(upst
 
 async def test_provider_that_keeps_hanging_up_is_asked_twice_at_most(upstream: Upstream) -> None:
     """A second hang-up is an answer."""
-    async with server([None], [None], [GOOD]) as (url, seen):
+    async with server([GOOD, None], [None], [GOOD]) as (url, seen):
+        await ask(upstream, url)
         with pytest.raises(GatewayError) as raised:
             await ask(upstream, url)
     assert (raised.value.status, raised.value.code) == (502, "provider_unreachable")
-    assert seen == [1, 1]
+    assert seen == [2, 1]
+
+
+async def test_request_that_arrived_is_not_sent_again(upstream: Upstream) -> None:
+    """On a connection of its own a request has been seen, whatever became of it: a second one might be paid twice."""
+    async with server([None], [GOOD]) as (url, seen):
+        with pytest.raises(GatewayError) as raised:
+            await ask(upstream, url)
+    assert not raised.value.unsent
+    assert seen == [1]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "mapped", "code"),
+    [
+        # too long: OpenAI and Azure, vLLM before and now, Ollama, llama.cpp, Groq, Mistral, OpenRouter, Anthropic
+        (400, {"error": {"message": "x", "code": "context_length_exceeded"}}, 400, "context_length_exceeded"),
+        (
+            400,
+            {"object": "error", "message": "This model's maximum context length is 8 tokens.", "code": 400},
+            400,
+            "context_length_exceeded",
+        ),
+        (
+            400,
+            {"error": {"message": "This model's maximum context length is 8 tokens.", "code": 400, "param": None}},
+            400,
+            "context_length_exceeded",
+        ),
+        (400, {"error": "the input length exceeds the context length"}, 400, "context_length_exceeded"),
+        (
+            400,
+            {"error": {"code": 400, "message": "x", "type": "exceed_context_size_error"}},
+            400,
+            "context_length_exceeded",
+        ),
+        (
+            400,
+            {"error": {"message": "Please reduce the length of the messages or completion.", "type": "x"}},
+            400,
+            "context_length_exceeded",
+        ),
+        (
+            400,
+            {"object": "error", "message": "Prompt is too large for model with 32768 maximum", "code": "3051"},
+            400,
+            "context_length_exceeded",
+        ),
+        (
+            400,
+            {"error": {"code": 400, "message": "This endpoint's maximum context length is 8 tokens."}},
+            400,
+            "context_length_exceeded",
+        ),
+        (400, {"error": {"message": "prompt is too long: 9 tokens > 8"}}, 400, "context_length_exceeded"),
+        (
+            413,
+            {"error": {"message": "Request too large for model `m`", "type": "tokens", "code": "rate_limit_exceeded"}},
+            429,
+            "provider_rate_limit_exceeded",
+        ),
+        # filtered: OpenAI, Azure, OpenRouter
+        (400, {"error": {"message": "x", "code": "content_policy_violation"}}, 400, "content_filter"),
+        (
+            400,
+            {"error": {"message": "filtered", "code": "content_filter", "innererror": {}, "param": "prompt"}},
+            400,
+            "content_filter",
+        ),
+        (
+            403,
+            {"error": {"code": 403, "message": "needs moderation", "metadata": {"reasons": ["x"]}}},
+            400,
+            "content_filter",
+        ),
+        (
+            400,
+            {"error": {"message": "Invalid prompt: your prompt was flagged as potentially violating our usage policy"}},
+            400,
+            "content_filter",
+        ),
+        # the platform's account is empty: OpenAI, OpenRouter, DeepSeek, Anthropic
+        (
+            429,
+            {"error": {"message": "x", "type": "insufficient_quota", "code": "insufficient_quota"}},
+            503,
+            "provider_quota_exhausted",
+        ),
+        (402, {"error": {"code": 402, "message": "Insufficient credits"}}, 503, "provider_quota_exhausted"),
+        (402, {"error": {"message": "Insufficient Balance"}}, 503, "provider_quota_exhausted"),
+        (400, {"error": {"message": "Your credit balance is too low"}}, 503, "provider_quota_exhausted"),
+        # and what is none of these
+        (400, {"error": {"message": "x", "code": "tool_use_failed"}}, 400, "tool_use_failed"),
+        (401, {"error": {"message": "no content policy"}}, 502, "provider_unauthorized"),
+        (403, {"error": {"message": "Country not supported"}}, 502, "provider_unauthorized"),
+        (500, {"error": {"message": "maximum context length"}}, 502, "provider_error"),
+        (
+            429,
+            {"error": {"message": "Rate limit reached for gpt-4o", "code": "rate_limit_exceeded"}},
+            429,
+            "provider_rate_limit_exceeded",
+        ),
+    ],
+)
+def test_refusals_that_clients_tell_apart_have_openais_codes(status: int, body: dict, mapped: int, code: str) -> None:
+    """Too long, filtered, or the platform's account is empty: one code each, in whatever shape a provider says it."""
+    detail = error_detail(PLATFORM, json.dumps(body).encode())
+    assert detail is not None
+    error = translate(PLATFORM, status, detail, None)
+    assert (error.status, error.code) == (mapped, code)
+
+
+def test_empty_account_is_said_to_whom_it_belongs() -> None:
+    """The tenant's own account or the platform's: never the tenant's limits here, and not to be asked again soon."""
+    detail = Detail("x", code="insufficient_quota")
+    own, platform = (translate(to, 429, detail, "20") for to in (OWN, PLATFORM))
+    assert "own endpoint" in own.message
+    assert "platform team" in platform.message
+    assert "retry-after" not in platform.headers
+
+
+def test_refused_field_of_a_server_that_speaks_fastapi_is_named() -> None:
+    """vLLM's and Mistral's 422 carry a list; the first entry says where."""
+    body = {"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "Input should be 'user'", "type": "enum"}]}
+    detail = error_detail(PLATFORM, json.dumps(body).encode())
+    assert detail is not None
+    error = translate(PLATFORM, 422, detail, None)
+    assert (error.status, error.param) == (422, "messages.0.role")
+    assert "Input should be 'user'" in error.message
+
+
+def test_status_inside_an_answer_counts() -> None:
+    """A provider that answers 200 and puts its 429 into the body is limiting all the same."""
+    assert hidden(PLATFORM, Detail("slow down", code=429)).code == "provider_rate_limit_exceeded"
+    assert hidden(PLATFORM, Detail("no capacity", code=True)).code == "provider_error"
+
+
+def test_pauses_are_read_in_both_forms() -> None:
+    """`Retry-After` is a number of seconds or a date; anything else says nothing."""
+    later = format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=100), usegmt=True)
+    found = [translate(PLATFORM, 429, Detail(), said).retry_after for said in ("7", "0.5", later, "soon", "inf", None)]
+    assert found[:2] == [7, 0.5]
+    assert found[2] is not None
+    assert 90 < found[2] <= 100
+    assert found[3:] == [None, None, None]
 
 
 async def test_answer_that_is_not_http_is_an_error_of_the_provider(upstream: Upstream) -> None:

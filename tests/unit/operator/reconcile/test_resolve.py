@@ -198,6 +198,45 @@ def test_an_invalid_tenant_falls_back_to_the_defaults_and_says_so():
     assert only(found).served
 
 
+def with_fallbacks(*fallbacks):
+    return assistant(model={"provider": "demo", "name": "m", "fallbacks": list(fallbacks)})
+
+
+def test_fallbacks_reach_the_gateway_in_order():
+    """Each fallback is a route of its own, and the key of an own endpoint goes with it, to the gateway only."""
+    item = only(
+        resolved(
+            with_fallbacks(own_endpoint("backup"), {"provider": "demo", "name": "small"}),
+            secrets={"backup": secret(token="sk-secret")},
+        )
+    )
+    one, two = item.policy.fallbacks
+    assert (one.model, one.endpoint.api_key) == ("m", "sk-secret")
+    assert (two.provider, two.model) == ("demo", "small")
+    assert "sk-secret" not in repr(item.policy)
+    assert item.policy.route.model == "m"
+
+
+@pytest.mark.parametrize(
+    ("fallback", "condition", "reason", "says"),
+    [
+        ({"provider": "nobody", "name": "m"}, "accepted", Reason.PROVIDER_UNKNOWN, "uses provider nobody"),
+        ({"provider": "openai", "name": "m"}, "accepted", Reason.MODEL_NOT_ALLOWED, "uses openai/m"),
+        (own_endpoint(), "resolved", Reason.SECRET_NOT_FOUND, "Secret llm"),
+        ({"name": "m"}, "accepted", Reason.INVALID_SPEC, "spec.model.fallbacks[1]"),
+    ],
+)
+def test_a_bad_fallback_is_named(fallback, condition, reason, says):
+    """A fallback that could not answer is told at once, not in the moment it is needed; the message says which."""
+    limits = tenant(models={"allow": ["demo/*"], "allowOwnEndpoints": True})
+    found = only(resolved(with_fallbacks({"provider": "demo", "name": "s"}, fallback), tenant=limits))
+    verdict = getattr(found, condition)
+    assert (verdict.ok, verdict.reason) == (False, reason)
+    assert says in verdict.message
+    assert reason is Reason.INVALID_SPEC or verdict.message.find("allback 2 of Assistant support") >= 0
+    assert not found.served
+
+
 def test_references_are_found_and_malformed_specs_tolerated():
     """Every Secret and ConfigMap that a spec names is known, so that its events matter."""
     found = references(
@@ -206,12 +245,26 @@ def test_references_are_found_and_malformed_specs_tolerated():
             assistant(instructionsFrom={"configMapKeyRef": {"name": "b", "key": "k"}}),
             knowledge_base(embedding=own_endpoint("c")),
             assistant(model=["nonsense"], instructionsFrom=3),
+            assistant(model={"name": "m", "fallbacks": [3, own_endpoint("d")]}),
+            assistant(model={"name": "m", "fallbacks": 3}),
         ]
     )
-    assert found == References(frozenset({"a", "c"}), frozenset({"b"}))
+    assert found == References(frozenset({"a", "c", "d"}), frozenset({"b"}))
 
 
-FIELDS = ["model", "embedding", "name", "provider", "endpoint", "url", "apiKeySecretRef", "key", "limits", "bytes"]
+FIELDS = [
+    "model",
+    "fallbacks",
+    "embedding",
+    "name",
+    "provider",
+    "endpoint",
+    "url",
+    "apiKeySecretRef",
+    "key",
+    "limits",
+    "bytes",
+]
 garbage = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),

@@ -1,0 +1,184 @@
+"""In which order a request's destinations are tried, and when a try is made again.
+
+One destination after the other, until one answers: what the next may do better (a provider that is away, ill, busy,
+out of quota or without a key) goes on to it, what is the request's own fault does not. Each destination that is really
+asked is a call of its own, with its own hold and its own entry in the ledger. Nothing is tried again or elsewhere once
+a byte has gone out to the client: by then nobody raises an error any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from assistant_gateway.catalog import Target
+from assistant_gateway.errors import GatewayError
+from assistant_gateway.gates import Gates, Permit
+from assistant_gateway.relay import Result, deadline_passed
+from assistant_gateway.routing import Destination, resolve
+from assistant_observability import metrics
+
+TRIES = 3  # of one provider
+RETRY_SECONDS = (0.1, 1.0)  # full jitter: up to the first, doubling up to the second
+LONGEST_RETRY_AFTER = 2.0  # a provider that wants a longer pause is not waited for
+
+# Of the gateway itself: another provider would not help.
+_OURS = frozenset({"shutting_down", "internal_error", "limits_unavailable", "not_ready"})
+_ELSEWHERE = frozenset({"provider_rate_limit_exceeded"})
+# What refuses one model and may let another through, before anyone is asked: its price, its bound, its fields.
+_OF_ONE_MODEL = frozenset(
+    {"price_unknown", "not_limitable", "tokens_exhausted", "budget_exhausted", "field_not_allowed", "model_not_allowed"}
+)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One destination that is asked."""
+
+    to: Destination
+    target: Target
+    permit: Permit
+    deadline: float  # of the whole request, on the loop's clock
+    first: bool  # whether nothing of this request was admitted before
+    headers: Mapping[str, str]  # what admissions have said of limits
+    admitted: bool = False
+    code: str | None = None  # how it ended: see `Permit.leave`
+
+
+@dataclass(slots=True)
+class _Course:
+    """What became of the destinations before."""
+
+    failure: GatewayError | None = None  # of the last that was asked
+    skipped: GatewayError | None = None  # of the first that was not
+    headers: Mapping[str, str] = field(default_factory=dict)
+    first: bool = True
+
+    def error(self) -> GatewayError:
+        """Return what to tell the client when nobody has answered."""
+        found = self.failure or self.skipped
+        if found is None:
+            raise AssertionError("a route has at least one destination")
+        return found
+
+
+class Attempts:
+    """Goes through destinations."""
+
+    def __init__(self, gates: Gates, targets: Callable[[], Mapping[str, Target]]) -> None:
+        self._gates = gates
+        self._targets = targets
+
+    async def run(self, destinations: Sequence[Destination], attempt: Callable[[Attempt], Awaitable[Result]]) -> Result:
+        """Return the answer of the first destination that gives one.
+
+        Args:
+            destinations: in the order in which they are asked.
+            attempt: admits, asks and passes on; it says in `Attempt.admitted` how far it came.
+
+        Raises:
+            GatewayError: of the last that was asked; where none was, why the first was not.
+        """
+        course, deadline = _Course(), 0.0
+        for index, to in enumerate(destinations):
+            try:
+                target = resolve(to, self._targets())
+                deadline = deadline or asyncio.get_running_loop().time() + target.settings.total_seconds
+                permit = await self._gates.gate(to, target).enter(to.model, deadline)
+            except GatewayError as error:
+                _skip(course, to, error, index)
+                continue
+            made = Attempt(to, target, permit, deadline, course.first, course.headers)
+            try:
+                result = await attempt(made)
+            except GatewayError as error:
+                made.code = error.code if made.admitted else None
+                self._failed(course, made, error, index)
+            else:
+                made.code = result.code
+                if index:
+                    metrics.FALLBACKS.labels(to.tenant, to.name, to.provider, to.model).inc()
+                return result
+            finally:
+                permit.leave(made.code)
+        raise course.error()
+
+    @staticmethod
+    def _failed(course: _Course, made: Attempt, error: GatewayError, index: int) -> None:
+        """Note a failure.
+
+        Raises:
+            GatewayError: the request ends here.
+        """
+        if not made.admitted:
+            if index == 0 or error.code not in _OF_ONE_MODEL:
+                raise course.failure or error
+            _skip(course, made.to, error, index)
+            return
+        course.failure, course.first, course.headers = error, False, made.headers
+        elsewhere = (error.status >= 500 and error.code not in _OURS) or error.code in _ELSEWHERE
+        if not elsewhere or asyncio.get_running_loop().time() >= made.deadline:
+            raise error
+
+
+def _skip(course: _Course, to: Destination, error: GatewayError, index: int) -> None:
+    """Note a destination that is not asked.
+
+    Raises:
+        GatewayError: it is the request's own, and what the tenant may not do.
+    """
+    if index == 0 and error.status == 403:
+        raise error
+    metrics.PROVIDER_SKIPPED.labels(to.provider, error.code).inc()
+    error.headers["x-assistant-model"] = to.label
+    course.skipped = course.skipped or error
+
+
+async def retrying(made: Attempt, send: Callable[[], Awaitable[T]]) -> T:
+    """Send, and send again where it is safe: what never arrived, or what the provider asks to have again soon.
+
+    Raises:
+        GatewayError: of the last try.
+    """
+    loop, tries = asyncio.get_running_loop(), 0
+    while True:
+        try:
+            return await _within(made, send)
+        except GatewayError as error:
+            tries += 1
+            made.permit.refused(error)
+            delay = delay_before(error, tries)
+            if delay is None or loop.time() + delay >= made.deadline:
+                raise
+            reason = "unreachable" if error.unsent else "rate_limited" if error.status == 429 else "unavailable"
+            metrics.PROVIDER_RETRIES.labels(made.target.provider, reason).inc()
+        await asyncio.sleep(delay)
+
+
+async def _within(made: Attempt, send: Callable[[], Awaitable[T]]) -> T:
+    """Send, and wait for the answer's head no longer than the request may take in all."""
+    settings = made.target.settings
+    if asyncio.get_running_loop().time() + settings.connect_seconds + settings.first_byte_seconds < made.deadline:
+        return await send()
+    try:
+        async with asyncio.timeout_at(made.deadline):
+            return await send()
+    except TimeoutError:
+        raise deadline_passed(made.target).paid() from None
+
+
+def delay_before(error: GatewayError, tries: int) -> float | None:
+    """Return how long to wait before the next try after so many, None when there is to be none."""
+    if tries >= TRIES or error.billed:
+        return None
+    jitter = random.uniform(0, min(RETRY_SECONDS[0] * 2 ** (tries - 1), RETRY_SECONDS[1]))  # noqa: S311
+    if error.unsent:
+        return jitter
+    if not error.again or error.retry_after is None or error.retry_after > LONGEST_RETRY_AFTER:
+        return None
+    return error.retry_after + jitter

@@ -1,0 +1,152 @@
+"""A request on its way to a provider: admitted, sent, passed back, and settled on every way out.
+
+`attempts` says who is asked and when again, `metering` what is held and charged, `relay` how an answer goes out; this
+is where they meet, once for each destination that is asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from aiohttp import ClientResponse, web
+from opentelemetry import trace
+
+from assistant_gateway import bodies
+from assistant_gateway.attempts import Attempt, Attempts, retrying
+from assistant_gateway.calls import Call, Outcome, outcome_of
+from assistant_gateway.catalog import Target
+from assistant_gateway.errors import GatewayError
+from assistant_gateway.limits.terms import Terms
+from assistant_gateway.metering import Fields, Meter, Metered
+from assistant_gateway.providers import openai_wire
+from assistant_gateway.providers.openai_wire import Upstream
+from assistant_gateway.relay import Result
+from assistant_gateway.routing import Destination
+from assistant_gateway.tracing import CallTrace
+from assistant_observability import genai, logs
+
+LONGEST_USER = 256
+REQUEST_ID = web.RequestKey("request_id", str)
+
+_log = logs.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request asks of whichever destination answers it."""
+
+    road: str
+    terms: Terms
+    embedding: bool
+    fields: Callable[[Attempt], Fields]  # as they go to that destination
+    relay: Callable[[Attempt, Metered, ClientResponse], Awaitable[Result]]
+
+
+class Forwarder:
+    """Asks destinations for answers."""
+
+    def __init__(self, attempts: Attempts, meter: Meter, upstream: Upstream, tracer: trace.Tracer | None) -> None:
+        self._attempts = attempts
+        self._meter = meter
+        self._upstream = upstream
+        self._tracer = tracer
+        self._logged: dict[tuple[str, str, str, str], float] = {}
+
+    async def answer(self, request: web.Request, to: Sequence[Destination], ask: Ask) -> web.StreamResponse:
+        """Ask one destination after the other until one answers.
+
+        Raises:
+            GatewayError: none does, or the request may not be made.
+        """
+        result = await self._attempts.run(to, lambda made: self._attempt(request, ask, made))
+        return result.answer
+
+    async def _attempt(self, request: web.Request, ask: Ask, made: Attempt) -> Result:
+        """Admit one call, make it, pass the answer on, and settle on every way out."""
+        call = _call(request, made, ask.road)
+        terms = ask.terms if made.first else ask.terms.without_rates()
+        metered = await self._meter.admit(terms, call, made.target, ask.fields(made), embedding=ask.embedding)
+        made.admitted, made.headers = True, {**made.headers, **metered.headers}
+        span = CallTrace(
+            self._tracer,
+            request.headers,
+            call,
+            genai.OPERATION_EMBEDDINGS if ask.embedding else genai.OPERATION_CHAT,
+        )
+        outcome, response, free = Outcome.CLIENT_GONE, None, False
+        try:
+            response = await retrying(made, lambda: self._send(made.target, metered, span.headers))
+            made.permit.answered()
+            result = await ask.relay(made, metered, response)
+        except GatewayError as error:
+            outcome, free = outcome_of(error.status, error.code), not error.billed
+            error.headers = {**made.headers, **error.headers}
+            self._note_failure(call, outcome, error.message, span.trace_id)
+            error.headers["x-assistant-model"] = f"{call.provider}/{call.model}"
+            raise
+        else:
+            outcome = result.outcome
+            if outcome is not Outcome.OK:
+                self._note_failure(call, outcome, result.problem, span.trace_id)
+            return result
+        finally:
+            if response is not None:
+                response.close()  # puts a connection that was read to its end back, ends any other
+            span.end(outcome, self._meter.settle(metered, outcome, free=free))
+
+    async def _send(self, target: Target, metered: Metered, headers: Mapping[str, str]) -> ClientResponse:
+        """Send one request, the only place that does; return the head of its answer.
+
+        Raises:
+            GatewayError: there is no answer, or it is a refusal.
+        """
+        url = target.embeddings if metered.embedding else target.chat
+        metered.sent = True  # from here on the provider may be at work
+        try:
+            response = await self._upstream.post(target, url, bodies.encode(metered.fields), headers)
+        except GatewayError as error:
+            metered.sent = error.billed
+            raise
+        if response.status == 200:
+            return response
+        metered.sent = False  # whoever refuses sends no bill
+        try:
+            raise await openai_wire.refusal(target, response)
+        finally:
+            response.close()
+
+    def _note_failure(self, call: Call, outcome: Outcome, message: str, trace_id: str | None) -> None:
+        """Log the first failure of a kind in ten seconds; the metric counts all."""
+        key, now = (call.tenant, call.name, call.provider, outcome.value), time.monotonic()
+        if now - self._logged.get(key, float("-inf")) < 10 or outcome is Outcome.INVALID_REQUEST:
+            return
+        if len(self._logged) > 1000:
+            self._logged.clear()
+        self._logged[key] = now
+        _log.warning(
+            "model call failed",
+            tenant=call.tenant,
+            route=call.name,
+            provider=call.provider,
+            model=call.model,
+            outcome=outcome.value,
+            error=message,
+            request_id=call.request_id,
+            **({"trace_id": trace_id} if trace_id else {}),
+        )
+
+
+def _call(request: web.Request, made: Attempt, road: str) -> Call:
+    to, user = made.to, request.headers.get("x-assistant-user")
+    return Call(
+        tenant=to.tenant,
+        name=to.name,
+        provider=to.provider,
+        model=to.model,
+        road=road,
+        request_id=request[REQUEST_ID],
+        user=user[:LONGEST_USER] if user else None,
+        deadline=made.deadline,
+    )

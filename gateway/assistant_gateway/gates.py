@@ -1,0 +1,216 @@
+"""The way into each provider: its breaker, its pauses, and how many calls it gets at once.
+
+One gate per provider of the catalogue, and one per tenant and URL for tenants' own endpoints, so that a tenant's
+broken server closes nothing for another. Gates belong to the process: two gateways may each send `concurrency` calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from assistant_gateway import errors
+from assistant_gateway.breaker import Breaker, State
+from assistant_gateway.catalog import Target
+from assistant_gateway.errors import GatewayError
+from assistant_gateway.routing import Destination
+from assistant_observability import logs, metrics
+
+LONGEST_PAUSE_SECONDS = 60.0  # a provider that asks for an hour is asked again after this
+MOST_PAUSES = 1000
+MOST_OWN_GATES = 10_000
+_STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+# What says that a provider is ill. A refusal, whatever its status below 500, says that it is there.
+FAULTS = frozenset({"provider_unreachable", "provider_timeout", "provider_error"})
+RATE_LIMITED = "provider_rate_limit_exceeded"
+
+_log = logs.logger(__name__)
+
+
+class Gate:
+    """The way into one provider."""
+
+    def __init__(self, target: Target, clock: Callable[[], float] = time.monotonic) -> None:
+        self.target = target
+        self.breaker = Breaker(target.settings.breaker, clock)
+        self.running = 0
+        self._clock = clock
+        self._pauses: dict[str, float] = {}  # by model: providers limit their callers model by model
+        self._queue: deque[asyncio.Future[None]] = deque()
+
+    def renew(self, target: Target) -> None:
+        """Follow a changed catalogue; what was counted stays."""
+        self.target = target
+        self.breaker.settings = target.settings.breaker
+        self._wake()
+
+    def refusal(self, model: str) -> GatewayError | None:
+        """Return why a call cannot be made now, None when it can."""
+        blocked = self.breaker.blocked()
+        if blocked is not None:
+            return errors.provider_unavailable(self.target.provider, blocked)
+        if self._pauses:
+            left = self._pauses.get(model, 0.0) - self._clock()
+            if left > 0:
+                return errors.provider_rate_limited(self.target.provider, "it asked for a pause", left)
+            self._pauses.pop(model, None)
+        return None
+
+    async def enter(self, model: str, until: float) -> Permit:
+        """Wait for a place if there is none, for a short time and not beyond `until` (the loop's clock).
+
+        Raises:
+            GatewayError: 503 or 429, with when to come back.
+        """
+        if (refused := self.refusal(model)) is not None:
+            raise refused
+        limit = self.target.settings.concurrency
+        if limit is not None and (self.running >= limit or self._queue):
+            await self._wait(limit, until)
+            if (refused := self.refusal(model)) is not None:  # it may have opened meanwhile
+                self._release()
+                raise refused
+        else:
+            self.running += 1
+        return Permit(self, model, self.breaker.enter())
+
+    async def _wait(self, limit: int, until: float) -> None:
+        """Wait for a place; it is taken by whoever wakes the waiting, so that nobody can come in between."""
+        loop = asyncio.get_running_loop()
+        until = min(until, loop.time() + self.target.settings.queue_seconds)
+        if len(self._queue) >= limit or until <= loop.time():
+            raise errors.provider_busy(self.target.provider)  # so long a queue does not move in time
+        turn: asyncio.Future[None] = loop.create_future()
+        self._queue.append(turn)
+        try:
+            async with asyncio.timeout_at(until):
+                await turn
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if turn.done() and not turn.cancelled():
+                self._release()  # given away in the very moment
+            else:
+                with contextlib.suppress(ValueError):  # a turn that was cancelled may have been passed over already
+                    self._queue.remove(turn)
+            if isinstance(error, TimeoutError):
+                raise errors.provider_busy(self.target.provider) from None
+            raise
+
+    def _release(self) -> None:
+        self.running -= 1
+        if self._queue:
+            self._wake()
+
+    def _wake(self) -> None:
+        limit = self.target.settings.concurrency
+        while self._queue and (limit is None or self.running < limit):
+            turn = self._queue.popleft()
+            if not turn.done():
+                self.running += 1
+                turn.set_result(None)
+
+    def left(self, *, failed: bool | None, trial: bool) -> None:
+        """Count the end of a call and let the next one in."""
+        self._release()
+        if self.breaker.leave(failed=failed, trial=trial):
+            metrics.PROVIDER_OPENINGS.labels(self.target.provider).inc()
+            calls, failures = self.breaker.counted
+            _log.warning("breaker opened", provider=self.target.provider, calls=calls, failures=failures)
+
+    def pause(self, model: str, seconds: float) -> None:
+        """Ask for nothing more of a model for a while."""
+        if len(self._pauses) >= MOST_PAUSES:
+            now = self._clock()
+            self._pauses = {name: until for name, until in self._pauses.items() if until > now}
+        if len(self._pauses) < MOST_PAUSES:
+            self._pauses[model] = self._clock() + min(seconds, LONGEST_PAUSE_SECONDS)
+
+    def resume(self, model: str) -> None:
+        """Forget a pause: the provider has answered."""
+        if self._pauses:
+            self._pauses.pop(model, None)
+
+
+class Permit:
+    """One call's right to be made. Left exactly once, on every way out."""
+
+    __slots__ = ("_gate", "_left", "_model", "_trial")
+
+    def __init__(self, gate: Gate, model: str, trial: bool) -> None:
+        self._gate, self._model, self._trial, self._left = gate, model, trial, False
+
+    def answered(self) -> None:
+        """Note that the provider has begun to answer: that ends a trial well, however long the answer takes."""
+        self._gate.resume(self._model)
+        if self._trial:
+            self._gate.breaker.leave(failed=False, trial=True)
+            self._trial = False
+
+    def refused(self, error: GatewayError) -> None:
+        """Note what a failed try says, whether it is tried again or not."""
+        if error.code == RATE_LIMITED and error.retry_after is not None:
+            self._gate.pause(self._model, error.retry_after)
+
+    def leave(self, code: str | None) -> None:
+        """End the call. `code` is that of what went wrong, empty for nothing, None where nobody knows."""
+        if self._left:
+            return
+        self._left = True
+        self._gate.left(failed=None if code is None else code in FAULTS, trial=self._trial)
+
+
+class Gates:
+    """All of them."""
+
+    def __init__(
+        self, targets: Callable[[], Mapping[str, Target]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._targets = targets
+        self._clock = clock
+        self._platform: dict[str, Gate] = {}
+        self._own: dict[tuple[str, str], Gate] = {}
+
+    def gate(self, to: Destination, target: Target) -> Gate:
+        """Return the gate of a destination."""
+        if target.own:
+            return self._own_gate((to.tenant, target.settings.url), target)
+        found = self._platform.get(target.provider)
+        if found is None or found.target is not target:
+            found = self._follow(target)
+        return found
+
+    def _own_gate(self, key: tuple[str, str], target: Target) -> Gate:
+        found = self._own.get(key)
+        if found is None:
+            if len(self._own) >= MOST_OWN_GATES:
+                # Those without anything worth knowing go first; at random among the rest.
+                idle = [k for k, gate in self._own.items() if not gate.running and gate.breaker.state is State.CLOSED]
+                for old in idle or random.sample(list(self._own), 100):
+                    del self._own[old]
+            found = self._own[key] = Gate(target, self._clock)
+        found.target = target
+        return found
+
+    def _follow(self, target: Target) -> Gate:
+        """Follow a catalogue that was loaded again. A provider that moved to another address begins anew."""
+        targets = self._targets()
+        for name in [name for name in self._platform if name not in targets]:
+            del self._platform[name]
+            for gone in (metrics.PROVIDER_BREAKER, metrics.PROVIDER_RUNNING):
+                gone.remove(name)
+        found = self._platform.get(target.provider)
+        if found is not None and found.target.settings.url == target.settings.url:
+            found.renew(target)
+            return found
+        found = self._platform[target.provider] = Gate(target, self._clock)
+        metrics.PROVIDER_BREAKER.labels(target.provider).set_function(lambda: _STATES[found.breaker.state])
+        metrics.PROVIDER_RUNNING.labels(target.provider).set_function(lambda: found.running)
+        return found
+
+    def forget(self, namespace: str) -> None:
+        """Drop the gates of a tenant that is gone."""
+        for key in [key for key in self._own if key[0] == namespace]:
+            del self._own[key]
