@@ -16,7 +16,9 @@ from typing import NamedTuple
 from prometheus_client import Counter, Histogram
 
 from assistant_gateway.usage import Usage
-from assistant_observability import metrics
+from assistant_observability import genai, metrics
+
+CHAT_ROADS = frozenset({"chat", "stream"})  # the others are embeddings
 
 
 class Outcome(StrEnum):
@@ -47,6 +49,11 @@ _BY_CODE = {
 def outcome_of(status: int, code: str) -> Outcome:
     """Return the outcome that an error answer stands for."""
     return _BY_CODE.get(code) or (Outcome.INVALID_REQUEST if status < 500 else Outcome.PROVIDER_ERROR)
+
+
+def operation_of(road: str) -> str:
+    """Return what OpenTelemetry calls the operation of a road."""
+    return genai.OPERATION_CHAT if road in CHAT_ROADS else genai.OPERATION_EMBEDDINGS
 
 
 @dataclass(slots=True)
@@ -83,7 +90,9 @@ class Call:
             series.first_byte.observe(self.first_byte - self.started)
         if usage is not None:
             series.input.inc(usage.input)
+            series.input_usage.observe(usage.input)
             series.output.inc(usage.output)
+            series.output_usage.observe(usage.output)
         if cost:
             series.cost.inc(cost)
         return True
@@ -96,18 +105,24 @@ class _Series(NamedTuple):
     duration: Histogram
     first_byte: Histogram
     input: Counter
+    input_usage: Histogram
     output: Counter
+    output_usage: Histogram
     cost: Counter
 
 
 @lru_cache(maxsize=10_000)
 def _series(tenant: str, name: str, provider: str, model: str, road: str, outcome: Outcome) -> _Series:
+    kind = (operation_of(road), provider, model)
+    error = "" if outcome is Outcome.OK else outcome.value
     return _Series(
         metrics.MODEL_CALLS.labels(tenant, name, provider, model, road, outcome.value),
-        metrics.MODEL_DURATION.labels(provider, model, road),
+        metrics.MODEL_DURATION.labels(*kind, error),
         metrics.MODEL_FIRST_BYTE.labels(provider, model),
         metrics.MODEL_TOKENS.labels(tenant, name, provider, model, "input"),
+        metrics.MODEL_TOKEN_USAGE.labels(*kind, "input"),
         metrics.MODEL_TOKENS.labels(tenant, name, provider, model, "output"),
+        metrics.MODEL_TOKEN_USAGE.labels(*kind, "output"),
         metrics.MODEL_COST.labels(tenant, name, provider, model),
     )
 

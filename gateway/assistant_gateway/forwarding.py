@@ -25,7 +25,7 @@ from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.relay import Result
 from assistant_gateway.routing import Destination
 from assistant_gateway.tracing import CallTrace
-from assistant_observability import genai, logs
+from assistant_observability import logs
 
 LONGEST_USER = 256
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -69,12 +69,7 @@ class Forwarder:
         terms = ask.terms if made.first else ask.terms.without_rates()
         metered = await self._meter.admit(terms, call, made.target, ask.fields(made), embedding=ask.embedding)
         made.admitted, made.headers = True, {**made.headers, **metered.headers}
-        span = CallTrace(
-            self._tracer,
-            request.headers,
-            call,
-            genai.OPERATION_EMBEDDINGS if ask.embedding else genai.OPERATION_CHAT,
-        )
+        span = CallTrace(self._tracer, request.headers, call)
         outcome, response, free = Outcome.CLIENT_GONE, None, False
         try:
             response = await retrying(made, lambda: self._send(made.target, metered, span.headers))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from opentelemetry import trace
 
-from assistant_gateway.calls import Call, Outcome
+from assistant_gateway.calls import Call, Outcome, operation_of
 from assistant_gateway.usage import Usage
 from assistant_observability import genai, traces
 
@@ -20,7 +20,7 @@ _LONGEST = 512
 class CallTrace:
     """The span of one model call, or none."""
 
-    def __init__(self, tracer: trace.Tracer | None, headers: Mapping[str, str], call: Call, operation: str) -> None:
+    def __init__(self, tracer: trace.Tracer | None, headers: Mapping[str, str], call: Call) -> None:
         self.headers: dict[str, str] = {}
         self._call = call
         self._span: trace.Span | None = None
@@ -29,6 +29,7 @@ class CallTrace:
             self.headers = incoming
             return
         context = traces.extract(incoming)
+        operation = operation_of(call.road)
         self._span = tracer.start_span(
             f"{operation} {call.model}",
             context,

@@ -35,11 +35,19 @@ MODEL_CALLS = Counter(
     "Calls to a model provider.",
     ["tenant", "assistant", "provider", "model", "road", "outcome"],
 )
+# Names, labels and buckets of OpenTelemetry's conventions for generative AI (`gen_ai.client.operation.duration`
+# and `gen_ai.client.token.usage`), as OpenTelemetry writes them for Prometheus. `error_type` is empty on success.
 MODEL_DURATION = Histogram(
-    "assistant_model_call_duration_seconds",
+    "gen_ai_client_operation_duration_seconds",
     "Time of a call to a provider.",
-    ["provider", "model", "road"],
-    buckets=_SLOW,
+    ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type"],
+    buckets=(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
+)
+MODEL_TOKEN_USAGE = Histogram(
+    "gen_ai_client_token_usage",
+    "Tokens of a call, as in the ledger.",
+    ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"],
+    buckets=tuple(4**power for power in range(14)),
 )
 MODEL_FIRST_BYTE = Histogram(
     "assistant_model_time_to_first_byte_seconds",

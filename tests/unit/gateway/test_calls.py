@@ -33,6 +33,22 @@ def test_call_is_settled_once() -> None:
     assert tokens == {"input": 5, "output": 0}
 
 
+@pytest.mark.parametrize(
+    ("road", "operation", "outcome", "error"),
+    [("stream", "chat", Outcome.OK, ""), ("ingest", "embeddings", Outcome.PROVIDER_ERROR, "provider_error")],
+)
+def test_call_is_measured_under_the_conventions_names(road: str, operation: str, outcome: Outcome, error: str) -> None:
+    """Duration and tokens are histograms with the names and labels of OpenTelemetry's conventions."""
+    kind = {"gen_ai_operation_name": operation, "gen_ai_provider_name": "p", "gen_ai_request_model": f"m-{road}"}
+    made = Call(tenant="calls-test", name="a", provider="p", model=f"m-{road}", road=road, request_id="r")
+    made.settle(outcome, Usage(input=5, output=3))
+    duration = "gen_ai_client_operation_duration_seconds_count"
+    assert REGISTRY.get_sample_value(duration, kind | {"error_type": error}) == 1
+    for direction, tokens in (("input", 5), ("output", 3)):
+        labels = kind | {"gen_ai_token_type": direction}
+        assert REGISTRY.get_sample_value("gen_ai_client_token_usage_sum", labels) == tokens
+
+
 def sample(direction: str) -> float | None:
     """Return the tokens that were counted."""
     return REGISTRY.get_sample_value("assistant_model_tokens_total", {**LABELS, "direction": direction})

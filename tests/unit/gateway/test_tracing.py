@@ -23,7 +23,7 @@ def call() -> Call:
 
 def test_without_an_exporter_the_context_passes_through() -> None:
     """The provider gets the caller's context as it was; nothing is recorded."""
-    trace = CallTrace(None, CONTEXT, call(), genai.OPERATION_CHAT)
+    trace = CallTrace(None, CONTEXT, call())
     assert trace.headers == CONTEXT
     assert trace.trace_id == TRACE
     trace.end(Outcome.OK, None)
@@ -32,7 +32,7 @@ def test_without_an_exporter_the_context_passes_through() -> None:
 @pytest.mark.parametrize("value", ["", "x" * 600, "a\nb", "é"])
 def test_context_that_is_no_header_is_dropped(value: str) -> None:
     """What cannot be a context goes no further."""
-    assert CallTrace(None, {"traceparent": value}, call(), genai.OPERATION_CHAT).headers == {}
+    assert CallTrace(None, {"traceparent": value}, call()).headers == {}
 
 
 def test_with_an_exporter_there_is_one_span_per_call() -> None:
@@ -40,7 +40,7 @@ def test_with_an_exporter_there_is_one_span_per_call() -> None:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace = CallTrace(provider.get_tracer("test"), CONTEXT, call(), genai.OPERATION_CHAT)
+    trace = CallTrace(provider.get_tracer("test"), CONTEXT, call())
     trace.end(Outcome.PROVIDER_ERROR, Usage(input=3, output=4))
     (span,) = exporter.get_finished_spans()
     assert f"{span.context.trace_id:032x}" == TRACE
