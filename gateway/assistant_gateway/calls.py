@@ -111,5 +111,11 @@ def _series(tenant: str, name: str, provider: str, model: str, road: str, outcom
 def forget_tenant(namespace: str) -> None:
     """Drop the time series of a tenant that is gone, so that a process does not grow with every one there ever was."""
     _series.cache_clear()
-    for metric in (metrics.MODEL_CALLS, metrics.MODEL_TOKENS, metrics.MODEL_COST, metrics.LIMIT_REFUSALS):
+    for metric in (
+        metrics.MODEL_CALLS,
+        metrics.MODEL_TOKENS,
+        metrics.MODEL_COST,
+        metrics.LIMIT_REFUSALS,
+        metrics.LIMIT_GRANT_CALLS,
+    ):
         metric.remove_by_labels({"tenant": namespace})
