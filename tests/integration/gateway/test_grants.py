@@ -106,6 +106,7 @@ async def test_whatever_happens_to_redis_no_limit_is_passed(number: int, *, boun
                 await trouble(store, made, terms[0], loses=True)
                 await asyncio.sleep(random.uniform(0.3, 4.0))
                 check_limits(await usage_of(quota, terms[0]))
+            await use_up_while_one_is_away(made, terms)
             for task in callers:
                 task.cancel()
             await asyncio.gather(*callers, return_exceptions=True)
@@ -128,6 +129,19 @@ async def test_whatever_happens_to_redis_no_limit_is_passed(number: int, *, boun
     print(f"{dict(outcomes)}; used {usage['tenant'].counted}")
     assert outcomes["admitted"] > 100
     assert (outcomes["granted"] > 0) is bounded
+
+
+async def use_up_while_one_is_away(made: list[Process], terms: list[Terms]) -> None:
+    """Cut one process off, let another use all that it can get meanwhile, to the last units, and let the first back."""
+    made[0].cable.cut()
+    await asyncio.sleep(0.5)
+    for size in (20_000, 2000, 200):
+        for one in terms:
+            async with asyncio.timeout(60):
+                while await call(made[1], one, Amount(size, size)) != "refused":  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.5)
+    made[0].cable.mend()
 
 
 def check_books(usage: dict[str, Usage], entries: list[LedgerEntry], made: list[Process]) -> None:
