@@ -144,13 +144,11 @@ class Grants:
                 continue
             key = (terms.limits.tenant, level.field)
             grant = self._grants.get(key)
-            if grant is None:
+            if grant is None and key not in self._wanted:
                 amount = self._rules.size(answer.remaining[index])
                 if amount is not None:
                     self._wanted[key] = Grant(terms, index, amount, now)
-                else:
-                    self._wanted.pop(key, None)
-            else:
+            elif grant is not None:
                 grant.active = now
                 if self._is_too_much(grant, level, answer.remaining[index]):
                     self._give_back(key)

@@ -117,7 +117,7 @@ class Crowd:
                 "stream": random.random() < 0.5,
             }
             url = f"{random.choice(self.processes).url}/v1/chat/completions"
-            patience = random.uniform(0, 0.5) if random.random() < 0.2 else 30
+            patience = random.uniform(0, 1.0) if random.random() < 0.2 else 60
             try:
                 async with asyncio.timeout(patience), client.post(url, json=body, headers=headers) as answer:
                     await answer.read()
@@ -129,7 +129,7 @@ class Crowd:
             except aiohttp.ClientError:
                 self.outcomes["broken"] += 1
                 refused = True
-            await asyncio.sleep(random.uniform(0.2, 1.0) if refused else 0)
+            await asyncio.sleep(random.uniform(1.0, 4.0) if refused else random.uniform(0, 2.0))
 
     @contextlib.asynccontextmanager
     async def calling(self) -> AsyncIterator[None]:
@@ -172,7 +172,7 @@ class Crowd:
 
 async def ask(quota: Quota, limits: Limits) -> dict[str, Usage]:
     """Ask for the counters until there is an answer."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(UnavailableError):
                 return await quota.usage(limits)
@@ -212,7 +212,7 @@ async def trouble(crowd: Crowd, quota: Quota, seconds: float, *, kills: bool) ->
 
 async def books_agree(crowd: Crowd, quota: Quota, before: tuple[int, int], metered: tuple[int, int]) -> None:
     """Wait until ledger, counters and metric say the same of what was used since `before`."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             entries = await crowd.entries()
             usage = (await ask(quota, crowd.limits)).get("tenant")
@@ -255,7 +255,7 @@ def priced(settings: Callable[..., Settings]) -> Callable[..., Settings]:
     return make
 
 
-@pytest.mark.timeout(SECONDS * 10 + 240)
+@pytest.mark.timeout(SECONDS * 10 + 400)
 @pytest.mark.parametrize("number", range(ROUNDS))
 async def test_gateways_that_die_under_a_crowd_stay_within_every_limit(
     cluster: Cluster, priced: Callable[..., Settings], number: int, tmp_path: Path
@@ -267,7 +267,7 @@ async def test_gateways_that_die_under_a_crowd_stay_within_every_limit(
         store.server.start()
         settings = priced(redis_url=store.gateway_url)
         crowd = Crowd(cluster, store, f"gateway-crowd-{number}", settings)
-        redis = Redis(store.gateway_url, SCRIPT, answer_seconds=2)
+        redis = Redis(store.gateway_url, SCRIPT, answer_seconds=20)  # this process is busy as well
         keeper = asyncio.create_task(redis.run())
         quota = Quota(redis)
         crowd.raise_limits()

@@ -10,13 +10,16 @@ import os
 import random
 import signal
 from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 import pytest
 from grant_world import RULES, Process, call, entries_of, keep_calling, processes, terms_of, usage_of
+from gateway_world import Cluster, policy, running
 from redis.asyncio import Redis as Client
 
 from assistant_cluster import stores
+from assistant_gateway.config import Settings
 from assistant_gateway.ledger import LedgerEntry
 from assistant_gateway.limits.levels import Amount, Level
 from assistant_gateway.limits.quota import SCRIPT, Quota, Usage
@@ -222,3 +225,47 @@ async def test_a_limit_lowered_meanwhile_ends_the_grant(redis_store) -> None:
         assert await call(process, lower, SMALL) == "503"
         assert await call(process, higher, SMALL) == "granted"
         process.cable.mend()
+
+
+async def test_a_bounded_tenant_goes_on_through_the_gateway(
+    cluster: Cluster, settings: Callable[..., Settings]
+) -> None:
+    """Over HTTP: answers are marked and counted, what does not fit is 503, all is in the ledger when Redis is back."""
+    name = "grants-http"
+    with stores.redis() as store:
+        async with running(settings(redis_url=store.gateway_url)) as gateway:
+            sealed = cluster.put_policy(policy(name, ["good"], tokens_per_day=1_000_000, failure_policy="Bounded"))
+            headers = {"Authorization": f"Bearer {cluster.token(name)}"}
+
+            async def ask(**fields: object) -> tuple[int, bool]:
+                body = {"model": "good", "messages": [{"role": "user", "content": "Hi"}], **fields}
+                url = f"{gateway.url}/v1/chat/completions"
+                async with gateway.client.post(url, json=body, headers=headers) as answer:
+                    await answer.read()
+                    return answer.status, answer.headers.get("x-ratelimit-degraded") == "1"
+
+            async with asyncio.timeout(10):
+                while await ask() != (200, False):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            terms = gateway.server._gateway._policies.get(name).terms
+            async with asyncio.timeout(20):
+                while gateway.server._limiter._grants.room(terms, SMALL) is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            left = f'assistant_limit_grant_left{{assistant="",kind="tokens",tenant="{name}"}}'
+            before = await gateway.metric(left)
+            assert 40_000 < before <= 50_000
+            store.server.pause()
+            assert await ask() == (200, True)
+            assert await ask(max_tokens=60_000) == (503, False)
+            calls = "assistant_limit_grant_calls_total"
+            assert await gateway.metric(f'{calls}{{result="admitted",tenant="{name}"}}') == 1
+            assert await gateway.metric(f'{calls}{{result="refused",tenant="{name}"}}') == 1
+            assert await gateway.metric(left) == before - 15  # corrected to what was used
+            store.server.resume()
+            async with asyncio.timeout(10):
+                while gateway.server._limiter.degraded or gateway.server._limiter.unsettled:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            entries = await entries_of(store.gateway_url, terms)
+            assert {entry.tokens for entry in entries} == {15}
+            assert len(entries) == (await gateway.server._limiter._quota.usage(terms.limits))["tenant"].entries
+    assert sealed.failure_policy == "Bounded"

@@ -118,3 +118,10 @@ def test_own_endpoint_that_is_no_url_harms_only_itself() -> None:
     with pytest.raises(GatewayError) as raised:
         resolve(to, {})
     assert (raised.value.status, raised.value.code) == (502, "provider_unreachable")
+
+
+@pytest.mark.parametrize(("written", "bounded"), [("Closed", False), ("Bounded", True)])
+def test_failure_policy_reaches_every_route(written: str, *, bounded: bool) -> None:
+    """Whether calls may draw on a grant is said by the tenant's policy, for chat and for embeddings."""
+    tenant = compile_policy(msgspec.structs.replace(policy(catalogue(), ["*"]), failure_policy=written))
+    assert (tenant.terms.bounded, tenant.assistants["support"].terms.bounded) == (bounded, bounded)
