@@ -136,5 +136,6 @@ def forget_tenant(namespace: str) -> None:
         metrics.MODEL_COST,
         metrics.LIMIT_REFUSALS,
         metrics.FALLBACKS,
+        metrics.LIMIT_GRANT_CALLS,
     ):
         metric.remove_by_labels({"tenant": namespace})

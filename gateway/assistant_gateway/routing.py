@@ -169,7 +169,8 @@ def _terms(policy: TenantPolicy, levels: list[Level], assistant: str = "", budge
     currency = budgets[0].currency if budgets else "USD"
     tenant = policy.tenant
     try:
-        return Terms.of(tenant.namespace, tenant.key, policy.time_zone, levels, assistant=assistant, currency=currency)
+        terms = Terms.of(tenant.namespace, tenant.key, policy.time_zone, levels, assistant=assistant, currency=currency)
+        return msgspec.structs.replace(terms, bounded=policy.failure_policy == "Bounded")
     except (ValueError, ZoneInfoNotFoundError) as error:
         raise PolicyError(f"limits or time zone: {error}") from None
 

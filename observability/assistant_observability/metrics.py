@@ -97,6 +97,16 @@ LEDGER_DRIFT = Gauge(
     "Largest difference between ledger and counters of a tenant: entries, tokens, cost_micros.",
     ["tenant", "what"],
 )
+LIMIT_GRANT_CALLS = Counter(
+    "assistant_limit_grant_calls",
+    "Calls under limits in tokens or money while Redis was away: admitted on a grant, or refused.",
+    ["tenant", "result"],
+)
+LIMIT_GRANT_LEFT = Gauge(
+    "assistant_limit_grant_left",
+    "What this process may let through while Redis is away; assistant empty: of the tenant's own limits.",
+    ["tenant", "assistant", "kind"],
+)
 POLICIES = Gauge("assistant_gateway_policies", "Tenant policies loaded.")
 IDENTITY_FAILURES = Counter("assistant_identity_failures", "Refused tokens.", ["part", "reason"])
 

@@ -1,7 +1,8 @@
 """Whether a call fits the limits of its assistant and tenant, in one round trip, and an answer without Redis.
 
 While Redis is away request rates hold per process; calls under limits in tokens or money are refused, because nobody
-could say whether they fit. Whatever was used is settled: at once, or when Redis is back.
+could say whether they fit, except for what `grants` took in advance for tenants that want that. Whatever was used is
+settled: at once, or when Redis is back.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from assistant_crds.contracts import LevelUsage, TenantUsage
 from assistant_gateway import errors
 from assistant_gateway.ledger_store.database import LedgerDatabase
 from assistant_gateway.limits import answers, gcra
+from assistant_gateway.limits.grants import Grants, Rules
 from assistant_gateway.limits.levels import Amount, Limits
 from assistant_gateway.limits.quota import Admitted, Counted, Quota, RebuildNeededError, Refused
 from assistant_gateway.limits.rebuild import rebuild, rfc3339
@@ -51,10 +53,11 @@ class _Held(msgspec.Struct):
 class Limiter:
     """Asks Redis; decides alone while Redis is away, which is counted and shown in a header."""
 
-    def __init__(self, redis: Redis | None, ledger: LedgerDatabase | None = None) -> None:
+    def __init__(self, redis: Redis | None, ledger: LedgerDatabase | None = None, rules: Rules | None = None) -> None:
         self._redis = redis
         self._ledger = ledger
         self._quota = Quota(redis) if redis is not None else None
+        self._grants = Grants(self._quota, rules)
         self._local = gcra.LocalRates()
         self._held: dict[str, _Held] = {}
         self._unsettled: deque[Settling] = deque()
@@ -76,7 +79,7 @@ class Limiter:
     # --- before a call -----------------------------------------------------------------------------------------
 
     async def reserve(self, terms: Terms, call: str, worst: Amount) -> Admitted | Refused | Mapping[str, str]:
-        """Hold the worst case; without Redis take a request from the local rates and return the headers.
+        """Hold the worst case; without Redis draw on grants and local rates and return the headers.
 
         Raises:
             GatewayError: 503: nobody can say whether it fits; 429 of a local rate.
@@ -87,40 +90,66 @@ class Limiter:
             answer = await self._ask(terms, call, worst)
         except UnavailableError:
             if terms.hard:
+                metrics.LIMIT_GRANT_CALLS.labels(terms.namespace, "refused").inc()
                 message = "The limits of this tenant cannot be checked at the moment, so the call was not made."
                 raise _unavailable(message) from None
-            metrics.LIMIT_DEGRADED.inc()
             return self._admit_alone(terms)
+        if not isinstance(answer, Admitted | Refused):
+            return answer
         if isinstance(answer, Admitted):
             self._held[call] = _Held(terms.limits, worst, time.monotonic() + RENEW_SECONDS)
         if terms.hard:
             self._note(terms, answer)
+            if terms.bounded:
+                self._grants.note(terms, answer)
         return answer
 
-    async def _ask(self, terms: Terms, call: str, worst: Amount) -> Admitted | Refused:
+    async def _ask(self, terms: Terms, call: str, worst: Amount) -> Admitted | Refused | Mapping[str, str]:
         if self._quota is None:
             raise UnavailableError("not configured")
         asked = False
         until = time.monotonic() + (PATIENCE_SECONDS if terms.hard else 0)
         try:
             while True:
-                if not self.degraded:
+                if not self._is_away(terms):
                     asked = True
                     with contextlib.suppress(UnavailableError):
-                        return await self._ask_once(self._quota, terms.limits, call, worst)
+                        return await self._ask_once(self._quota, terms, call, worst)
+                if terms.bounded and terms.hard and (granted := self._admit_on_grants(terms, call, worst)) is not None:
+                    asked = False  # its settling gives back whatever Redis may hold for it
+                    return granted
                 if time.monotonic() >= until:
                     raise UnavailableError("away")  # noqa: TRY301  # the way out is below
                 await asyncio.sleep(PATIENCE_SECONDS / 10)
-        except (UnavailableError, asyncio.CancelledError):
+        except (UnavailableError, errors.GatewayError, asyncio.CancelledError):
             if asked:  # it may have been held all the same
                 self._settle_later((terms.limits, call, Amount(0, 0), b""))
             raise
 
-    async def _ask_once(self, quota: Quota, limits: Limits, call: str, worst: Amount) -> Admitted | Refused:
+    def _is_away(self, terms: Terms) -> bool:
+        if terms.bounded:
+            self._grants.watch(available=not self.degraded)
+            return self.degraded or self._grants.overdue
+        return self.degraded
+
+    def _admit_on_grants(self, terms: Terms, call: str, worst: Amount) -> Mapping[str, str] | None:
+        """Draw a call on what was taken in advance; None where that is not enough."""
+        grants = self._grants.room(terms, worst)
+        if grants is None:
+            return None
+        headers = self._admit_alone(terms)
+        self._grants.draw(grants, call, worst)
+        metrics.LIMIT_GRANT_CALLS.labels(terms.namespace, "admitted").inc()
+        return headers
+
+    async def _ask_once(self, quota: Quota, terms: Terms, call: str, worst: Amount) -> Admitted | Refused:
+        limits = terms.limits
         try:
             try:
                 answer = await quota.reserve(limits, call, worst, _HOLD)
             except RebuildNeededError:
+                if terms.bounded and self._grants.others_first:
+                    raise
                 await self._rebuild(limits)
                 answer = await quota.reserve(limits, call, worst, _HOLD)
         except RebuildNeededError:
@@ -140,6 +169,7 @@ class Limiter:
                 await rebuild(self._redis, self._quota, limits, self._ledger)
 
     def _admit_alone(self, terms: Terms) -> dict[str, str]:
+        metrics.LIMIT_DEGRADED.inc()
         if not terms.rates:
             return {"x-ratelimit-degraded": "1"}
         verdict = self._local.admit(terms.rates, time.monotonic_ns() // 1000)
@@ -189,6 +219,7 @@ class Limiter:
     def settle(self, limits: Limits, call: str, used: Amount, entry: bytes) -> None:
         """Have a call settled. Nobody waits for it; what Redis does not take now it is given later."""
         self._held.pop(call, None)
+        self._grants.used(call, used)
         if self._redis is not None:
             self._settle_later((limits, call, used, entry))
 
@@ -205,6 +236,7 @@ class Limiter:
             return
         try:
             await self._quota.settle(*settling)
+            self._grants.settled(settling[1])
         except UnavailableError:
             self._unsettled.append(settling)
 
@@ -213,6 +245,7 @@ class Limiter:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             await self._catch_up()
+            await self._grants.look(available=not self.degraded)
             now = time.monotonic()
             due = [(call, held) for call, held in self._held.items() if held.renew_at <= now]
             for start in range(0, len(due), AT_ONCE):
@@ -246,6 +279,7 @@ class Limiter:
         while self.unsettled and time.monotonic() < until:
             await self._catch_up()
             await asyncio.sleep(0.01)
+        await self._grants.close(available=not self.degraded)
         if self.unsettled:
             _log.error("calls not settled: Redis is away", calls=self.unsettled)
 
@@ -258,6 +292,7 @@ class Limiter:
         """Drop what is known of a tenant that is gone."""
         self._exhausted.pop(tenant, None)
         self._rebuilding.pop(tenant, None)
+        self._grants.forget(tenant)
         if self._quota is not None:
             self._quota.forget(tenant)
 

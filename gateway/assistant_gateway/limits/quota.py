@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -57,6 +58,14 @@ class Refused(msgspec.Struct, frozen=True):
     retry_after: int | None
     limit: int
     used: int  # with what other calls hold; 0 for requests
+
+
+class Renewal(Enum):
+    """What became of a hold that was renewed."""
+
+    KEPT = "kept"
+    PUT_BACK = "put back"  # it had expired or was lost: whether it fits was not asked
+    SETTLED = "settled"
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -182,10 +191,21 @@ class Quota:
 
     async def renew(self, limits: Limits, request: str, worst: Amount, hold: int) -> bool:
         """Hold for `hold` microseconds from now. An expired or lost hold is put back; False: settled already."""
-        reply = await self._ask(limits, "renew", request, (hold, worst.tokens, worst.cost, *limits.fields))
-        if reply[0] == ADMITTED:
+        held = await self.renewed(limits, request, worst, hold) is not Renewal.SETTLED
+        if held:
             self._known.setdefault(limits.tenant, Known()).begin(request, limits, worst, hold)
-        return bool(reply[0] == ADMITTED)
+        return held
+
+    async def renewed(self, limits: Limits, request: str, worst: Amount, hold: int) -> Renewal:
+        """Do the same for an owner who puts a lost hold back himself, and has to know that it was lost."""
+        reply = await self._ask(limits, "renew", request, (hold, worst.tokens, worst.cost, *limits.fields))
+        if reply[0] != ADMITTED:
+            return Renewal.SETTLED
+        return Renewal.PUT_BACK if reply[2] else Renewal.KEPT
+
+    def leave(self, limits: Limits, request: str) -> None:
+        """Do not put this hold back when Redis has lost it: its owner does."""
+        self._known.setdefault(limits.tenant, Known()).held.pop(request, None)
 
     async def usage(self, limits: Limits) -> dict[str, Usage]:
         """Return the counters of the tenant and of all its assistants, by `Level.field`."""
