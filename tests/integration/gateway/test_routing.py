@@ -34,7 +34,7 @@ def settings(settings: Callable[..., Settings], upstream: Provider) -> Callable[
             "demo": demo,
             "backup": demo,
             "dear": demo | {"models": dear},
-            "fragile": demo | {"breaker": {"minCalls": 2, "openSeconds": 1}},
+            "fragile": demo | {"breaker": {"minCalls": 2, "openSeconds": 4}},
             "narrow": demo | {"concurrency": 1, "queueSeconds": 0.1},
             "hasty": demo | {"totalSeconds": 0.4, "idleSeconds": 30},
             "unknown-price": demo | {"models": {}},
@@ -187,7 +187,7 @@ async def test_fallback_is_one_request_of_the_rate(cluster: Cluster, gateway: Ru
     await mine.put(assistants={"a": assistant("demo/says-500", "backup/good", requests_per_minute=60, budget=WIDE)})
     async with mine.ask("a", max_tokens=5) as answer:
         assert answer.status == 200
-    assert answer.headers["x-ratelimit-remaining-requests"] == "59"
+    assert answer.headers["x-ratelimit-remaining-requests"] == "9"  # of a burst of ten
     assert "x-budget-remaining" in answer.headers
 
 
@@ -233,7 +233,7 @@ async def test_long_pause_is_kept_for_that_model_alone(cluster: Cluster, gateway
 
 
 async def test_breaker_opens_shows_itself_and_closes_again(
-    cluster: Cluster, gateway: Running, upstream: Provider, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, gateway: Running, upstream: Provider
 ) -> None:
     """After its failures a provider is left alone: at once refused or answered by the fallback, visible in the metric
     and to the operator; one good trial later all is as before."""
@@ -245,7 +245,8 @@ async def test_breaker_opens_shows_itself_and_closes_again(
     assert await gateway.metric(state) == 2
     async with mine.ask("a") as answer:
         body = await answer.json()
-    assert (answer.status, body["error"]["code"], answer.headers["Retry-After"]) == (503, "provider_unavailable", "1")
+    assert (answer.status, body["error"]["code"]) == (503, "provider_unavailable")
+    assert 1 <= int(answer.headers["Retry-After"]) <= 4
     async with mine.ask("b") as answer:
         assert answer.headers["x-assistant-model"] == "backup/good"
     assert asked(upstream) == ["says-500", "says-500", "good"]
@@ -253,8 +254,9 @@ async def test_breaker_opens_shows_itself_and_closes_again(
     assert (probe["a"]["reachable"], probe["a"]["reason"]) == (False, "ProviderUnavailable")
     assert (probe["b"]["reachable"], probe["b"]["reason"]) == (True, "Reachable")
     assert "answers by its fallback backup/good" in probe["b"]["message"]
-    await asyncio.sleep(1.1)
-    assert await gateway.metric(state) == 1
+    async with asyncio.timeout(10):
+        while await gateway.metric(state) != 1:  # noqa: ASYNC110  # half-open, by the clock
+            await asyncio.sleep(0.1)
     async with mine.ask("b") as answer:
         assert answer.headers["x-assistant-model"] == "fragile/good"
     assert await gateway.metric(state) == 0
