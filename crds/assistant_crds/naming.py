@@ -43,6 +43,7 @@ POLICY_KEY = "policy.json"  # TenantPolicy as JSON
 # Stores.
 VECTOR_COLLECTION = "AssistantChunk"
 POSTGRES_OPERATOR_ROLE = "assistant_operator"
+LEDGER = "assistant_ledger"  # the platform's own database; its roles are named like a tenant's, from this
 
 
 def _digest(text: str, length: int) -> str:
@@ -82,6 +83,11 @@ def redis_prefix(tenant: str) -> str:
 def quota_prefix(tenant: str) -> str:
     """Return the prefix of the gateway's counters for a tenant; the tenant's own user cannot reach them."""
     return f"quota:{{{tenant}}}:"
+
+
+def ledger_stream(tenant: str) -> str:
+    """Return the Redis stream of a tenant's calls that are not in Postgres yet."""
+    return f"{quota_prefix(tenant)}ledger"
 
 
 def knowledge_base_key(tenant: str, knowledge_base_uid: str) -> str:

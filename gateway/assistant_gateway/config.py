@@ -22,6 +22,9 @@ class Settings(BaseSettings):
     catalog_file: Path = Path("/etc/assistant/catalog/catalog.yaml")
     provider_keys_dir: Path = Path("/etc/assistant/provider-keys")
     redis_url: str = Field(default="", repr=False)  # "": every limit is local to the process
+    ledger_url: str = Field(default="", repr=False)  # Postgres; "": the ledger stays in Redis
+    ledger_drain_seconds: float = Field(default=1.0, gt=0)  # how often entries are moved from Redis to Postgres
+    ledger_compare_seconds: float = Field(default=300.0, gt=0)  # how often ledger and counters are compared
 
     host: str = ""  # "": all addresses, IPv4 and IPv6
     port: int = 8081

@@ -27,6 +27,7 @@ from assistant_gateway.operations import Operations
 from assistant_gateway.policies import Policies
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.routing import Tenant
+from assistant_gateway.usage_report import UsageReports
 from assistant_observability import logs, traces
 
 KEEP_ALIVE_SECONDS = 300.0  # longer than any client keeps an idle connection
@@ -76,9 +77,14 @@ class Server:
         policies = Policies(cluster, settings.routes_namespace, forget)
         upstream = Upstream(GuardedResolver(lambda: catalog.allow_hosts))
         self._closing.push_async_callback(upstream.close)
+        reports = UsageReports(settings.ledger_url, redis) if settings.ledger_url else None
+        if reports is not None:
+            self._closing.push_async_callback(reports.close)
         exported = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
         tracer = traces.tracer(__name__) if exported else None
-        self._gateway = create_app(settings, Clients(keys, policies, catalog, limiter, upstream, tracer))
+        self._gateway = create_app(
+            settings, Clients(keys, policies, catalog, limiter, upstream, tracer, reports=reports)
+        )
         self._operations = Operations(keys, policies, limiter)
         self._follow("signing keys", keys.run)
         self._follow("policies", policies.run)
