@@ -97,7 +97,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     time_zone: str
     group_by: tuple[str, ...]
     as_of: str
-    data: list[dict[str, object]]
+    data: list[dict[str, str | int | None]]
     totals: list[Sums]
     pending: Pending | None
     next_cursor: str | None
@@ -291,9 +291,9 @@ def _key(row: Iterable[Any], size: int) -> Key:
     return tuple(row)[: size + 1]
 
 
-def _row(query: Query, row: tuple[Any, ...], size: int) -> dict[str, object]:
+def _row(query: Query, row: tuple[Any, ...], size: int) -> dict[str, str | int | None]:
     days = query.days() if "day" in query.groups else []
-    shown: dict[str, object] = {}
+    shown: dict[str, str | int | None] = {}
     for group, value in zip(query.groups, row[:size], strict=True):
         shown[group] = days[value - 1].isoformat() if group == "day" else value or None
     return {**shown, **msgspec.structs.asdict(Sums.of(row[size], row[size + 1 :]))}
