@@ -247,8 +247,11 @@ def test_a_refusal_says_what_is_left_and_whether_waiting_helps(
 ) -> None:
     """A call that can never fit is not told to wait."""
     headers = {
-        "x-budget-limit": "0.010000", "x-budget-remaining": "0.000100", "x-budget-currency": "USD",
-        "x-ratelimit-limit-tokens": "2000", "x-ratelimit-remaining-tokens": "12",
+        "x-budget-limit": "0.010000",
+        "x-budget-remaining": "0.000100",
+        "x-budget-currency": "USD",
+        "x-ratelimit-limit-tokens": "2000",
+        "x-ratelimit-remaining-tokens": "12",
     }
     error = errors.from_gateway(GatewayError(429, code, "m", retry_after, headers=headers))
     sentence = errors.detail(error, Catalogs.load(LOCALES), "en", "id")

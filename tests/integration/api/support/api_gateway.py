@@ -35,17 +35,34 @@ REFUSALS: dict[str, tuple[int, dict[str, str]]] = {
     "limits_unavailable": (503, {"retry-after": "1"}),
 }
 LEFT = {
-    "x-ratelimit-remaining-requests": "59", "x-ratelimit-remaining-tokens": "1990",
-    "x-budget-limit": "0.010000", "x-budget-remaining": "0.009000", "x-budget-currency": "USD",
+    "x-ratelimit-remaining-requests": "59",
+    "x-ratelimit-remaining-tokens": "1990",
+    "x-budget-limit": "0.010000",
+    "x-budget-remaining": "0.009000",
+    "x-budget-currency": "USD",
 }
 _SUMS = {
-    "requests": 2, "input_tokens": 20, "cached_tokens": 0, "output_tokens": 9, "reasoning_tokens": 0,
-    "cost": "0.000380", "currency": "USD", "estimated_requests": 0, "estimated_cost": "0.000000",
+    "requests": 2,
+    "input_tokens": 20,
+    "cached_tokens": 0,
+    "output_tokens": 9,
+    "reasoning_tokens": 0,
+    "cost": "0.000380",
+    "currency": "USD",
+    "estimated_requests": 0,
+    "estimated_cost": "0.000000",
 }
 REPORT = {
-    "object": "usage", "from": "2026-11-01T00:00:00Z", "to": "2026-12-01T00:00:00Z", "time_zone": "UTC",
-    "group_by": ["user"], "as_of": "2026-11-24T12:00:00Z", "data": [{"user": "=cmd|' /C calc'!A0", **_SUMS}],
-    "totals": [_SUMS], "pending": {"totals": [_SUMS], "complete": True}, "next_cursor": None,
+    "object": "usage",
+    "from": "2026-11-01T00:00:00Z",
+    "to": "2026-12-01T00:00:00Z",
+    "time_zone": "UTC",
+    "group_by": ["user"],
+    "as_of": "2026-11-24T12:00:00Z",
+    "data": [{"user": "=cmd|' /C calc'!A0", **_SUMS}],
+    "totals": [_SUMS],
+    "pending": {"totals": [_SUMS], "complete": True},
+    "next_cursor": None,
 }
 
 

@@ -133,7 +133,9 @@ async def test_what_is_left_of_limits_reaches_the_caller(
 ) -> None:
     """Requests, tokens and money, streamed or not; nothing else of the gateway's headers does."""
     told = {
-        "x_ratelimit_remaining_tokens": "7", "x_budget_remaining": "0.5", "x_budget_currency": "USD",
+        "x_ratelimit_remaining_tokens": "7",
+        "x_budget_remaining": "0.5",
+        "x_budget_currency": "USD",
         "x_assistant_model": "openai/gpt",
     }
     make = stream_answer if stream else json_answer

@@ -26,9 +26,17 @@ def sums(**changes: Any) -> dict[str, Any]:
 
 def report(*rows: dict[str, Any], groups: tuple[str, ...] = ("day",), **changes: Any) -> bytes:
     fields = {
-        "object": "usage", "from": "2026-11-01T00:00:00Z", "to": "2026-12-01T00:00:00Z", "time_zone": "UTC",
-        "group_by": groups, "as_of": "2026-11-24T12:00:00Z", "data": rows, "totals": [sums()],
-        "pending": {"totals": [sums(requests=2)], "complete": True}, "next_cursor": None, **changes,
+        "object": "usage",
+        "from": "2026-11-01T00:00:00Z",
+        "to": "2026-12-01T00:00:00Z",
+        "time_zone": "UTC",
+        "group_by": groups,
+        "as_of": "2026-11-24T12:00:00Z",
+        "data": rows,
+        "totals": [sums()],
+        "pending": {"totals": [sums(requests=2)], "complete": True},
+        "next_cursor": None,
+        **changes,
     }
     return msgspec.json.encode(fields)
 
