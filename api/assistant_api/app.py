@@ -26,6 +26,7 @@ from assistant_api.i18n import Catalogs
 from assistant_api.knowledge.controller import KnowledgeController
 from assistant_api.knowledge.retrieval import retrieve as retrieve_passages
 from assistant_api.tenant_config import Served, TenantConfigHolder
+from assistant_api.usage.controller import UsageController
 from assistant_observability import logs
 
 VERSION = "0.1.0"
@@ -43,8 +44,12 @@ def create_app(
     app = Litestar(
         route_handlers=[
             HealthController,
-            Router(OPENAI_PREFIX, route_handlers=[ModelController, ChatController], guards=[require_identity]),
-            Router(REST_PREFIX, route_handlers=[KnowledgeController], guards=[require_identity]),
+            Router(
+                OPENAI_PREFIX,
+                route_handlers=[ModelController, ChatController, UsageController],
+                guards=[require_identity],
+            ),
+            Router(REST_PREFIX, route_handlers=[KnowledgeController, UsageController], guards=[require_identity]),
         ],
         dependencies={
             "served": Provide(lambda: config.current, sync_to_thread=False),
@@ -104,7 +109,7 @@ def _openapi() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Assistant Platform: tenant API",
         version=VERSION,
-        description="OpenAI-compatible chat under /v1, knowledge under /api/v1.",
+        description="OpenAI-compatible chat under /v1, knowledge and usage under /api/v1.",
         path="/schema",
         render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), YamlRenderPlugin()],
         use_handler_docstrings=True,

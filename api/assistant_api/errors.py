@@ -59,12 +59,20 @@ NOT_READY = Kind("not_ready", 503)
 # Assistants and models.
 MODEL_NOT_FOUND = Kind("model_not_found", 404)  # values: model
 ASSISTANT_NOT_READY = Kind("assistant_not_ready", 503)  # values: model
-RATE_LIMIT_EXCEEDED = Kind("rate_limit_exceeded", 429)
 PROVIDER_UNREACHABLE = Kind("provider_unreachable", 502)
 PROVIDER_TIMEOUT = Kind("provider_timeout", 504)
 GATEWAY_REFUSED = Kind("gateway_refused", 502)
 GATEWAY_UNREACHABLE = Kind("gateway_unreachable", 503)
 STREAM_INTERRUPTED = Kind("stream_interrupted", 502)
+
+# Limits, as the gateway decides them.
+RATE_LIMIT_EXCEEDED = Kind("rate_limit_exceeded", 429)
+TOKENS_EXHAUSTED = Kind("tokens_exhausted", 429)  # values: reason
+BUDGET_EXHAUSTED = Kind("budget_exhausted", 429)  # values: reason
+PRICE_UNKNOWN = Kind("price_unknown", 403)
+NOT_LIMITABLE = Kind("not_limitable", 400)  # values: cause
+LIMITS_UNAVAILABLE = Kind("limits_unavailable", 503)
+USAGE_UNAVAILABLE = Kind("usage_unavailable", 503)
 
 # Knowledge.
 KNOWLEDGE_BASE_NOT_FOUND = Kind("knowledge_base_not_found", 404)  # values: knowledge_base
@@ -76,7 +84,16 @@ STORAGE_UNAVAILABLE = Kind("storage_unavailable", 503)
 TOO_MANY_UPLOADS = Kind("too_many_uploads", 503)
 EMBEDDING_MISMATCH = Kind("embedding_mismatch", 502)
 
+_OPENAI_TYPES = {TOKENS_EXHAUSTED: "tokens", BUDGET_EXHAUSTED: "insufficient_quota"}  # as OpenAI's own 429s
 KINDS: dict[str, Kind] = {kind.code: kind for kind in list(globals().values()) if isinstance(kind, Kind)}
+
+LIMITS = {
+    kind.code: kind
+    for kind in (
+        *(RATE_LIMIT_EXCEEDED, TOKENS_EXHAUSTED, BUDGET_EXHAUSTED),
+        *(PRICE_UNKNOWN, NOT_LIMITABLE, LIMITS_UNAVAILABLE),
+    )
+}
 
 _BY_STATUS = {
     400: INVALID_REQUEST,
@@ -148,9 +165,15 @@ def from_validation(error: Exception) -> ApiError:
     return invalid_field(field or "body", "value")
 
 
+def is_limit(error: GatewayError) -> bool:
+    """Whether the gateway refused because of a limit, not because something is broken."""
+    return error.code in LIMITS and LIMITS[error.code].status == error.status
+
+
 def is_ours(error: GatewayError) -> bool:
     """Whether the gateway's error is to be told in our words; of the others only the provider knows more."""
-    return error.status in {401, 403, 404} or (error.code in KINDS and error.status in {429, 502, 504})
+    known = error.code in KINDS and error.status in {429, 502, 504}
+    return error.status in {401, 403, 404} or known or is_limit(error)
 
 
 def from_gateway(error: GatewayError | GatewayUnreachableError, model: str = "") -> ApiError:
@@ -161,15 +184,35 @@ def from_gateway(error: GatewayError | GatewayUnreachableError, model: str = "")
     """
     if isinstance(error, GatewayUnreachableError):
         return ApiError(GATEWAY_UNREACHABLE, retry_after=2)
+    if is_limit(error):
+        return _of_limit(LIMITS[error.code], error)
     if error.status in {401, 403}:
         return ApiError(GATEWAY_REFUSED)
     if error.status == 404:
         return ApiError(ASSISTANT_NOT_READY, retry_after=2, model=model)
     if error.status == 429:
-        return ApiError(RATE_LIMIT_EXCEEDED, retry_after=error.retry_after)
-    if error.status == 504:
-        return ApiError(PROVIDER_TIMEOUT)
-    return ApiError(PROVIDER_UNREACHABLE, retry_after=error.retry_after)
+        return ApiError(RATE_LIMIT_EXCEEDED, retry_after=error.retry_after, headers=error.headers)
+    kind = PROVIDER_TIMEOUT if error.status == 504 else PROVIDER_UNREACHABLE
+    return ApiError(kind, retry_after=error.retry_after)
+
+
+def _of_limit(kind: Kind, error: GatewayError) -> ApiError:
+    """Say which limit it was, with its numbers: they are in the headers, for programs as for people."""
+    values: dict[str, object] = {"cause": error.message[:300]}
+    # Without a time to come back there is none: the call does not even fit into the whole limit.
+    fits = "waits" if error.retry_after is not None else "never"
+    if kind is TOKENS_EXHAUSTED:
+        values["reason"] = Reason(
+            f"tokens_{fits}", _said(error, "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens")
+        )
+    elif kind is BUDGET_EXHAUSTED:
+        numbers = _said(error, "x-budget-limit", "x-budget-remaining")
+        values["reason"] = Reason(f"budget_{fits}", {**numbers, "currency": error.headers.get("x-budget-currency", "")})
+    return ApiError(kind, retry_after=error.retry_after, headers=error.headers, field=error.param, **values)
+
+
+def _said(error: GatewayError, limit: str, remaining: str) -> dict[str, str]:
+    return {"limit": error.headers.get(limit, "?"), "remaining": error.headers.get(remaining, "?")}
 
 
 def respond(request: Request[Any, Any, State], error: Exception) -> Response[bytes]:
@@ -209,7 +252,7 @@ def openai_envelope(error: ApiError, catalogs: Catalogs, language: str, request_
         {
             "error": {
                 "message": detail(error, catalogs, language, request_id),
-                "type": _openai_type(error.kind.status),
+                "type": _OPENAI_TYPES.get(error.kind) or _openai_type(error.kind.status),
                 "param": error.field,
                 "code": error.kind.code,
             }

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import aiohttp
 import msgspec
@@ -23,12 +24,19 @@ CONNECT_SECONDS = 2.0
 IDLE_SECONDS = 330.0
 EMBEDDINGS_SECONDS = {"search": 15.0, "ingest": 120.0}
 PING_SECONDS = 2.0
+USAGE_SECONDS = 15.0  # the gateway gives up earlier, and says why
 # Shorter than any server keeps an idle connection, so that a POST rarely meets a closing one.
 KEEPALIVE_SECONDS = 15.0
 MAX_ERROR_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
+LONGEST_USER = 256
 _CONNECT_ATTEMPTS = 2
 _JSON = "application/json"
+# What a caller is told of models and limits: headers with these names, or these beginnings.
+_PASSED_ON = frozenset({"x-assistant-model", "retry-after", "retry-after-ms", "x-should-retry"})
+_PASSED_ON_PREFIXES = ("x-ratelimit-", "x-budget-")
+# Set for each request, as the trace is: whoever makes a call further down need not know of it.
+_user: ContextVar[str] = ContextVar("user", default="")
 
 
 class GatewayUnreachableError(Exception):
@@ -36,14 +44,28 @@ class GatewayUnreachableError(Exception):
 
 
 class GatewayError(Exception):
-    """The gateway answered with an error. `retry_after` is in seconds, None when it named none."""
+    """The gateway answered with an error. `retry_after` is in seconds, None when it named none.
 
-    def __init__(self, status: int, code: str, message: str, retry_after: float | None = None) -> None:
+    `headers` are those that a caller is told, `param` is the field that is wrong.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        retry_after: float | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        param: str | None = None,
+    ) -> None:
         super().__init__(f"{status} {code}: {message}")
         self.status = status
         self.code = code
         self.message = message
         self.retry_after = retry_after
+        self.headers = dict(headers or {})
+        self.param = param
 
     @property
     def transient(self) -> bool:
@@ -104,6 +126,9 @@ class Gateway(Protocol):
 
     async def embeddings(self, texts: Sequence[str], knowledge_base: str, road: Road) -> list[list[float]]:
         """Return one vector per text, in order. Raises GatewayError or GatewayUnreachableError."""
+
+    async def usage(self, parameters: Sequence[tuple[str, str]]) -> bytes:
+        """Return the tenant's usage as JSON. Raises GatewayError or GatewayUnreachableError."""
 
     async def ping(self) -> None:
         """Prove that the gateway answers and knows this tenant. Raises GatewayError or GatewayUnreachableError."""
@@ -177,14 +202,14 @@ class GatewayClient:
     async def chat(self, body: bytes, headers: Mapping[str, str]) -> Answer:
         """See `Gateway.chat`."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=IDLE_SECONDS)
-        return HttpAnswer(await self._post("/v1/chat/completions", body, headers, timeout))
+        return HttpAnswer(await self._send("POST", "/v1/chat/completions", timeout, headers, data=body))
 
     async def embeddings(self, texts: Sequence[str], knowledge_base: str, road: Road) -> list[list[float]]:
         """See `Gateway.embeddings`."""
         body = msgspec.json.encode({"model": knowledge_base, "input": list(texts), "encoding_format": "float"})
         timeout = aiohttp.ClientTimeout(total=EMBEDDINGS_SECONDS[road], sock_connect=CONNECT_SECONDS)
-        answer = HttpAnswer(await self._post("/v1/embeddings", body, {"x-assistant-road": road}, timeout))
-        content = await _finish(answer)
+        headers = {"x-assistant-road": road}
+        content = await _finish(HttpAnswer(await self._send("POST", "/v1/embeddings", timeout, headers, data=body)))
         try:
             decoded = msgspec.json.decode(content, type=_Embeddings)
         except msgspec.MsgspecError as error:
@@ -193,6 +218,11 @@ class GatewayClient:
         if len(vectors) != len(texts):
             raise GatewayError(502, "provider_error", f"{len(vectors)} embeddings for {len(texts)} texts")
         return vectors
+
+    async def usage(self, parameters: Sequence[tuple[str, str]]) -> bytes:
+        """See `Gateway.usage`."""
+        timeout = aiohttp.ClientTimeout(total=USAGE_SECONDS, sock_connect=CONNECT_SECONDS)
+        return await _finish(HttpAnswer(await self._send("GET", "/v1/usage", timeout, {}, params=list(parameters))))
 
     async def ping(self) -> None:
         """See `Gateway.ping`: lists the models, which needs a good token and a loaded policy."""
@@ -222,15 +252,18 @@ class GatewayClient:
             )
         return self._session
 
-    async def _post(
-        self, path: str, body: bytes, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
+    async def _send(
+        self, method: str, path: str, limits: aiohttp.ClientTimeout, headers: Mapping[str, str], **content: Any
     ) -> aiohttp.ClientResponse:
+        """Send a request with `data` or `params`."""
         sent = {**headers, "content-type": _JSON, "authorization": f"Bearer {self._token.read()}"}
+        if user := _user.get():
+            sent["x-assistant-user"] = user
         traces.inject(sent)
         for attempt in range(1, _CONNECT_ATTEMPTS + 1):
             try:
-                return await self._open().post(
-                    f"{self._url()}{path}", data=body, headers=sent, timeout=limits, allow_redirects=False
+                return await self._open().request(
+                    method, f"{self._url()}{path}", headers=sent, timeout=limits, allow_redirects=False, **content
                 )
             except aiohttp.ClientConnectorError as error:
                 # Nothing was sent, so asking again cannot do anything twice; during a rollout one pod may be gone.
@@ -256,7 +289,28 @@ def error_of(status: int, content: bytes, headers: Mapping[str, str]) -> Gateway
     except (msgspec.MsgspecError, UnicodeDecodeError):
         error = ErrorBody(message=f"The gateway answered {status}.")
     code = str(error.code or error.type or "gateway_error")
-    return GatewayError(status, code, error.message, retry_after(headers.get("retry-after")))
+    return GatewayError(
+        status,
+        code,
+        error.message,
+        retry_after(headers.get("retry-after")),
+        headers=passed_on(headers),
+        param=error.param,
+    )
+
+
+def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return what a caller is told of the gateway's headers: which model answered, what is left, when to come back."""
+    return {
+        name.lower(): value
+        for name, value in headers.items()
+        if name.lower() in _PASSED_ON or name.lower().startswith(_PASSED_ON_PREFIXES)
+    }
+
+
+def on_behalf_of(user: str) -> None:
+    """Have the calls of this request counted for `user`; what no header can carry is left out of its name."""
+    _user.set("".join(char if char.isprintable() else " " for char in user[:LONGEST_USER]).strip())
 
 
 def retry_after(value: str | None) -> float | None:

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 
 import msgspec
@@ -16,7 +17,7 @@ from opentelemetry import trace
 from prometheus_client import Counter, Histogram
 
 from assistant_crds import contracts, naming
-from assistant_gateway import bodies, errors
+from assistant_gateway import bodies, errors, usage_query, usage_report
 from assistant_gateway.attempts import Attempt, Attempts
 from assistant_gateway.catalog import Catalog
 from assistant_gateway.config import Settings
@@ -54,6 +55,7 @@ class Clients:
     upstream: Upstream
     tracer: trace.Tracer | None = None  # None: nothing is exported
     meter: Meter | None = None  # None: with the prices and tokenizers that are installed
+    reports: usage_report.UsageReports | None = None  # None: there is no ledger to ask
 
 
 class Gateway:
@@ -63,6 +65,7 @@ class Gateway:
         self._settings = settings
         self._policies = clients.policies
         self._limiter = clients.limiter
+        self._reports = clients.reports
         self._keys = clients.keys
         self._authenticator = Authenticator(clients.keys)
         self.gates = Gates(lambda: clients.catalog.targets)
@@ -82,6 +85,7 @@ class Gateway:
         app.router.add_post("/v1/embeddings", self.embeddings)
         app.router.add_get("/v1/models", self.models, allow_head=False)
         app.router.add_get("/v1/models/{model}", self.model, allow_head=False)
+        app.router.add_get("/v1/usage", self.usage, allow_head=False)
         app.router.add_get("/internal/v1/tenants/{namespace}/probe", self.probe, allow_head=False)
         return app
 
@@ -193,6 +197,18 @@ class Gateway:
         if tenant is None or name not in tenant.assistants:
             raise errors.model_not_found(name, identity.namespace)
         return _json(_model(name, identity.namespace))
+
+    async def usage(self, request: web.Request) -> web.StreamResponse:
+        """`GET /v1/usage`: what the calling tenant used; by its key, so not what a former namespace of its name did."""
+        identity, tenant = await self._tenant(request)
+        if tenant is None:
+            message = f"No policy of namespace {identity.namespace} is loaded."
+            raise GatewayError(404, "policy_not_found", message)
+        limits = tenant.terms.limits
+        query = usage_query.parse(request.query.items(), limits.zone, datetime.now(UTC))
+        if self._reports is None:
+            raise usage_report.unavailable()
+        return _json(await self._reports.report(limits.tenant, tenant.terms.currency, query))
 
     # --- the operator's side -----------------------------------------------------------------------------------
 

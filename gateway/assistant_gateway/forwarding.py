@@ -134,7 +134,8 @@ class Forwarder:
 
 
 def _call(request: web.Request, made: Attempt, road: str) -> Call:
-    to, user = made.to, request.headers.get("x-assistant-user")
+    # Bytes that are no text arrive as halves of surrogate pairs, which no ledger takes.
+    to, user = made.to, request.headers.get("x-assistant-user", "").encode(errors="replace").decode()
     return Call(
         tenant=to.tenant,
         name=to.name,

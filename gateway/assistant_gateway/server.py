@@ -30,6 +30,7 @@ from assistant_gateway.operations import Operations
 from assistant_gateway.policies import Policies
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.routing import Tenant
+from assistant_gateway.usage_report import UsageReports
 from assistant_observability import logs, traces
 
 KEEP_ALIVE_SECONDS = 300.0  # longer than any client keeps an idle connection
@@ -69,12 +70,7 @@ class Server:
         cluster = Cluster(settings.cluster_url(), settings.kubernetes_credentials_dir)
         self._closing.push_async_callback(cluster.close)
         keys = SigningKeys(cluster, settings.issuer_url)
-        redis = Redis(settings.redis_url, SCRIPT) if settings.redis_url else None
-        if redis is not None:
-            self._closing.push_async_callback(redis.close)
-        ledger = LedgerDatabase(settings.ledger_url) if settings.ledger_url and redis is not None else None
-        if ledger is not None:
-            self._closing.push_async_callback(ledger.close)
+        redis, ledger, reports = self._stores()
         limiter = self._limiter = Limiter(redis, ledger)
 
         def forget(tenant: Tenant) -> None:
@@ -88,7 +84,8 @@ class Server:
         self._closing.push_async_callback(upstream.close)
         exported = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
         tracer = traces.tracer(__name__) if exported else None
-        self._gateway = create_app(settings, Clients(keys, policies, catalog, limiter, upstream, tracer))
+        clients = Clients(keys, policies, catalog, limiter, upstream, tracer, reports=reports)
+        self._gateway = create_app(settings, clients)
         self._operations = Operations(keys, policies, limiter)
         self._follow("signing keys", keys.run)
         self._follow("policies", policies.run)
@@ -103,6 +100,17 @@ class Server:
         self.metrics_port = await self._listen(self._operations.application, settings.metrics_port)
         self.port = await self._listen(self._gateway.application, settings.port)
         _log.info("gateway listening", port=self.port, metrics_port=self.metrics_port)
+
+    def _stores(self) -> tuple[Redis | None, LedgerDatabase | None, UsageReports | None]:
+        """Return Redis, the ledger and reports from it, as far as they are configured; nothing is connected yet."""
+        settings = self._settings
+        redis = Redis(settings.redis_url, SCRIPT) if settings.redis_url else None
+        ledger = LedgerDatabase(settings.ledger_url) if settings.ledger_url and redis is not None else None
+        reports = UsageReports(settings.ledger_url, redis) if settings.ledger_url else None
+        for store in (redis, ledger, reports):
+            if store is not None:
+                self._closing.push_async_callback(store.close)
+        return redis, ledger, reports
 
     def _follow(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         self._tasks.append(asyncio.create_task(_keep_running(name, run), name=name))

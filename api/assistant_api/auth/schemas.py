@@ -10,3 +10,8 @@ class Identity(msgspec.Struct, frozen=True):
 
     kind: str
     name: str
+
+    @property
+    def user(self) -> str:
+        """Whose usage this caller's calls are, unless a request names its end user; no person is called like this."""
+        return f"{self.kind.replace('_', '-')}:{self.name}"

@@ -14,6 +14,7 @@ from litestar.handlers import BaseRouteHandler
 
 from assistant_api.auth.schemas import Identity
 from assistant_api.errors import INVALID_API_KEY, ApiError
+from assistant_api.gateway import on_behalf_of
 from assistant_api.tenant_config import Served
 from assistant_observability import metrics
 
@@ -45,4 +46,6 @@ async def require_identity(connection: ASGIConnection[Any, Any, Any, Any], _hand
     Asynchronous although it waits for nothing: Litestar runs synchronous guards in a thread, at 0.2 ms each.
     """
     served: Served = connection.app.state.config.current
-    connection.scope["auth"] = identify(connection.headers.get("authorization"), served)
+    identity = identify(connection.headers.get("authorization"), served)
+    connection.scope["auth"] = identity
+    on_behalf_of(identity.user)

@@ -24,13 +24,13 @@ from assistant_api.gateway import (
     ErrorEnvelope,
     GatewayUnreachableError,
     error_of,
+    on_behalf_of,
+    passed_on,
 )
 from assistant_api.hangup import CallerGoneError, until_hangup
 from assistant_api.tenant_config import Served
 
 MAX_BODY = 1 << 20
-_PASSED_ON = ("x-assistant-model", "retry-after")
-_PASSED_ON_PREFIX = "x-ratelimit-"
 
 
 class ChatController(Controller):
@@ -54,6 +54,8 @@ class ChatController(Controller):
         clients: Clients = state.clients
         retrieve: Retrieve = state.retrieve
         asked = understand(await read_json_body(request, MAX_BODY), served)
+        if user := asked.request.end_user:
+            on_behalf_of(user)
         sent = {"x-request-id": errors.request_id(request)}
         answered: Answered | None = None
         try:
@@ -80,7 +82,7 @@ def _stream(request: Request[Any, Any, State], asked: Asked, answered: Answered,
     headers = [
         (b"content-type", f"{EVENT_STREAM}; charset=utf-8".encode()),
         (b"x-accel-buffering", b"no"),  # nginx would collect the events otherwise
-        *((name.encode(), value.encode("latin-1")) for name, value in _passed_on(answered.answer).items()),
+        *((name.encode(), value.encode("latin-1")) for name, value in passed_on(answered.answer.headers).items()),
     ]
     return EventStream(
         answered.answer,
@@ -100,7 +102,7 @@ async def _whole(answered: Answered, asked: Asked) -> ASGIResponse:
         raise errors.from_gateway(error) from error
     finally:
         answer.close()
-    headers = _passed_on(answer)
+    headers = passed_on(answer.headers)
     if answer.status != 200:
         return _refusal(answer, content, headers, asked.request.model)
     if answered.passages:
@@ -123,14 +125,6 @@ def _is_envelope(content: bytes) -> bool:
         return len(content) <= MAX_ERROR_BYTES and bool(msgspec.json.decode(content, type=ErrorEnvelope).error.message)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
-
-
-def _passed_on(answer: Answer) -> dict[str, str]:
-    return {
-        name.lower(): value
-        for name, value in answer.headers.items()
-        if name.lower() in _PASSED_ON or name.lower().startswith(_PASSED_ON_PREFIX)
-    }
 
 
 def _json(content: bytes, status: int, headers: dict[str, str]) -> ASGIResponse:

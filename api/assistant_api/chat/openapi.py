@@ -29,6 +29,9 @@ _REQUEST = Schema(
         "top_p": Schema(type=OpenAPIType.NUMBER, minimum=0, maximum=1),
         "n": Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=128),
         "max_completion_tokens": Schema(type=OpenAPIType.INTEGER, minimum=1),
+        "user": Schema(
+            type=OpenAPIType.STRING, description="Whose usage this is in `GET /v1/usage`; without it the API key's."
+        ),
     },
 )
 _ANSWER = OpenAPIResponse(

@@ -57,6 +57,13 @@ class ChatRequest(msgspec.Struct):
     max_completion_tokens: Count | None = None
     stop: str | list[str] | None = None
     tools: list[dict[str, Any]] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None  # what OpenAI calls `user` now
+
+    @property
+    def end_user(self) -> str:
+        """For whom the caller asks, if it says so."""
+        return self.user or self.safety_identifier or ""
 
 
 class Delta(msgspec.Struct):

@@ -100,7 +100,7 @@ async def _passages(
         raise
     except GatewayError as error:
         _log.warning("retrieval failed at the gateway", assistant=assistant.name, status=error.status, code=error.code)
-        if error.status == 429:
+        if error.status == 429 or errors.is_limit(error):
             raise from_gateway(error) from error
         raise ApiError(KNOWLEDGE_UNAVAILABLE, retry_after=error.retry_after or 5) from error
     except Exception as error:

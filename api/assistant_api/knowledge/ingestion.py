@@ -31,6 +31,8 @@ BATCH_TOKENS = 60_000  # providers bound a request's tokens, not only its texts
 BATCHES_AT_ONCE = 2
 EMBED_ATTEMPTS = 4
 EMBED_BACKOFF_SECONDS = 0.5
+# A limit may be raised at any time: a document that waits for one looks that often, not only in the next period.
+LIMIT_SECONDS = 60.0
 LONGEST_WAIT_SECONDS = 15.0  # a provider that asks for more has the document wait in the queue instead
 
 _tracer = traces.tracer(__name__)
@@ -176,10 +178,18 @@ MISMATCH = "dimension_mismatch"
 _AFTER_WRITING = frozenset({REFUSED, MISMATCH})
 
 
+# Limits that do not pass in seconds, and a price that somebody has to add: the document waits and shows why.
+_WAITING_FOR_LIMITS = {
+    "budget_exhausted": "The budget is used up",
+    "tokens_exhausted": "The tokens of the day are used up",
+    "price_unknown": "A budget holds, and nobody knows what the embedding model costs",
+}
+
+
 def _wait(error: GatewayError | GatewayUnreachableError, attempt: int) -> float | None:
     """Return how long to wait before asking again, None when the document should rather wait in the queue."""
     if isinstance(error, GatewayError):
-        if not error.transient:
+        if not error.transient or error.code in _WAITING_FOR_LIMITS:
             return None
         if error.retry_after is not None:
             return error.retry_after if error.retry_after <= LONGEST_WAIT_SECONDS else None
@@ -189,6 +199,9 @@ def _wait(error: GatewayError | GatewayUnreachableError, attempt: int) -> float 
 def _explain(error: GatewayError | GatewayUnreachableError) -> RejectedError | UnavailableError:
     if isinstance(error, GatewayUnreachableError):
         return UnavailableError("embedding_unavailable", "The gateway cannot be reached.")
+    if error.code in _WAITING_FOR_LIMITS and error.status in {403, 429}:
+        message = f"{_WAITING_FOR_LIMITS[error.code]}; the document is tried again: {error.message[:300]}"
+        return UnavailableError(error.code, message, min(error.retry_after or LIMIT_SECONDS, LIMIT_SECONDS))
     if error.status in {400, 413, 422}:
         return RejectedError(REFUSED, f"The embedding model refused the document: {error.message[:300]}")
     # 401, 403 and 404 are about this pod's token or a policy that has not arrived: they pass.

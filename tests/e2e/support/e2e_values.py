@@ -2,7 +2,9 @@
 
 RESYNC_SECONDS = 20
 # A short resync, so that a test can wait for two of them, and the stand-in as a server that tenants may name as theirs.
+# The stand-in has a price, so that budgets can hold: dear in answers, so that a hold is not much more than its charge.
 VALUES = {
     "operator": {"resyncSeconds": RESYNC_SECONDS, "observeSeconds": 5},
     "tenantEndpoints": {"allowHosts": ["*.assistant-demo-model.svc"]},
+    "providers": {"demo": {"models": {"stand-in": {"inputPerMillion": "0.1", "outputPerMillion": "100"}}}},
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from api_gateway import FakeGateway
+from api_gateway import REFUSALS, FakeGateway
 from api_process import KEY, ApiProcess, api_process, assistant, document
 from api_tenant import Tenant, make_tenant
 from redis.asyncio import Redis
@@ -90,6 +90,41 @@ def take_in(api: ApiProcess, content: bytes) -> None:
             assert found["status"] in {"pending", "processing"}, found
             assert time.monotonic() < end, found
             time.sleep(0.1)
+
+
+@pytest.mark.parametrize("code", ["budget_exhausted", "tokens_exhausted", "price_unknown", "limits_unavailable"])
+def test_a_question_whose_search_meets_a_limit_is_refused_like_any_call(
+    chain: Chain, gateway: FakeGateway, code: str
+) -> None:
+    """Embedding the question costs, too: the limit's own answer, in either envelope, and the model is not asked."""
+    status, headers = REFUSALS[code]
+    before = len(gateway.chats)
+    gateway.embedding = code
+    try:
+        with chain.client() as client, pytest.raises(openai.APIStatusError) as caught:
+            client.chat.completions.create(model="support", messages=[{"role": "user", "content": "Torque?"}])
+        url = f"{chain.api.url}/api/v1/knowledge-bases/handbook/search"
+        answer = httpx.post(url, json={"query": "Torque?"}, headers={**HEADERS, "accept-language": "de"})
+    finally:
+        gateway.embedding = ""
+    assert (
+        (caught.value.status_code, caught.value.code) == (status, code) == (answer.status_code, answer.json()["code"])
+    )
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["title"] != answer.json()["code"]
+    for name, value in headers.items():
+        assert caught.value.response.headers[name] == answer.headers[name] == value
+    assert len(gateway.chats) == before
+
+
+def test_a_search_is_counted_for_who_asks(chain: Chain, gateway: FakeGateway) -> None:
+    """The end user of a chat, or the API key; a document is nobody's."""
+    with chain.client() as client:
+        client.chat.completions.create(model="support", messages=[{"role": "user", "content": "Torque?"}], user="ada")
+    url = f"{chain.api.url}/api/v1/knowledge-bases/handbook/search"
+    assert httpx.post(url, json={"query": "Torque?"}, headers=HEADERS).status_code == 200
+    assert gateway.users[0] is None
+    assert gateway.users[-2:] == ["ada", "api-key:first"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

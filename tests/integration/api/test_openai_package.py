@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
-from api_gateway import FakeGateway
+from api_gateway import LEFT, REFUSALS, REPORT, FakeGateway
 from api_process import KEY, ApiProcess
 
 
@@ -82,13 +83,81 @@ def test_a_malformed_request(client: openai.OpenAI) -> None:
     assert caught.value.param == "messages[0].role"
 
 
-def test_a_used_up_limit(client: openai.OpenAI) -> None:
-    """RateLimitError, with the time to wait."""
+@pytest.mark.parametrize("code", ["rate_limit_exceeded", "tokens_exhausted", "budget_exhausted"])
+def test_a_used_up_limit(client: openai.OpenAI, code: str) -> None:
+    """RateLimitError that says which limit, in the caller's language, with everything the gateway said of waiting."""
     with pytest.raises(openai.RateLimitError) as caught:
-        client.chat.completions.create(**ask("limit"))
-    assert caught.value.code == "rate_limit_exceeded"
-    assert caught.value.response.headers["retry-after"] == "3"
-    assert caught.value.response.headers["x-ratelimit-limit-requests"] == "60"
+        client.chat.completions.create(**ask(code), extra_headers={"accept-language": "de"})
+    assert caught.value.code == code
+    told = {name: caught.value.response.headers[name] for name in REFUSALS[code][1]}
+    assert told == REFUSALS[code][1]
+    assert "Refused" not in caught.value.message
+    if code == "budget_exhausted":
+        assert "von 0.010000 USD sind 0.000100 übrig" in caught.value.message
+
+
+@pytest.mark.parametrize("code", ["rate_limit_exceeded", "budget_exhausted"])
+def test_the_package_waits_as_it_is_told(api: ApiProcess, gateway: FakeGateway, code: str) -> None:
+    """With retries of its own it tries a passing limit again, and one of `x-should-retry: false` not."""
+    before = len(gateway.chats)
+    retry_after = REFUSALS[code][1]["retry-after-ms"]
+    REFUSALS[code][1]["retry-after-ms"] = "10"
+    try:
+        client = openai.OpenAI(base_url=f"{api.url}/v1", api_key=KEY, max_retries=1)
+        with client, pytest.raises(openai.RateLimitError):
+            client.chat.completions.create(**ask(code))
+    finally:
+        REFUSALS[code][1]["retry-after-ms"] = retry_after
+    assert len(gateway.chats) - before == (2 if code == "rate_limit_exceeded" else 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("price_unknown", openai.PermissionDeniedError),
+        ("not_limitable", openai.BadRequestError),
+        ("limits_unavailable", openai.InternalServerError),
+    ],
+)
+def test_what_cannot_be_limited(client: openai.OpenAI, code: str, error: type[openai.APIStatusError]) -> None:
+    """The package's class for the gateway's status, and the gateway's code."""
+    with pytest.raises(error) as caught:
+        client.chat.completions.create(**ask(code))
+    assert caught.value.code == code
+
+
+def test_what_is_left_is_in_the_headers_of_streams_too(client: openai.OpenAI) -> None:
+    """Requests, tokens and money."""
+    for stream in (False, True):
+        raw = client.chat.completions.with_raw_response.create(**ask("Hello"), stream=stream)
+        assert {name: raw.headers[name] for name in LEFT} == LEFT
+        assert raw.headers["x-assistant-model"] == "fake/model"
+        assert raw.headers["x-request-id"]
+        answer = raw.parse()
+        if stream:
+            assert list(answer)
+
+
+def test_calls_are_counted_for_the_end_user_or_for_the_key(client: openai.OpenAI, gateway: FakeGateway) -> None:
+    """OpenAI's `user` where it is given, the API key's name otherwise; one request's user is not the next one's."""
+    client.chat.completions.create(**ask("Hello"), user="ädä")
+    client.chat.completions.create(**ask("Hello"), extra_body={"safety_identifier": "u-1"})
+    client.chat.completions.create(**ask("Hello"))
+    assert [headers["x-assistant-user"] for headers in gateway.headers[-3:]] == ["ädä", "u-1", "api-key:first"]
+    assert gateway.chats[-3]["user"] == "ädä"
+
+
+def test_usage_is_told_as_json_and_as_a_table(client: openai.OpenAI, gateway: FakeGateway) -> None:
+    """Through the package's own client: the gateway's report, a safe table, and refusals as its classes."""
+    found = client.get("/usage", cast_to=object, options={"params": {"group_by": "user", "from": "2026-11-01"}})
+    assert found == REPORT
+    assert sorted(gateway.usage[-1]) == [("from", "2026-11-01"), ("group_by", "user")]
+    with httpx.Client(base_url=str(client.base_url), headers={"authorization": f"Bearer {KEY}"}) as plain:
+        table = plain.get("usage", params={"format": "csv"}).text
+    assert table.splitlines()[1].startswith("'=cmd|' /C calc'!A0,2,20,")
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.get("/usage", cast_to=object, options={"params": {"from": "yesterday"}})
+    assert (caught.value.code, caught.value.param) == ("invalid_field", "from")
 
 
 def test_a_stream_that_breaks_off(client: openai.OpenAI) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import msgspec
 import pytest
-from api_world import KEY, World, client_of, make_world
+from api_world import KEY, LOCALES, World, client_of, make_world
 from litestar import get
 from litestar.exceptions import ValidationException
 from litestar.params import FromPath
@@ -15,6 +15,7 @@ from litestar.params import FromPath
 from assistant_api import errors
 from assistant_api.chat.schemas import ChatRequest
 from assistant_api.gateway import GatewayError, GatewayUnreachableError
+from assistant_api.i18n import Catalogs
 
 CHAT = "/v1/chat/completions"
 HELLO = {"model": "plain", "messages": [{"role": "user", "content": "Hello"}]}
@@ -173,7 +174,7 @@ async def test_every_kind_of_error_can_be_rendered_in_every_language() -> None:
     """No sentence asks for a value that its error does not have."""
     world = make_world()
     catalogs = world.routes.state.catalogs
-    values = {"model": "m", "knowledge_base": "k", "limit": 1, "expected": "text/plain"}
+    values = {"model": "m", "knowledge_base": "k", "limit": 1, "expected": "text/plain", "cause": "c"}
     for kind in errors.KINDS.values():
         reason = errors.Reason("missing", {})
         error = errors.ApiError(kind, field="f", reason=reason, **values)  # type: ignore[arg-type]
@@ -187,6 +188,81 @@ def test_only_codes_of_ours_are_told_in_our_words() -> None:
     assert errors.is_ours(GatewayError(401, "invalid_api_key", ""))
     assert not errors.is_ours(GatewayError(400, "context_length_exceeded", ""))
     assert not errors.is_ours(GatewayError(400, "invalid_request", ""))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "openai_type"),
+    [
+        (429, "rate_limit_exceeded", "requests"),
+        (429, "tokens_exhausted", "tokens"),
+        (429, "budget_exhausted", "insufficient_quota"),
+        (403, "price_unknown", "invalid_request_error"),
+        (400, "not_limitable", "invalid_request_error"),
+        (503, "limits_unavailable", "server_error"),
+    ],
+)
+async def test_refusals_of_limits_keep_code_and_status_in_either_envelope(
+    status: int, code: str, openai_type: str
+) -> None:
+    """And the headers that programs wait by, on every road."""
+    world = make_world()
+    error = GatewayError(
+        status, code, "Said by the gateway.", 7, headers={"retry-after": "7", "x-should-retry": "false"}
+    )
+
+    @get("/api/v1/boom", sync_to_thread=False)
+    def rest() -> None:
+        raise error
+
+    @get("/v1/boom", sync_to_thread=False)
+    def openai() -> None:
+        raise error
+
+    world.routes.register(rest)
+    world.routes.register(openai)
+    async with client_of(world) as client:
+        problem = await client.get("/api/v1/boom", headers={"accept-language": "de"})
+        envelope = await client.get("/v1/boom", headers={"accept-language": "ar"})
+    for answer in (problem, envelope):
+        assert answer.status_code == status
+        assert answer.headers["retry-after"] == "7"
+        assert answer.headers["x-should-retry"] == "false"
+    assert problem.headers["content-type"] == "application/problem+json"
+    assert problem.json()["code"] == code == envelope.json()["error"]["code"]
+    assert problem.json()["detail"] != envelope.json()["error"]["message"]
+    assert envelope.json()["error"]["type"] == openai_type
+
+
+@pytest.mark.parametrize(
+    ("code", "retry_after", "words"),
+    [
+        ("budget_exhausted", 7.0, ["0.000100 of 0.010000 USD are left", "Retry-After"]),
+        ("budget_exhausted", None, ["whole budget of 0.010000 USD", "max_tokens"]),
+        ("tokens_exhausted", 7.0, ["12 of 2000 tokens per day are left", "Retry-After"]),
+        ("tokens_exhausted", None, ["whole limit of 2000 tokens", "max_tokens"]),
+    ],
+)
+def test_a_refusal_says_what_is_left_and_whether_waiting_helps(
+    code: str, retry_after: float | None, words: list[str]
+) -> None:
+    """A call that can never fit is not told to wait."""
+    headers = {
+        "x-budget-limit": "0.010000",
+        "x-budget-remaining": "0.000100",
+        "x-budget-currency": "USD",
+        "x-ratelimit-limit-tokens": "2000",
+        "x-ratelimit-remaining-tokens": "12",
+    }
+    error = errors.from_gateway(GatewayError(429, code, "m", retry_after, headers=headers))
+    sentence = errors.detail(error, Catalogs.load(LOCALES), "en", "id")
+    assert all(word in sentence for word in words)
+    assert ("Retry-After" in sentence) is (retry_after is not None)
+
+
+def test_a_code_under_another_status_is_no_refusal_of_a_limit() -> None:
+    """A provider may use the same words for something else."""
+    assert not errors.is_limit(GatewayError(500, "budget_exhausted", ""))
+    assert not errors.is_limit(GatewayError(429, "price_unknown", ""))
 
 
 async def test_requests_before_the_first_configuration_are_503() -> None:

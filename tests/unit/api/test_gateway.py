@@ -238,3 +238,75 @@ async def test_a_redirect_is_not_followed(start: Start) -> None:
     client = await start(handler)
     assert (await client.chat(b"{}", {})).status == 307
     assert seen == ["/v1/chat/completions"]
+
+
+@pytest.mark.parametrize(
+    ("user", "sent"),
+    [
+        ("ada", "ada"),
+        ("ädä عمر", "ädä عمر"),
+        ("a\r\nx-evil: 1", "a  x-evil: 1"),
+        ("\udcff", None),
+        ("", None),
+        ("x" * 300, "x" * 256),
+    ],
+)
+async def test_every_call_says_for_whom_it_is(start: Start, user: str, sent: str | None) -> None:
+    """On all roads, whatever somebody is called; what no header can carry cannot become one."""
+    seen: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("x-assistant-user"))
+        assert "x-evil" not in request.headers
+        return web.json_response({"data": [{"index": 0, "embedding": [1]}]})
+
+    client = await start(handler)
+    gateway.on_behalf_of(user)
+    try:
+        (await client.chat(b"{}", {})).close()
+        await client.embeddings(["a"], "handbook", "search")
+    finally:
+        gateway.on_behalf_of("")
+    assert seen == [sent, sent]
+
+
+async def test_usage_is_asked_with_its_parameters_as_they_are(start: Start) -> None:
+    """Repeated ones and those with strange characters included; the answer is passed on as it is."""
+    seen: list[list[tuple[str, str]]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        assert (request.method, request.path) == ("GET", "/v1/usage")
+        seen.append(list(request.query.items()))
+        return web.Response(body=b'{ "x": 1 }', content_type="application/json")
+
+    client = await start(handler)
+    asked = [("group_by", "day"), ("group_by", "user"), ("user", "a&b=c +ä")]
+    assert await client.usage(asked) == b'{ "x": 1 }'
+    assert seen == [asked]
+
+
+async def test_a_report_that_hangs_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time-out is ours, whatever the gateway does."""
+    monkeypatch.setattr(gateway, "USAGE_SECONDS", 0.1)
+
+    async def handler(_request: web.Request) -> web.Response:
+        await asyncio.sleep(30)
+        raise AssertionError("not given up")
+
+    client = await start(handler)
+    with pytest.raises(GatewayUnreachableError, match="timed out"):
+        await client.usage([])
+
+
+async def test_an_error_keeps_its_field_and_what_callers_are_told(start: Start) -> None:
+    """And none of the other headers."""
+
+    async def handler(_request: web.Request) -> web.Response:
+        headers = {"Retry-After": "9", "X-Should-Retry": "false", "X-Budget-Limit": "1.0", "Server": "x"}
+        return web.json_response({"error": {"message": "m", "code": "c", "param": "from"}}, status=429, headers=headers)
+
+    client = await start(handler)
+    with pytest.raises(GatewayError) as caught:
+        await client.usage([])
+    assert caught.value.param == "from"
+    assert caught.value.headers == {"retry-after": "9", "x-should-retry": "false", "x-budget-limit": "1.0"}

@@ -172,6 +172,28 @@ async def test_a_long_outage_of_the_model_is_told_and_healed(world: World, monke
     assert (ready.status, ready.error) == ("ready", None)
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "retry_after"),
+    [(429, "budget_exhausted", 2_000_000.0), (429, "tokens_exhausted", None), (403, "price_unknown", None)],
+)
+async def test_a_used_up_limit_is_told_and_the_document_goes_on_when_it_is_raised(
+    world: World, monkeypatch: pytest.MonkeyPatch, status: int, code: str, retry_after: float | None
+) -> None:
+    """It waits with the reason, asks once each time and not for the rest of the month, and is done when it may."""
+    monkeypatch.setattr(ingestion, "LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr(dispatcher, "FIRST_DELAY_SECONDS", 0.2)
+    world.gateway.failures = [GatewayError(status, code, "Nothing is left.", retry_after)] * 3
+    async with world.worker():
+        document = await world.add("a.txt", "Text.")
+        await world.until("SELECT retries FROM documents", 2)
+        waiting = await world.get(document.id)
+        assert (waiting.status, waiting.error and waiting.error.code) == ("pending", code)
+        assert "Nothing is left." in (waiting.error.message if waiting.error else "")
+        ready = await world.settled(document.id)
+    assert (ready.status, ready.error) == ("ready", None)
+    assert len(world.gateway.calls) == 4
+
+
 async def test_vectors_of_the_wrong_size_fail_with_both_sizes(world: World) -> None:
     """A model that does not fit the knowledge base is named as such, and nothing is left behind."""
     world.gateway.dimensions = 8

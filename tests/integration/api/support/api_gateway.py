@@ -17,6 +17,54 @@ DIMENSIONS = 256
 WORD_SECONDS = 0.01
 _PASSAGE = re.compile(r'<passage n="(\d+)"[^>]*>\n(.*?)\n</passage>', re.DOTALL)
 
+# What the gateway refuses with, and the headers that go with it.
+REFUSALS: dict[str, tuple[int, dict[str, str]]] = {
+    "rate_limit_exceeded": (429, {"retry-after": "3", "retry-after-ms": "2800", "x-ratelimit-limit-requests": "60"}),
+    "tokens_exhausted": (
+        429,
+        {"retry-after": "40", "retry-after-ms": "39500"}
+        | {"x-ratelimit-limit-tokens": "2000", "x-ratelimit-remaining-tokens": "3"},
+    ),
+    "budget_exhausted": (
+        429,
+        {"retry-after": "86400", "retry-after-ms": "86400000", "x-should-retry": "false"}
+        | {"x-budget-limit": "0.010000", "x-budget-remaining": "0.000100", "x-budget-currency": "USD"},
+    ),
+    "price_unknown": (403, {}),
+    "not_limitable": (400, {}),
+    "limits_unavailable": (503, {"retry-after": "1"}),
+}
+LEFT = {
+    "x-ratelimit-remaining-requests": "59",
+    "x-ratelimit-remaining-tokens": "1990",
+    "x-budget-limit": "0.010000",
+    "x-budget-remaining": "0.009000",
+    "x-budget-currency": "USD",
+}
+_SUMS = {
+    "requests": 2,
+    "input_tokens": 20,
+    "cached_tokens": 0,
+    "output_tokens": 9,
+    "reasoning_tokens": 0,
+    "cost": "0.000380",
+    "currency": "USD",
+    "estimated_requests": 0,
+    "estimated_cost": "0.000000",
+}
+REPORT = {
+    "object": "usage",
+    "from": "2026-11-01T00:00:00Z",
+    "to": "2026-12-01T00:00:00Z",
+    "time_zone": "UTC",
+    "group_by": ["user"],
+    "as_of": "2026-11-24T12:00:00Z",
+    "data": [{"user": "=cmd|' /C calc'!A0", **_SUMS}],
+    "totals": [_SUMS],
+    "pending": {"totals": [_SUMS], "complete": True},
+    "next_cursor": None,
+}
+
 
 def embed(text: str, dimensions: int = DIMENSIONS) -> list[float]:
     """Return a bag of hashed words as a vector: texts that share words are near each other."""
@@ -29,14 +77,18 @@ def embed(text: str, dimensions: int = DIMENSIONS) -> list[float]:
 class FakeGateway:
     """Answers chats and embeddings; remembers what it was asked.
 
-    Questions: `hang` never gets a first byte, `endless` streams for ever, `cut` breaks off, `limit` is refused with
-    429; anything else is answered with the first passage, cited, or with the words of the question.
+    Questions: `hang` never gets a first byte, `endless` streams for ever, `cut` breaks off, and the codes in `REFUSALS`
+    are refused with them; with tools the first one is called, with a JSON schema an object is given; anything else is
+    answered with the first passage, cited, or with the words of the question. Embeddings are refused with `embedding`.
     """
 
     def __init__(self) -> None:
         self.chats: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.open_calls = 0
+        self.users: list[str | None] = []  # of calls for embeddings
+        self.embedding = ""  # a code of REFUSALS
+        self.usage: list[list[tuple[str, str]]] = []
         self.tokens: set[str] = {"test-token"}
         self.url = ""
 
@@ -46,6 +98,7 @@ class FakeGateway:
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/embeddings", self._embeddings)
+        app.router.add_get("/v1/usage", self._usage)
         return app
 
     def _identify(self, request: web.Request) -> None:
@@ -61,9 +114,20 @@ class FakeGateway:
 
     async def _embeddings(self, request: web.Request) -> web.Response:
         self._identify(request)
+        self.users.append(request.headers.get("x-assistant-user"))
+        if self.embedding:
+            return _refused(self.embedding)
         texts = (await request.json())["input"]
         data = [{"index": index, "embedding": embed(text)} for index, text in enumerate(texts)]
         return web.json_response({"object": "list", "data": data})
+
+    async def _usage(self, request: web.Request) -> web.Response:
+        self._identify(request)
+        self.usage.append(list(request.query.items()))
+        if request.query.get("from") == "yesterday":
+            error = {"message": "no", "type": "invalid_request_error", "param": "from", "code": "invalid_date"}
+            return web.json_response({"error": error}, status=400)
+        return web.json_response(REPORT)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         self._identify(request)
@@ -80,24 +144,24 @@ class FakeGateway:
         question = body["messages"][-1]["content"]
         if question == "hang":
             await asyncio.Event().wait()
-        if question == "limit":
-            error = {
-                "error": {"message": "slow down", "type": "requests", "param": None, "code": "rate_limit_exceeded"}
-            }
-            return web.json_response(
-                error, status=429, headers={"retry-after": "3", "x-ratelimit-limit-requests": "60"}
-            )
-        words = _words(body, question)
-        headers = {"x-assistant-model": "fake/model", "x-ratelimit-remaining-requests": "59"}
+        if question in REFUSALS:
+            return _refused(question)
+        headers = {"x-assistant-model": "fake/model", **LEFT}
+        call = _tool_call(body)
+        if call is None and body.get("response_format", {}).get("type") == "json_schema":
+            words = [json.dumps({"city": "Paris", "degrees": 21})]
+        else:
+            words = [] if call else _words(body, question)
         if not body.get("stream"):
-            message = {"role": "assistant", "content": " ".join(words)}
-            choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            usage = {"prompt_tokens": 1, "completion_tokens": len(words), "total_tokens": len(words) + 1}
+            message = {"role": "assistant", "content": None if call else " ".join(words)}
+            if call:
+                message["tool_calls"] = [call]
+            choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if call else "stop"}
             answer = {"id": "c1", "object": "chat.completion", "created": 1, "model": "fake", "choices": [choice]}
-            return web.json_response({**answer, "usage": usage}, headers=headers)
+            return web.json_response({**answer, "usage": _spent(words)}, headers=headers)
         response = web.StreamResponse(headers={"content-type": "text/event-stream", **headers})
         await response.prepare(request)
-        async for event in _events(words, body, endless=question == "endless"):
+        async for event in _events(words, body, call, endless=question == "endless"):
             await response.write(event)
             if question == "cut":
                 assert request.transport is not None
@@ -149,16 +213,43 @@ def _words(body: dict[str, Any], question: str) -> list[str]:
     return [*text.split(), f"[{number}]"]
 
 
-async def _events(words: list[str], body: dict[str, Any], *, endless: bool) -> AsyncIterator[bytes]:
+def _tool_call(body: dict[str, Any]) -> dict[str, Any] | None:
+    """A call of the first tool, when the user has just spoken."""
+    if not body.get("tools") or body["messages"][-1]["role"] != "user":
+        return None
+    function = {"name": body["tools"][0]["function"]["name"], "arguments": '{"city": "Paris"}'}
+    return {"id": "call_1", "type": "function", "function": function}
+
+
+def _refused(code: str) -> web.Response:
+    status, headers = REFUSALS[code]
+    error = {"message": f"Refused: {code}.", "type": "rate_limit_error", "param": None, "code": code}
+    return web.json_response({"error": error}, status=status, headers=headers)
+
+
+def _spent(words: list[str]) -> dict[str, int]:
+    return {"prompt_tokens": 1, "completion_tokens": len(words), "total_tokens": len(words) + 1}
+
+
+async def _events(
+    words: list[str], body: dict[str, Any], call: dict[str, Any] | None, *, endless: bool
+) -> AsyncIterator[bytes]:
+    if call:
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        first = {"index": 0, **call, "function": {"name": name, "arguments": ""}}
+        yield _event([{"index": 0, "delta": {"role": "assistant", "tool_calls": [first]}, "finish_reason": None}])
+        for part in (arguments[:5], arguments[5:]):
+            delta = {"tool_calls": [{"index": 0, "function": {"arguments": part}}]}
+            yield _event([{"index": 0, "delta": delta, "finish_reason": None}])
     while True:
         for word in words:
             yield _event([{"index": 0, "delta": {"content": f"{word} "}, "finish_reason": None}])
             await asyncio.sleep(WORD_SECONDS)
         if not endless:
             break
-    yield _event([{"index": 0, "delta": {}, "finish_reason": "stop"}])
+    yield _event([{"index": 0, "delta": {}, "finish_reason": "tool_calls" if call else "stop"}])
     if (body.get("stream_options") or {}).get("include_usage"):
-        yield _event([], usage={"prompt_tokens": 1, "completion_tokens": len(words), "total_tokens": len(words) + 1})
+        yield _event([], usage=_spent(words))
     yield b"data: [DONE]\n\n"
 
 

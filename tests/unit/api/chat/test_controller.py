@@ -107,12 +107,73 @@ async def test_a_search_that_meets_the_rate_limit_is_a_429(client: httpx.AsyncCl
 
 
 @pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (429, "budget_exhausted"),
+        (429, "tokens_exhausted"),
+        (403, "price_unknown"),
+        (400, "not_limitable"),
+        (503, "limits_unavailable"),
+    ],
+)
+async def test_a_search_that_meets_a_limit_is_refused_as_the_chat_would_be(
+    client: httpx.AsyncClient, world: World, status: int, code: str
+) -> None:
+    """A budget that the embedding of the question does not fit into is no fault of the knowledge."""
+    world.retrieval.error = GatewayError(status, code, "m", 3, headers={"x-should-retry": "false"})
+    answer = await client.post(CHAT, json=ask("support"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("3", "false")
+    assert world.gateway.asked == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_left_of_limits_reaches_the_caller(
+    client: httpx.AsyncClient, world: World, *, stream: bool
+) -> None:
+    """Requests, tokens and money, streamed or not; nothing else of the gateway's headers does."""
+    told = {
+        "x_ratelimit_remaining_tokens": "7",
+        "x_budget_remaining": "0.5",
+        "x_budget_currency": "USD",
+        "x_assistant_model": "openai/gpt",
+    }
+    make = stream_answer if stream else json_answer
+    content = b"data: [DONE]\n\n" if stream else completion("Hello.")
+    world.gateway.answer = make(content, **told, x_internal="secret")  # type: ignore[operator]
+    answer = await client.post(CHAT, json=ask(stream=stream), headers={"x-request-id": "mine"})
+    assert {name: answer.headers[name.replace("_", "-")] for name in told} == told
+    assert answer.headers["x-request-id"] == "mine" == world.gateway.headers[0]["x-request-id"]
+    assert "x-internal" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("code", "headers"),
+    [
+        ("budget_exhausted", {"retry_after": "86400", "retry_after_ms": "86400000", "x_should_retry": "false"}),
+        ("tokens_exhausted", {"retry_after": "5", "retry_after_ms": "4800", "x_ratelimit_remaining_tokens": "3"}),
+    ],
+)
+async def test_a_used_up_limit_is_told_with_everything_a_client_waits_by(
+    client: httpx.AsyncClient, world: World, code: str, headers: dict[str, str]
+) -> None:
+    """Clients that retry by themselves read `retry-after-ms` and `x-should-retry`."""
+    world.gateway.answer = json_answer({"error": {"message": "m", "code": code}}, 429, **headers)
+    answer = await client.post(CHAT, json=ask(), headers={"accept-language": "de"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, code)
+    assert {name: answer.headers[name.replace("_", "-")] for name in headers} == headers
+
+
+@pytest.mark.parametrize(
     ("status", "code", "seen", "seen_code"),
     [
         (429, "rate_limit_exceeded", 429, "rate_limit_exceeded"),
         (429, "insufficient_quota", 429, "insufficient_quota"),
         (400, "context_length_exceeded", 400, "context_length_exceeded"),
         (401, "invalid_api_key", 502, "gateway_refused"),
+        (403, "price_unknown", 403, "price_unknown"),
+        (400, "not_limitable", 400, "not_limitable"),
+        (503, "limits_unavailable", 503, "limits_unavailable"),
         (403, "forbidden", 502, "gateway_refused"),
         (404, "model_not_found", 503, "assistant_not_ready"),
         (502, "provider_unreachable", 502, "provider_unreachable"),

@@ -138,6 +138,8 @@ class FakeGateway:
     asked: list[dict[str, Any]] = field(default_factory=list)
     headers: list[Mapping[str, str]] = field(default_factory=list)
     down: bool = False
+    report: bytes | Exception = b"{}"
+    asked_usage: list[list[tuple[str, str]]] = field(default_factory=list)
 
     async def chat(self, body: bytes, headers: Mapping[str, str]) -> FakeAnswer:
         """Answer as told."""
@@ -150,6 +152,13 @@ class FakeGateway:
     async def embeddings(self, texts: Sequence[str], knowledge_base: str, road: str) -> list[list[float]]:
         """Nothing here needs vectors."""
         raise NotImplementedError
+
+    async def usage(self, parameters: Sequence[tuple[str, str]]) -> bytes:
+        """Answer as told."""
+        self.asked_usage.append(list(parameters))
+        if isinstance(self.report, Exception):
+            raise self.report
+        return self.report
 
     async def ping(self) -> None:
         """Answer unless down."""

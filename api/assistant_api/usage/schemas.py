@@ -1,0 +1,99 @@
+"""What usage looks like on the wire: the gateway's report, and its description in OpenAPI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, OpenAPIType, Operation, Parameter, Schema
+
+GROUPS = ("day", "assistant", "user", "model", "provider", "road")  # of the gateway
+SUMS = (
+    *("requests", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost", "currency"),
+    *("estimated_requests", "estimated_cost"),
+)
+MOST_ROWS = 1000
+LONGEST_DAYS = 400  # of one report
+
+
+class Total(msgspec.Struct, frozen=True):
+    """As much of the sums as is needed here."""
+
+    requests: int
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """Calls that the ledger does not hold yet."""
+
+    totals: list[Total]
+    complete: bool
+
+
+class UsageReport(msgspec.Struct, frozen=True):
+    """The gateway's report as far as a table needs it; as JSON it is passed on byte by byte."""
+
+    group_by: list[str]
+    as_of: str
+    data: list[dict[str, str | int | None]]
+    pending: Pending | None = None
+    next_cursor: str | None = None
+
+
+def _query(name: str, description: str, schema: Schema) -> Parameter:
+    return Parameter(name=name, param_in="query", description=description, schema=schema, required=False)
+
+
+_TEXT = Schema(type=OpenAPIType.STRING)
+_MOMENT = "A day of the tenant's time zone (2026-01-31), or an RFC 3339 time."
+_PARAMETERS = [
+    _query("from", f"From here on; default: the beginning of the present month. {_MOMENT}", _TEXT),
+    _query("to", f"Until here: a day is included, a time is not; default: the end of the month. {_MOMENT}", _TEXT),
+    _query("group_by", f"Any of {', '.join(GROUPS)}, with commas between them; default: day.", _TEXT),
+    _query("assistant", "Calls to this assistant only.", _TEXT),
+    _query("user", "Calls for this user only.", _TEXT),
+    _query("limit", "Rows of one page.", Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=MOST_ROWS, default=100)),
+    _query("cursor", "The `next_cursor` of the page before.", _TEXT),
+    _query("format", "Instead of the header `Accept`.", Schema(type=OpenAPIType.STRING, enum=["json", "csv"])),
+]
+_NUMBER = Schema(type=OpenAPIType.INTEGER)
+_MONEY = Schema(type=OpenAPIType.STRING, description="A decimal number, such as 0.001234.")
+_SUMMED = Schema(
+    type=OpenAPIType.OBJECT,
+    properties={name: _MONEY if "cost" in name else _TEXT if name == "currency" else _NUMBER for name in SUMS},
+)
+_NULLABLE = Schema(type=[OpenAPIType.STRING, OpenAPIType.NULL])
+_ROW = Schema(type=OpenAPIType.OBJECT, properties={**dict.fromkeys(GROUPS, _NULLABLE), **(_SUMMED.properties or {})})
+_TOTALS = Schema(type=OpenAPIType.ARRAY, items=_SUMMED, description="One for each currency.")
+_PENDING = Schema(
+    type=[OpenAPIType.OBJECT, OpenAPIType.NULL],
+    description="Calls of the last moments, in none of the other figures; null: nobody knows whether there are any.",
+    properties={"totals": _TOTALS, "complete": Schema(type=OpenAPIType.BOOLEAN)},
+)
+_REPORT = Schema(
+    type=OpenAPIType.OBJECT,
+    properties={
+        "object": Schema(const="usage"),
+        **dict.fromkeys(("from", "to", "time_zone", "as_of"), _TEXT),
+        "group_by": Schema(type=OpenAPIType.ARRAY, items=_TEXT),
+        "data": Schema(type=OpenAPIType.ARRAY, items=_ROW),
+        "totals": _TOTALS,
+        "pending": _PENDING,
+        "next_cursor": _NULLABLE,
+    },
+)
+_ANSWER = OpenAPIResponse(
+    description="What was used, a page of groups and the totals of all of them.",
+    content={
+        "application/json": OpenAPIMediaType(schema=_REPORT),
+        "text/csv": OpenAPIMediaType(schema=_TEXT),
+    },
+)
+
+
+@dataclass
+class UsageOperation(Operation):
+    """The operation with its parameters, which are the gateway's to check, and its two kinds of answers."""
+
+    def __post_init__(self) -> None:
+        self.parameters = [*(self.parameters or []), *_PARAMETERS]
+        self.responses = {**(self.responses or {}), "200": _ANSWER}
