@@ -27,6 +27,7 @@ from assistant_gateway.metering import Meter, Metered
 from assistant_gateway.policies import Policies
 from assistant_gateway.probes import Prober
 from assistant_gateway.providers import openai_wire
+from assistant_gateway.providers.dispatch import Dispatcher
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.relay import Relay, Result, StreamOptions
 from assistant_gateway.routing import Destination, Tenant, resolve
@@ -67,7 +68,7 @@ class Gateway:
         self._catalog = clients.catalog
         self._limiter = clients.limiter
         self._meter = clients.meter or Meter(clients.limiter)
-        self._upstream = clients.upstream
+        self._dispatcher = Dispatcher(clients.upstream, settings.max_answer_bytes)
         self._tracer = clients.tracer
         self._keys = clients.keys
         self._authenticator = Authenticator(clients.keys)
@@ -191,9 +192,9 @@ class Gateway:
         span = CallTrace(self._tracer, request.headers, call, operation)
         outcome, response, free = Outcome.CLIENT_GONE, None, False
         try:
-            url = target.embeddings if embedding else target.chat
             metered.sent = True
-            response = await self._upstream.post(target, url, bodies.encode(metered.fields), span.headers)
+            send = self._dispatcher.send
+            response = await send(target, embedding=embedding, fields=metered.fields, trace=span.headers)
             if response.status != 200:
                 free = True
                 raise await openai_wire.refusal(target, response)
