@@ -22,6 +22,7 @@ class Family(NamedTuple):
     hosts: frozenset[str]
     models: str  # path that lists models without costing money; empty: there is none
     key_header: str
+    last: bytes  # what stands in a stream that was not cut short
     key_prefix: str = ""
     headers: Mapping[str, str] = MappingProxyType({})
 
@@ -34,6 +35,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             frozenset({"api.anthropic.com"}),
             "/v1/models",
             "x-api-key",
+            b"message_stop",
             headers=MappingProxyType({"anthropic-version": "2023-06-01"}),
         ),
         "gemini": Family(
@@ -42,6 +44,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             frozenset({"generativelanguage.googleapis.com"}),
             "/v1beta/models",
             "x-goog-api-key",
+            b'"finishReason"',
         ),
         "cohere": Family(
             "cohere_chat",
@@ -49,10 +52,11 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             frozenset({"api.cohere.com", "api.cohere.ai"}),
             "/v1/models",
             "Authorization",
+            b"message-end",
             "Bearer ",
         ),
         # The endpoint that runs models lists none; which host it is depends on the region.
-        "bedrock": Family("bedrock", "", frozenset(), "", "Authorization", "Bearer "),
+        "bedrock": Family("bedrock", "", frozenset(), "", "Authorization", b"messageStop", "Bearer "),
     }
 )
 KINDS = (NATIVE, *FAMILIES)

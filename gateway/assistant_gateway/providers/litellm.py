@@ -11,6 +11,7 @@ import base64
 import importlib
 import logging
 import os
+import re
 import struct
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -30,8 +31,11 @@ from assistant_gateway.providers.transport import Exchange, NoTransport, Transpo
 
 # Before the import: prices from the package's file instead of the network, and nothing sent home.
 _ENVIRONMENT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION", "LITELLM_TELEMETRY": "False"}
-# Of an answer: what is LiteLLM's own, or a second copy.
+# Of an answer: what is OpenAI's; and what is LiteLLM's own, or a second copy.
+_KEPT = frozenset({"id", "object", "created", "model", "choices", "data", "usage"})
 _LEFT_OUT = frozenset({"provider_specific_fields", "citations", "function_call", "audio", "annotations"})
+_FINISHES = {"COMPLETE": "stop", "STOP_SEQUENCE": "stop", "TOOL_CALL": "tool_calls", "MAX_TOKENS": "length"}
+_BILLED = re.compile(rb'"billed_units"\s*:\s*(\{[^{}]*\})')
 _encode = msgspec.json.Encoder().encode
 
 Fields = Mapping[str, msgspec.Raw]
@@ -119,8 +123,9 @@ class Translator:
             **arguments,
         )
         if not stream:
-            exchange.close()
-            return _whole(_plain(answer), exchange)
+            document = _plain(answer)
+            _bill(document, exchange.tail)
+            return _whole(document, exchange)
         if answer.completion_stream is None:
             await answer.fetch_stream()
         events = _Events(target, exchange, answer)
@@ -139,6 +144,7 @@ class Translator:
             **arguments,
         )
         document = _plain(answer)
+        _bill(document, exchange.tail)
         document["data"] = [_vector(index, item, packed=packed) for index, item in enumerate(document["data"])]
         return _whole(document, exchange)
 
@@ -160,7 +166,11 @@ class _Events:
         self._target = target
         self._exchange = exchange
         self._wrapper = wrapper
-        self._source: AsyncIterator[Any] = aiter(wrapper.completion_stream)
+        cohere = target.settings.kind == "cohere"
+        self._source = _cohere(wrapper.completion_stream) if cohere else aiter(wrapper.completion_stream)
+        self._finish: str | None = None
+        self._tools = False
+        self._head: dict[str, Any] = {}
         self._last: deque[bytes] = deque()
         self._ended = False
         self._usage: dict[str, Any] = {}
@@ -193,38 +203,74 @@ class _Events:
     async def _next(self) -> bytes:
         try:
             said = await anext(self._source)
-            chunk = self._wrapper.chunk_creator(chunk=said)
-        except (StopAsyncIteration, StopIteration):
+        except StopAsyncIteration:
             self._end()
             return b""
-        if chunk is None:
+        if said is None:
             return b""
-        document = _plain(chunk)
+        usage = said.get("usage") if isinstance(said, dict) else getattr(said, "usage", None)
+        if usage is not None:  # after its end LiteLLM would keep it to itself
+            _add_greatest(self._usage, usage if isinstance(usage, dict) else usage.model_dump(exclude_none=True))
+        self._note_finish(said)
+        try:
+            chunk = self._wrapper.chunk_creator(chunk=said)
+        except StopIteration:
+            return b""
+        return self._event(_plain(chunk)) if chunk is not None else b""
+
+    def _note_finish(self, said: Any) -> None:
+        choices = said.get("choices") if isinstance(said, dict) else said.choices
+        if choices:
+            self._finish = choices[0].finish_reason or self._finish
+            self._tools = self._tools or bool(choices[0].delta.tool_calls)
+
+    def _event(self, document: dict[str, Any]) -> bytes:
+        """Return an event without usage and reason to finish, which come once, at the end; nothing if that was all."""
         _add_greatest(self._usage, document.pop("usage", None) or {})
-        return _event(document) if _says_something(document) else b""
+        self._head = document
+        for choice in document.get("choices", ()):
+            choice["finish_reason"] = None
+        return _sse(document) if any(choice.get("delta") for choice in document.get("choices", ())) else b""
 
     def _end(self) -> None:
         """Prepare what follows the last event: how it finished, what was used, and that this was all."""
         self._ended = True
-        wrapper = self._wrapper
-        if wrapper.received_finish_reason is None and wrapper.intermittent_finish_reason is None:
+        if not self._exchange.finished:
             return  # cut short: the relay says so
-        finish = _plain(wrapper.finish_reason_handler())
-        finish.pop("usage", None)
-        self._last.append(_event(finish))
+        wrapper, finish = self._wrapper, self._finish or "stop"
+        if wrapper.received_finish_reason is not None or wrapper.intermittent_finish_reason is not None:
+            finish = wrapper.finish_reason_handler().choices[0].finish_reason
+        finish = _FINISHES.get(finish, finish)
+        if finish == "stop" and self._tools:
+            finish = "tool_calls"
+        head = {**self._head, "object": "chat.completion.chunk"}
+        self._last.append(_sse({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}))
         if self._usage:
-            self._last.append(_event({**finish, "choices": [], "usage": self._usage}))
+            document = {**head, "choices": [], "usage": self._usage}
+            _bill(document, self._exchange.tail)
+            self._last.append(_sse(document))
         self._last.append(DONE)
 
 
-def _says_something(document: dict[str, Any]) -> bool:
-    return any(choice.get("finish_reason") or choice.get("delta") for choice in document.get("choices", ()))
+async def _cohere(translation: Any) -> AsyncIterator[Any]:
+    """Yield Cohere's events: LiteLLM's own loop stumbles over lines that name them, and looks for data elsewhere."""
+    async for line in translation.streaming_response:
+        if line.startswith("data:") and line[5:].strip() != "[DONE]":
+            event = msgspec.json.decode(line[5:])
+            yield translation.chunk_parser({**event, "event": event.get("type"), "data": event})
 
 
-def _event(document: dict[str, Any]) -> bytes:
-    for choice in document["choices"]:
-        choice.setdefault("delta", {})
-        choice.setdefault("finish_reason", None)
+def _bill(document: dict[str, Any], tail: bytes) -> None:
+    """Put what Cohere bills in the place of what it counted: LiteLLM has no word for it."""
+    found = _BILLED.findall(tail)
+    if not found:
+        return
+    units = msgspec.json.decode(found[-1])
+    asked, answered = units.get("input_tokens", 0), units.get("output_tokens", 0)
+    document["usage"] = {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
+
+
+def _sse(document: dict[str, Any]) -> bytes:
     return b"data: " + _encode(document) + b"\n\n"
 
 
@@ -244,9 +290,7 @@ def _plain(answer: Any) -> dict[str, Any]:
         for place in (choice, choice.get("message"), choice.get("delta")):
             for name in _LEFT_OUT.intersection(place or ()):
                 del place[name]
-    for name in _LEFT_OUT.intersection(document):
-        del document[name]
-    return document
+    return {name: value for name, value in document.items() if name in _KEPT}
 
 
 def _vector(index: int, item: Mapping[str, Any], *, packed: bool) -> dict[str, Any]:

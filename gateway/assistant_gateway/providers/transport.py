@@ -24,6 +24,8 @@ from assistant_gateway.providers.openai_wire import ERROR_BODY_SECONDS, LARGEST_
 # LiteLLM's headers that the connection, or the target, has its own of.
 _OURS = frozenset({"host", "connection", "content-length", "accept-encoding", "user-agent", "transfer-encoding"})
 
+TAIL = 4096  # bytes of an answer's end that are kept
+
 current: contextvars.ContextVar[Exchange] = contextvars.ContextVar("current")
 
 
@@ -37,6 +39,9 @@ class Exchange:
         self._limit = limit
         self._response: ClientResponse | None = None
         self._unused = 0
+        self._last = families.FAMILIES[target.settings.kind].last
+        self.tail = b""  # the end of what was received
+        self.finished = False  # whether the family's word for the end of a stream was in it
         self.refusal: GatewayError | None = None
         self.broken: BaseException | None = None
         self.answered = False  # whether the provider began to answer
@@ -94,6 +99,9 @@ class Exchange:
                 raise
             if not piece:
                 return
+            seen = self.tail[-len(self._last) :] + piece
+            self.finished = self.finished or self._last in seen
+            self.tail = (self.tail + piece)[-TAIL:]
             yield piece
 
     def used(self) -> None:

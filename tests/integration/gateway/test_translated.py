@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import struct
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -45,7 +42,10 @@ TOOLS = [
     }
 ]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5"
+    "ErkJggg=="
+)
 NAMESPACE = "translated"
 
 
@@ -64,7 +64,12 @@ def settings(settings: Callable[..., Settings], native: Native) -> Callable[...,
         made = settings(**changes)
         keys = made.provider_keys_dir
         (keys / "native").write_text(KEY)
-        aws = {"accessKeyId": AWS_ID, "secretAccessKey": AWS_SECRET, "sessionToken": AWS_TOKEN, "region": "eu-central-1"}
+        aws = {
+            "accessKeyId": AWS_ID,
+            "secretAccessKey": AWS_SECRET,
+            "sessionToken": AWS_TOKEN,
+            "region": "eu-central-1",
+        }
         (keys / "aws").write_text(json.dumps(aws))
         (keys / "wrong").write_text("sk-wrong-0123456789abcdef")
         price = {"inputPerMillion": "10", "outputPerMillion": "20", "maxImageTokens": 1600}
@@ -171,7 +176,7 @@ async def test_whole_answers(tenant: Tenant, native: Native, kind: str) -> None:
     """A chat comes back on OpenAI's wire, and its entry is that of the native answer."""
     before = await tenant.count()
     answer = await tenant.client.chat.completions.create(
-        model=kind, messages=[{"role": "system", "content": "Be kind."}, {"role": "user", "content": "good"}]
+        model=kind, messages=[{"role": "system", "content": "Be kind. " * 300}, {"role": "user", "content": "good"}]
     )
     assert answer.choices[0].message.content == "".join(WORDS)
     assert answer.choices[0].finish_reason == "stop"
@@ -183,11 +188,11 @@ async def test_whole_answers(tenant: Tenant, native: Native, kind: str) -> None:
 @pytest.mark.parametrize("what", ["good", "bytewise", "paced"])
 @pytest.mark.parametrize("kind", MODELS)
 async def test_streams(tenant: Tenant, kind: str, what: str) -> None:
-    """Each piece is one event, in order, however it arrives; usage comes when it is asked for; the entry is the same."""
+    """Each piece is one event, in order, however it arrives; the entry is the same."""
     before = await tenant.count()
     stream = await tenant.client.chat.completions.create(
         model=kind,
-        messages=[{"role": "user", "content": what}],
+        messages=[{"role": "system", "content": "Be kind. " * 300}, {"role": "user", "content": what}],
         stream=True,
         stream_options={"include_usage": True},
     )
@@ -278,3 +283,172 @@ async def test_pictures_in_the_request(tenant: Tenant, native: Native, kind: str
 def _picture(url: str) -> list[dict[str, Any]]:
     parts = [{"type": "text", "text": "good"}, {"type": "image_url", "image_url": {"url": url}}]
     return [{"role": "user", "content": parts}]
+
+
+ERRORS = {
+    "says-400": (400, "provider_refused_request"),
+    "says-401": (502, "provider_unauthorized"),
+    "says-403": (502, "provider_unauthorized"),
+    "says-404": (502, "provider_model_not_found"),
+    "says-429": (429, "provider_rate_limit_exceeded"),
+    "says-500": (502, "provider_error"),
+    "says-529": (502, "provider_error"),
+    "too-long": (400, "context_length_exceeded"),
+    "filtered": (400, "content_filter"),
+    "echoes": (400, "provider_refused_request"),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+async def test_refusals_have_their_class(
+    tenant: Tenant, native: Native, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each refusal is asked once, costs nothing, has OpenAI's class, and neither key nor request in answer or log."""
+    for stream in (False, True):
+        for what, wanted in ERRORS.items():
+            before, asked = await tenant.count(), len(native.paths)
+            system = {"role": "system", "content": "a-secret-instruction"}
+            messages = [system, {"role": "user", "content": what}]
+            async with tenant.ask(kind, what, stream=stream, messages=messages) as answer:
+                body = await answer.text()
+                assert (answer.status, json.loads(body)["error"]["code"]) == wanted, (what, body)
+                assert answer.headers.get("Retry-After") == ("7" if what == "says-429" else None)
+            assert len(native.paths) == asked + 1
+            assert (await tenant.entry(before)).cost == 0
+            assert "a-secret-instruction" not in body
+            assert not [secret for secret in (KEY, AWS_SECRET, AWS_TOKEN) if secret in body]
+    logged = "".join(capfd.readouterr())
+    assert not [secret for secret in (KEY, AWS_SECRET, AWS_TOKEN, "a-secret-instruction") if secret in logged]
+
+
+@pytest.mark.parametrize("kind", ["anthropic", "gemini"])
+async def test_a_wrong_key_is_the_platforms_matter(tenant: Tenant, kind: str) -> None:
+    """Also where the family answers 400 for it."""
+    status, code, _ = await tenant.refused(f"{kind}-wrong", "good")
+    assert (status, code) == (502, "provider_unauthorized")
+
+
+async def test_nobody_there(tenant: Tenant) -> None:
+    """A provider that refuses connections is unreachable, and its address is not told."""
+    status, code, body = await tenant.refused("anthropic-gone", "good")
+    assert (status, code) == (502, "provider_unreachable")
+    assert "127.0.0.1" not in body
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", ["anthropic", "gemini"])
+async def test_silence(tenant: Tenant, native: Native, kind: str, stream: bool) -> None:
+    """A provider that does not begin to answer is given up on in time, and the call is charged as it may have been."""
+    before = await tenant.count()
+    status, code, _ = await tenant.refused(kind, "hangs", stream=stream, max_tokens=100)
+    assert (status, code) == (504, "provider_timeout")
+    entry = await tenant.entry(before)
+    assert (entry.output, entry.source) == (100 if not stream else entry.output, "estimated")
+    await _nothing_open(native)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    ("what", "code"), [("cut", "provider_error"), ("short", "provider_error"), ("stalls", "provider_timeout")]
+)
+async def test_streams_that_break(tenant: Tenant, native: Native, kind: str, what: str, code: str) -> None:
+    """What came is passed on, then an error event; half an answer never looks whole, and is charged by its text."""
+    before = await tenant.count()
+    async with tenant.ask(kind, what, stream=True) as answer:
+        events = (await answer.text()).strip().split("\n\n")
+    assert json.loads(events[0][6:])["choices"][0]["delta"]["content"] == "Hel"
+    assert json.loads(events[-1][6:])["error"]["code"] == code
+    assert len(events) == 2
+    entry = await tenant.entry(before)
+    assert (entry.source, entry.output) == ("estimated", len("Hel"))
+    await _nothing_open(native)
+
+
+async def test_an_error_as_an_event(tenant: Tenant) -> None:
+    """An error inside a stream becomes an error event of OpenAI's, without the provider's or LiteLLM's words."""
+    async with tenant.ask("anthropic", "error-event", stream=True) as answer:
+        events = (await answer.text()).strip().split("\n\n")
+    assert json.loads(events[-1][6:])["error"]["code"] == "provider_error"
+    assert "litellm" not in events[-1].lower()
+
+
+@pytest.mark.parametrize("kind", ["anthropic", "gemini"])
+async def test_garbage(tenant: Tenant, kind: str) -> None:
+    """A success that is none is an error of the provider's, and paid for."""
+    status, code, _ = await tenant.refused(kind, "garbage")
+    assert (status, code) == (502, "provider_error")
+
+
+@pytest.mark.parametrize("kind", MODELS)
+async def test_a_client_that_hangs_up_ends_the_call(tenant: Tenant, native: Native, kind: str) -> None:
+    """Upstream ends within a second, streamed or not; the text that came is charged."""
+    before = await tenant.count()
+    async with tenant.ask(kind, "endless", stream=True) as answer:
+        await answer.content.readuntil(b"Hel")
+        assert native.open == 1
+        answer.close()
+        await _nothing_open(native, seconds=1)
+    assert (await tenant.entry(before)).outcome == "client_gone"
+    call = asyncio.create_task(tenant.refused(kind, "hangs"))
+    async with asyncio.timeout(10):
+        while not native.open:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    call.cancel()
+    await _nothing_open(native, seconds=1)
+
+
+async def test_a_client_that_does_not_read_slows_the_provider_down(tenant: Tenant, native: Native) -> None:
+    """Nothing piles up in between: the provider stops writing when buffers are full."""
+    async with tenant.ask("anthropic", "flood", stream=True) as answer:
+        await answer.content.readuntil(b"Hel")
+        seen = -1
+        async with asyncio.timeout(30):
+            while native.written != seen:
+                seen = native.written
+                await asyncio.sleep(0.5)
+        assert native.open == 1
+        answer.close()
+
+
+async def test_settings_of_litellm_cannot_be_reached_by_a_request(tenant: Tenant, native: Native) -> None:
+    """Addresses, keys and switches in a request are refused by name; so are fields whose effect would be lost."""
+    asked = len(native.paths)
+    for name in ("api_base", "api_key", "mock_response", "extra_headers", "aws_region_name", "logit_bias", "seed"):
+        status, code, body = await tenant.refused("anthropic", "good", **{name: {"a": 1}})
+        assert (status, code) == (400, "unsupported_parameter")
+        assert name in body
+    status, code, _ = await tenant.refused("anthropic", "good", n=2)
+    assert (status, code) == (400, "unsupported_parameter")
+    assert len(native.paths) == asked
+    async with tenant.ask("anthropic", "good", n=1, user="u", store=False, parallel_tool_calls=True) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize("name", ["cohere", "gemini"])
+async def test_embeddings(tenant: Tenant, native: Native, name: str) -> None:
+    """Vectors come back in order, as numbers or packed as OpenAI's client asks for them."""
+    made = await tenant.client.embeddings.create(model=name, input=["a", "b"], encoding_format="float")
+    assert [vector.embedding for vector in made.data] == [[0.5, 0.25], [0.5, 0.25]]
+    body = {"model": name, "input": "a", "encoding_format": "base64"}
+    url = f"{tenant.gateway.url}/v1/embeddings"
+    async with tenant.gateway.client.post(url, json=body, headers=tenant.headers) as answer:
+        packed = (await answer.json())["data"][0]["embedding"]
+    assert struct.unpack("<2f", base64.b64decode(packed)) == (0.5, 0.25)
+
+
+async def test_probes_cost_nothing(tenant: Tenant, native: Native) -> None:
+    """Reachability is asked of the list of models; where there is none, an answer is enough, and the text says so."""
+    found = (await tenant.probe())["assistants"]
+    assert found["anthropic"]["reachable"]
+    assert found["anthropic-wrong"]["reason"] == "ProviderUnauthorized"
+    assert found["anthropic-gone"]["reason"] == "ProviderUnreachable"
+    assert found["bedrock"]["reachable"]
+    assert "key has not been checked" in found["bedrock"]["message"]
+    assert not native.paths
+
+
+async def _nothing_open(native: Native, seconds: float = 5) -> None:
+    started = time.monotonic()
+    while native.open:
+        assert time.monotonic() - started < seconds, "the provider is still being read"
+        await asyncio.sleep(0.01)

@@ -107,18 +107,22 @@ def anthropic_events(what: str) -> list[bytes]:
     """Messages, streamed."""
     usage = {**ANTHROPIC_USAGE, "output_tokens": 1}
     message = {"id": "msg_01", "type": "message", "role": "assistant", "content": [], "model": "claude-haiku-4-5"}
-    found = [sse({"type": "message_start", "message": {**message, "stop_reason": None, "usage": usage}}, "message_start")]
+    found = [
+        sse({"type": "message_start", "message": {**message, "stop_reason": None, "usage": usage}}, "message_start")
+    ]
     blocks: list[tuple[dict, list[dict]]] = []
     if what == "thinks":
         deltas = [{"type": "thinking_delta", "thinking": "Hm."}, {"type": "signature_delta", "signature": "c2ln"}]
         blocks.append(({"type": "thinking", "thinking": ""}, deltas))
     if what == "tool":
-        start = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
-        blocks.append((start, [{"type": "input_json_delta", "partial_json": part} for part in ARGUMENTS]))
+        use = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
+        blocks.append((use, [{"type": "input_json_delta", "partial_json": part} for part in ARGUMENTS]))
     else:
         blocks.append(({"type": "text", "text": ""}, [{"type": "text_delta", "text": word} for word in WORDS]))
     for index, (start, deltas) in enumerate(blocks):
-        found.append(sse({"type": "content_block_start", "index": index, "content_block": start}, "content_block_start"))
+        found.append(
+            sse({"type": "content_block_start", "index": index, "content_block": start}, "content_block_start")
+        )
         for delta in deltas:
             found.append(sse({"type": "content_block_delta", "index": index, "delta": delta}, "content_block_delta"))
         found.append(sse({"type": "content_block_stop", "index": index}, "content_block_stop"))
@@ -263,27 +267,9 @@ async def play(state: Native, request: web.Request, what: str, events: list[byte
     answer = web.StreamResponse(headers={"Content-Type": kind})
     await answer.prepare(request)
     if what in {"endless", "flood"}:
-        words = next(event for event in events if b"Hel" in event)
-        await answer.write(b"".join(events[: events.index(words)]))
-        state.written = 0
-        while True:
-            await answer.write(words if what == "endless" else words.replace(b"Hel", b"x" * 3) * 50)
-            state.written += len(words) * (1 if what == "endless" else 50)
-            if what == "endless":
-                await asyncio.sleep(0.02)
+        await never_end(state, answer, events, flood=what == "flood")
     if what in {"cut", "short", "stalls", "error-event"}:
-        half = next(index for index, event in enumerate(events) if b"Hel" in event) + 1
-        await answer.write(b"".join(events[:half]))
-        await asyncio.sleep(0.05)
-        if what == "error-event":
-            error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-            await answer.write(sse(error, "error"))
-        if what == "cut":
-            await answer.write(events[half][:20])
-            await asyncio.sleep(0.05)
-            request.transport.abort()
-        if what == "stalls":
-            await asyncio.sleep(60)
+        await break_off(request, answer, what, events)
         return answer
     if what == "bytewise":
         for byte in b"".join(events):
@@ -295,6 +281,34 @@ async def play(state: Native, request: web.Request, what: str, events: list[byte
     else:
         await answer.write(b"".join(events))
     return answer
+
+
+async def never_end(state: Native, answer: web.StreamResponse, events: list[bytes], *, flood: bool) -> None:
+    """Say the first word again and again; in a flood as fast as it is taken."""
+    word = next(event for event in events if b"Hel" in event)
+    await answer.write(b"".join(events[: events.index(word)]))
+    state.written = 0
+    while True:
+        block = word * 50 if flood else word
+        await answer.write(block)
+        state.written += len(block)
+        await asyncio.sleep(0 if flood else 0.02)
+
+
+async def break_off(request: web.Request, answer: web.StreamResponse, what: str, events: list[bytes]) -> None:
+    """Stop after the first word, in one of many ways."""
+    half = next(index for index, event in enumerate(events) if b"Hel" in event) + 1
+    await answer.write(b"".join(events[:half]))
+    await asyncio.sleep(0.05)
+    if what == "error-event":
+        error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+        await answer.write(sse(error, "error"))
+    if what == "cut":
+        await answer.write(events[half][:20])
+        await asyncio.sleep(0.05)
+        request.transport.abort()
+    if what == "stalls":
+        await asyncio.sleep(60)
 
 
 def signed(request: web.Request, body: bytes) -> bool:
