@@ -122,6 +122,8 @@ def target(provider: str, settings: Provider, key: str | None, *, own: bool = Fa
 
 def _translated(provider: str, settings: Provider, key: str | None) -> Target:
     """Prepare a provider that LiteLLM translates for: its base address stands for all paths but that of the models."""
+    if settings.key_ref is None:
+        raise CatalogError(f"provider {provider}: kind {settings.kind} needs a keyRef")
     try:
         access = families.access(settings.kind, settings.url.rstrip("/"), key)
     except ValueError as error:

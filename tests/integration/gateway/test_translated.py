@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 

@@ -123,8 +123,8 @@ def anthropic_events(what: str) -> list[bytes]:
         found.append(
             sse({"type": "content_block_start", "index": index, "content_block": start}, "content_block_start")
         )
-        for delta in deltas:
-            found.append(sse({"type": "content_block_delta", "index": index, "delta": delta}, "content_block_delta"))
+        steps = [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+        found += [sse(step, "content_block_delta") for step in steps]
         found.append(sse({"type": "content_block_stop", "index": index}, "content_block_stop"))
     stop = {"stop_reason": "tool_use" if what == "tool" else "end_turn", "stop_sequence": None}
     found.append(sse({"type": "message_delta", "delta": stop, "usage": {"output_tokens": 15}}, "message_delta"))
