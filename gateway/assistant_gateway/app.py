@@ -29,6 +29,7 @@ from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.metering import Meter, Metered
 from assistant_gateway.policies import Policies
 from assistant_gateway.probes import Prober
+from assistant_gateway.providers.dispatch import Dispatcher
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.relay import Relay, Result, StreamOptions
 from assistant_gateway.routing import Tenant
@@ -71,7 +72,8 @@ class Gateway:
         self.gates = Gates(lambda: clients.catalog.targets)
         attempts = Attempts(self.gates, lambda: clients.catalog.targets)
         meter = clients.meter or Meter(clients.limiter)
-        self._forwarder = Forwarder(attempts, meter, clients.upstream, clients.tracer)
+        dispatcher = Dispatcher(clients.upstream, settings.max_answer_bytes)
+        self._forwarder = Forwarder(attempts, meter, dispatcher, clients.tracer)
         self._prober = Prober(clients.upstream, lambda: clients.catalog.targets, self.gates)
         self.relay = Relay(settings.max_answer_bytes)
         self.running = 0

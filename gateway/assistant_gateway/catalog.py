@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 import yaml
@@ -19,6 +19,7 @@ from yarl import URL
 
 from assistant_gateway.breaker import BreakerSettings
 from assistant_gateway.prices import CatalogPrice, ModelPrices, ModelSettings, PriceError, checked, family_of
+from assistant_gateway.providers import families
 from assistant_observability import logs
 
 LOOK_SECONDS = 1.0
@@ -27,6 +28,7 @@ OWN_ENDPOINT = "endpoint"  # the provider's name in metrics and headers when it 
 
 NO_PRICES = ModelPrices({})
 
+_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "assistant-gateway"}
 _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _log = logs.logger(__name__)
 
@@ -36,9 +38,10 @@ class CatalogError(ValueError):
 
 
 class Provider(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """One provider that speaks the OpenAI wire. `url` ends in its version path, such as `/v1`."""
+    """One provider. `url` of one that speaks the OpenAI wire ends in its version path, such as `/v1`."""
 
-    url: str
+    url: str = ""  # of other kinds: in place of the family's own address, without a version path
+    kind: str = families.NATIVE
     key_ref: str | None = None  # file in the keys' folder; None: no key is sent
     connect_seconds: float = 5
     first_byte_seconds: float = 60
@@ -80,6 +83,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens_field: str
     headers: Mapping[str, str]
     secret: bytes | None = None  # what must not appear in an answer
+    credentials: Mapping[str, str] = {}  # for LiteLLM, in its names
     missing_key: str | None = None  # the file that should hold the key and does not
     own: bool = False  # the tenant's: guarded
     billed_by: str | None = None
@@ -95,21 +99,17 @@ def target(provider: str, settings: Provider, key: str | None, *, own: bool = Fa
     Raises:
         CatalogError: the URL or the key cannot be used.
     """
+    if settings.kind not in families.KINDS:
+        known = ", ".join(families.KINDS)
+        raise CatalogError(f"provider {provider}: there is no kind {settings.kind!r}; kinds are: {known}")
+    if settings.kind != families.NATIVE:
+        return _translated(provider, settings, key)
     base = settings.url.rstrip("/")
-    parts = urlsplit(base)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise CatalogError(f"provider {provider}: url has to start with http:// or https:// and name a host")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise CatalogError(f"provider {provider}: url may hold neither credentials, query nor fragment")
-    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "assistant-gateway"}
+    parts = _parts(provider, base)
+    headers = dict(_HEADERS)
     if key:
-        if not key.isascii() or not key.isprintable():
-            raise CatalogError(f"provider {provider}: the key holds characters that no header can carry")
-        headers["Authorization"] = f"Bearer {key}"
-    try:
-        urls = [URL(base + path) for path in ("/chat/completions", "/embeddings", "/models")]
-    except ValueError:
-        raise CatalogError(f"provider {provider}: url is not a URL") from None
+        headers["Authorization"] = f"Bearer {_printable(provider, key)}"
+    urls = _urls(provider, base, "/chat/completions", "/embeddings", "/models")
     default_field = "max_completion_tokens" if parts.hostname == "api.openai.com" else "max_tokens"
     return Target(
         provider=provider,
@@ -119,11 +119,68 @@ def target(provider: str, settings: Provider, key: str | None, *, own: bool = Fa
         settings=settings,
         max_tokens_field=settings.max_tokens_field or default_field,
         headers=headers,
-        secret=key.encode() if key and len(key) >= SHORTEST_SECRET else None,
+        secret=_secret(key),
         own=own,
         billed_by=settings.billed_by or family_of(parts.hostname),
-        prices=ModelPrices({pattern: _price(provider, pattern, entry) for pattern, entry in settings.models.items()}),
+        prices=_prices(provider, settings),
     )
+
+
+def _translated(provider: str, settings: Provider, key: str | None) -> Target:
+    """Prepare a provider that LiteLLM translates for: its base address stands for all paths but that of the models."""
+    if settings.key_ref is None:
+        raise CatalogError(f"provider {provider}: kind {settings.kind} needs a keyRef")
+    try:
+        access = families.access(settings.kind, settings.url.rstrip("/"), key)
+    except ValueError as error:
+        raise CatalogError(f"provider {provider}: {error}") from None
+    _parts(provider, access.base)
+    for secret in access.secrets:
+        _printable(provider, secret)
+    urls = _urls(provider, access.base, "", families.FAMILIES[settings.kind].models)
+    return Target(
+        provider=provider,
+        chat=urls[0],
+        embeddings=urls[0],
+        models=urls[1],
+        settings=settings,
+        max_tokens_field="max_tokens",
+        headers={**_HEADERS, **access.headers},
+        secret=_secret(access.secrets[0] if access.secrets else None),
+        credentials=access.credentials,
+        billed_by=settings.billed_by or settings.kind,
+        prices=_prices(provider, settings),
+    )
+
+
+def _parts(provider: str, base: str) -> SplitResult:
+    parts = urlsplit(base)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise CatalogError(f"provider {provider}: url has to start with http:// or https:// and name a host")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise CatalogError(f"provider {provider}: url may hold neither credentials, query nor fragment")
+    return parts
+
+
+def _printable(provider: str, key: str) -> str:
+    if not key.isascii() or not key.isprintable():
+        raise CatalogError(f"provider {provider}: the key holds characters that no header can carry")
+    return key
+
+
+def _urls(provider: str, base: str, *paths: str) -> list[URL]:
+    try:
+        return [URL(base + path) for path in paths]
+    except ValueError:
+        raise CatalogError(f"provider {provider}: url is not a URL") from None
+
+
+def _secret(key: str | None) -> bytes | None:
+    return key.encode() if key and len(key) >= SHORTEST_SECRET else None
+
+
+def _prices(provider: str, settings: Provider) -> ModelPrices:
+    return ModelPrices({pattern: _price(provider, pattern, entry) for pattern, entry in settings.models.items()})
 
 
 def _price(provider: str, pattern: str, settings: ModelSettings) -> CatalogPrice:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from aiohttp import ClientResponse, web
 from opentelemetry import trace
 
-from assistant_gateway import bodies
 from assistant_gateway.attempts import Attempt, Attempts, retrying
 from assistant_gateway.calls import Call, Outcome, outcome_of
 from assistant_gateway.catalog import Target
@@ -21,7 +20,7 @@ from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.metering import Fields, Meter, Metered
 from assistant_gateway.providers import openai_wire
-from assistant_gateway.providers.openai_wire import Upstream
+from assistant_gateway.providers.dispatch import Dispatcher
 from assistant_gateway.relay import Result
 from assistant_gateway.routing import Destination
 from assistant_gateway.tracing import CallTrace
@@ -47,10 +46,10 @@ class Ask:
 class Forwarder:
     """Asks destinations for answers."""
 
-    def __init__(self, attempts: Attempts, meter: Meter, upstream: Upstream, tracer: trace.Tracer | None) -> None:
+    def __init__(self, attempts: Attempts, meter: Meter, dispatcher: Dispatcher, tracer: trace.Tracer | None) -> None:
         self._attempts = attempts
         self._meter = meter
-        self._upstream = upstream
+        self._dispatcher = dispatcher
         self._tracer = tracer
         self._logged: dict[tuple[str, str, str, str], float] = {}
 
@@ -97,10 +96,10 @@ class Forwarder:
         Raises:
             GatewayError: there is no answer, or it is a refusal.
         """
-        url = target.embeddings if metered.embedding else target.chat
+        send = self._dispatcher.send
         metered.sent = True  # from here on the provider may be at work
         try:
-            response = await self._upstream.post(target, url, bodies.encode(metered.fields), headers)
+            response = await send(target, embedding=metered.embedding, fields=metered.fields, trace=headers)
         except GatewayError as error:
             metered.sent = error.billed
             raise

@@ -14,8 +14,8 @@ from assistant_gateway.usage import Source, Usage
 
 BATCH_BYTES = 32 * 1024  # kept per stream before they are looked into
 
-# Of a message: what is no text of the model, or a second copy of it (OpenRouter sends reasoning twice).
-_NOT_TEXT = frozenset({"role", "type", "index", "id", "reasoning_details", "annotations"})
+# Of a message: what is no text of the model, or a second copy of it (OpenRouter and LiteLLM send reasoning twice).
+_NOT_TEXT = frozenset({"role", "type", "index", "id", "reasoning_details", "thinking_blocks", "annotations"})
 
 
 class _Choice(msgspec.Struct, frozen=True):

@@ -124,7 +124,7 @@ class Prober:
         return target
 
     async def _ask(self, target: Target, url: URL, turns: _Turns) -> _Answer:
-        key = (str(url), target.headers.get("Authorization", ""))
+        key = (str(url), str(sorted(target.headers.items())))
         now = self._clock()
         kept = self._kept.get(key)
         if kept is None or now >= kept[0]:
@@ -184,11 +184,16 @@ def _verdict(target: Target, answer: _Answer) -> ModelProbe:
     name = _name(target)
     if answer.problem:
         return _no(Reason.PROVIDER_UNREACHABLE, answer.problem)
+    if target.settings.kind == "bedrock" and answer.status < 500:
+        message = f"{name} answers; its key has not been checked, as that would take a call of a model."
+        return ModelProbe(reachable=True, reason=Reason.REACHABLE, message=message)
     if answer.status in {401, 403}:
         step = (
             "check the Secret named in apiKeySecretRef." if target.own else "the platform team has to replace its key."
         )
         return _no(Reason.PROVIDER_UNAUTHORIZED, f"{name} refused the API key; {step}")
+    if answer.status == 400 and target.settings.kind == "gemini":  # its word for a wrong key; a list has no other
+        return _no(Reason.PROVIDER_UNAUTHORIZED, f"{name} refused the API key; the platform team has to replace it.")
     if answer.status >= 500 or 300 <= answer.status < 400:
         message = f"{name} answers {answer.status} at /models; check the URL and the server behind it."
         return _no(Reason.PROVIDER_UNREACHABLE, message)

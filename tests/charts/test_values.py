@@ -139,3 +139,20 @@ def test_the_small_profile_only_makes_things_smaller() -> None:
     small = yaml.safe_load((CHART / "values-small.yaml").read_text())
     embedded = small.pop("embedded")
     assert {name for part in [*small.values(), *embedded.values()] for name in part} <= allowed
+
+
+@pytest.mark.parametrize(
+    ("given", "fine"),
+    [
+        ("providers.a.kind=anthropic,providers.a.keyRef=a", True),
+        ("providers.a.kind=bedrock,providers.a.keyRef=a,providers.a.url=https://vpce.example", True),
+        ("providers.a.kind=anthropic", False),
+        ("providers.a.kind=claude,providers.a.keyRef=a", False),
+        ("providers.a.kind=openai,providers.a.keyRef=a", False),
+        ("providers.a.keyRef=a", False),
+    ],
+)
+def test_kinds_of_providers_are_a_closed_list(helm: Any, given: str, fine: bool) -> None:
+    """A translated provider needs a key, one that speaks OpenAI's wire an address; others do not exist."""
+    done = helm.run("lint", "--kube-version", "1.34.0", str(CHART), "--set", given)
+    assert (done.returncode == 0) is fine, done.stdout + done.stderr

@@ -1,0 +1,69 @@
+"""Where a call goes out: straight to a provider that speaks the OpenAI wire, through a translation to any other.
+
+LiteLLM takes seconds and 200 MiB to import, so that happens when a translated provider is first called, beside the
+event loop, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+from aiohttp import ClientResponse
+
+from assistant_gateway import bodies, errors
+from assistant_gateway.catalog import Target
+from assistant_gateway.providers import families
+from assistant_gateway.providers.openai_wire import Upstream
+from assistant_observability import logs
+
+if TYPE_CHECKING:
+    from assistant_gateway.providers.litellm import Translator
+
+_log = logs.logger(__name__)
+
+
+class Dispatcher:
+    """Sends each call the way that its provider wants it."""
+
+    def __init__(self, upstream: Upstream, max_answer_bytes: int) -> None:
+        self._upstream = upstream
+        self._max_answer_bytes = max_answer_bytes
+        self._loading: asyncio.Task[Translator] | None = None
+
+    async def send(
+        self, target: Target, *, embedding: bool, fields: dict[str, msgspec.Raw], trace: Mapping[str, str]
+    ) -> ClientResponse:
+        """Send a call and return its answer when it begins; the caller closes it.
+
+        Raises:
+            GatewayError: no answer, or a translated provider refused.
+        """
+        if target.settings.kind == families.NATIVE:
+            url = target.embeddings if embedding else target.chat
+            return await self._upstream.post(target, url, bodies.encode(fields), trace)
+        translator = await self._translator(target)
+        answer = await translator.send(target, embedding=embedding, fields=fields, trace=trace)
+        return cast("ClientResponse", answer)  # those parts of one that the relay uses
+
+    async def _translator(self, target: Target) -> Translator:
+        if self._loading is None or (self._loading.done() and self._loading.exception() is not None):
+            self._loading = asyncio.create_task(asyncio.to_thread(self._load))
+        try:
+            # One caller that hangs up must not end the import for the others.
+            return await asyncio.shield(self._loading)
+        except (ImportError, OSError) as error:
+            _log.error("no translation", provider=target.provider, error=f"{type(error).__name__}: {error}")
+            message = f"This gateway cannot translate for provider {target.provider}: LiteLLM is not installed."
+            raise errors.GatewayError(502, "translation_unavailable", message, kind=errors.SERVER) from None
+
+    def _load(self) -> Translator:
+        started = time.perf_counter()
+        module: Any = importlib.import_module("assistant_gateway.providers.litellm")
+        translator: Translator = module.Translator.load(self._upstream, self._max_answer_bytes)
+        _log.info("translation loaded", seconds=round(time.perf_counter() - started, 1))
+        return translator

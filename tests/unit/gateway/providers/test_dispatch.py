@@ -1,0 +1,83 @@
+"""What is loaded when: the gateway starts without LiteLLM."""
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+
+import msgspec
+import pytest
+
+from assistant_gateway import errors
+from assistant_gateway.catalog import Provider, target
+from assistant_gateway.egress import GuardedResolver
+from assistant_gateway.providers.dispatch import Dispatcher
+from assistant_gateway.providers.openai_wire import Upstream
+
+FIELDS = {"model": msgspec.Raw(b'"m"'), "messages": msgspec.Raw(b"[]")}
+KEYED = Provider(kind="anthropic", key_ref="a", url="http://127.0.0.1:9")
+
+
+def test_the_gateway_starts_without_litellm() -> None:
+    """Neither starting it nor reading prices nor knowing of a translated provider imports LiteLLM."""
+    program = """
+        import sys
+        from assistant_gateway import server
+        from assistant_gateway.app import Clients, create_app
+        from assistant_gateway.catalog import Provider, target
+        from assistant_gateway.config import Settings
+        from assistant_gateway.egress import GuardedResolver
+        from assistant_gateway.identity import SigningKeys
+        from assistant_gateway.limits.limiter import Limiter
+        from assistant_gateway.prices import PriceMap
+        from assistant_gateway.providers.openai_wire import Upstream
+        import asyncio
+
+        async def main():
+            made = target("a", Provider(kind="anthropic", key_ref="a"), "sk-0123456789")
+            assert PriceMap.installed().price("anthropic", "claude-haiku-4-5") is not None
+            upstream = Upstream(GuardedResolver(list))
+            from types import SimpleNamespace
+            none = SimpleNamespace(loaded=False, targets={"a": made}, version=1)
+            clients = Clients(none, none, none, Limiter(None), upstream)
+            create_app(Settings(namespace="p", routes_namespace="r"), clients)
+            await upstream.close()
+
+        asyncio.run(main())
+        status = open("/proc/self/status").read()
+        print("litellm" in sys.modules, "httpx" in sys.modules, status.split("VmRSS:")[1].split()[0])
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    litellm, httpx, resident = ran.stdout.splitlines()[-1].split()
+    assert (litellm, httpx) == ("False", "False")
+    assert int(resident) <= 100 * 1024
+
+
+async def test_loading_does_not_hold_up_the_event_loop_and_happens_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two first calls wait for one import, beside the loop, which goes on."""
+    upstream = Upstream(GuardedResolver(list))
+    dispatcher = Dispatcher(upstream, 1000)
+    begun, free = [], asyncio.Event()
+
+    def load() -> object:
+        begun.append(1)
+        asyncio.run_coroutine_threadsafe(free.wait(), loop).result()  # the loop has to run for this to end
+        raise ImportError("no litellm")
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(dispatcher, "_load", load)
+    provider = target("a", KEYED, "sk-0123456789")
+    calls = [asyncio.create_task(dispatcher.send(provider, embedding=False, fields=FIELDS, trace={})) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    calls.append(asyncio.create_task(dispatcher.send(provider, embedding=False, fields=FIELDS, trace={})))
+    calls[0].cancel()  # one that hangs up does not end it for the others
+    await asyncio.sleep(0)
+    free.set()
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    await upstream.close()
+    assert len(begun) == 1
+    assert isinstance(found[0], asyncio.CancelledError)
+    for error in found[1:]:
+        assert isinstance(error, errors.GatewayError)
+        assert (error.status, error.code) == (502, "translation_unavailable")
