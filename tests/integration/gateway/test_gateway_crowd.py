@@ -165,7 +165,7 @@ class Crowd:
     async def time_passes(self) -> None:
         """Bring every deadline forward to now: what killed processes held is due."""
         async with Client.from_url(self.store.gateway_url, protocol=2, driver_info=None) as client:
-            names = await client.zrange(self.limits.keys[3], 0, -1)
+            names = await client.zrangebyscore(self.limits.keys[3], "-inf", "+inf")
             if names:
                 await client.zadd(self.limits.keys[3], dict.fromkeys(names, 1))
 
