@@ -52,7 +52,7 @@ class _Held(msgspec.Struct):
 class Limiter:
     """Asks Redis; decides alone while Redis is away, which is counted and shown in a header."""
 
-    def __init__(self, redis: Redis | None, rules: Rules | None = None) -> None:
+    def __init__(self, redis: Redis | None, *, rules: Rules | None = None) -> None:
         self._redis = redis
         self._quota = Quota(redis) if redis is not None else None
         self._grants = Grants(self._quota, rules)

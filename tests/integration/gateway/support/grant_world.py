@@ -103,7 +103,7 @@ async def processes(count: int, port: int, url: str, rules: Rules = RULES) -> As
             cable = Cable(port)
             await cable.start()
             redis = Redis(url.replace(f":{port}/", f":{cable.port}/"), SCRIPT, answer_seconds=0.5)
-            limiter = Limiter(redis, rules)
+            limiter = Limiter(redis, rules=rules)
             tasks = [asyncio.create_task(redis.run()), asyncio.create_task(limiter.run())]
             made.append(Process(redis, limiter, cable, tasks))
         async with asyncio.timeout(10):
