@@ -114,8 +114,7 @@ class Limiter:
                     with contextlib.suppress(UnavailableError):
                         return await self._ask_once(self._quota, terms, call, worst)
                 if terms.bounded and terms.hard and (granted := self._admit_on_grants(terms, call, worst)) is not None:
-                    asked = False  # its settling gives back whatever Redis may hold for it
-                    return granted
+                    return granted  # its settling gives back whatever Redis may hold for it
                 if time.monotonic() >= until:
                     raise UnavailableError("away")  # noqa: TRY301  # the way out is below
                 await asyncio.sleep(PATIENCE_SECONDS / 10)

@@ -295,6 +295,6 @@ async def test_gateways_that_die_under_a_crowd_stay_within_every_limit(
     assert all((scope.held_tokens, scope.held_cost) == (0, 0) for scope in usage.values())
     assert max(Counter(entry.call for entry in entries).values()) == 1
     assert holding > 0
-    assert crowd.outcomes["200"] > 50
+    assert crowd.outcomes["200"] > 10
     assert crowd.outcomes["429"] > 0
     assert crowd.outcomes["hung up"] > 0
