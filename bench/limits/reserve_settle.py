@@ -3,8 +3,9 @@
     python bench/limits/reserve_settle.py [--pairs 50000] [--callers 200] [--tenants 1] [--rounds 5]
 
 The pairs go through the gateway's own client, with a limit of each kind on tenant and assistant and an entry of a
-ledger's size. `Redis CPU` and `client CPU` are processor time per pair: unlike the rate, they hardly depend on what
-else the machine does.
+ledger's size. Each round is followed by its peer: as many pairs of PING through redis-py, pipelined by as many as there
+are callers, which is the least that two questions could cost. `Redis CPU` and `client CPU` are processor time per pair:
+unlike the rate, they hardly depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import uuid
 from pathlib import Path
 
 import uvloop
+from redis.asyncio import Redis as Client
 
 from assistant_cluster import stores
 from assistant_gateway.limits.levels import Amount, Level, Limits
@@ -41,6 +43,17 @@ def redis_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+async def pings(client: Client, pairs: int, callers: int) -> float:
+    """Return how many pairs of PING per second go through one pipelined connection."""
+    started = time.perf_counter()
+    for start in range(0, 2 * pairs, callers):
+        async with client.pipeline(transaction=False) as pipeline:
+            for _ in range(min(callers, 2 * pairs - start)):
+                pipeline.execute_command("PING")
+            await pipeline.execute()
+    return pairs / (time.perf_counter() - started)
+
+
 async def measure(url: str, pid: int, options: argparse.Namespace) -> None:
     """Print one line per round."""
     redis = Redis(url, SCRIPT, answer_seconds=5)
@@ -50,7 +63,8 @@ async def measure(url: str, pid: int, options: argparse.Namespace) -> None:
     quota, tenants = Quota(redis), [limits(tenant) for tenant in range(options.tenants)]
     for tenant in tenants:
         assert await quota.restore(tenant, 1, "0-0", [])
-    rates = []
+    rates, ratios = [], []
+    client = Client.from_url(url, protocol=2, driver_info=None)
     for number in range(options.rounds):
         left = iter(range(options.pairs))
         times: list[float] = []
@@ -68,15 +82,21 @@ async def measure(url: str, pid: int, options: argparse.Namespace) -> None:
         elapsed = time.perf_counter() - started
         rates.append(options.pairs / elapsed)
         micros = 1e6 / options.pairs
+        own_micros, store_micros = (time.process_time() - own) * micros, (redis_seconds(pid) - store) * micros
+        peer = await pings(client, options.pairs, options.callers)
+        ratios.append(rates[-1] / peer)
         print(
-            f"round {number + 1}: {rates[-1]:8.0f} pairs/s   client CPU {(time.process_time() - own) * micros:5.0f} µs"
-            f"   Redis CPU {(redis_seconds(pid) - store) * micros:5.0f} µs"
+            f"round {number + 1}: {rates[-1]:8.0f} pairs/s"
+            f"   client CPU {own_micros:5.0f} µs   Redis CPU {store_micros:5.0f} µs"
             f"   pair p50 {statistics.median(times) * 1e3:6.2f} ms"
-            f"   p99 {statistics.quantiles(times, n=100)[98] * 1e3:6.2f} ms",
+            f"   p99 {statistics.quantiles(times, n=100)[98] * 1e3:6.2f} ms"
+            f"   PING pairs {peer:8.0f}/s",
             flush=True,
         )
     print(f"median {statistics.median(rates):.0f} pairs/s, {min(rates):.0f} to {max(rates):.0f}")
+    print(f"ratio to pairs of PING: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")
     keeper.cancel()
+    await client.aclose()
     await redis.close()
 
 

@@ -53,7 +53,9 @@ class _Held(msgspec.Struct):
 class Limiter:
     """Asks Redis; decides alone while Redis is away, which is counted and shown in a header."""
 
-    def __init__(self, redis: Redis | None, ledger: LedgerDatabase | None = None, rules: Rules | None = None) -> None:
+    def __init__(
+        self, redis: Redis | None, ledger: LedgerDatabase | None = None, *, rules: Rules | None = None
+    ) -> None:
         self._redis = redis
         self._ledger = ledger
         self._quota = Quota(redis) if redis is not None else None
@@ -116,8 +118,7 @@ class Limiter:
                     with contextlib.suppress(UnavailableError):
                         return await self._ask_once(self._quota, terms, call, worst)
                 if terms.bounded and terms.hard and (granted := self._admit_on_grants(terms, call, worst)) is not None:
-                    asked = False  # its settling gives back whatever Redis may hold for it
-                    return granted
+                    return granted  # its settling gives back whatever Redis may hold for it
                 if time.monotonic() >= until:
                     raise UnavailableError("away")  # noqa: TRY301  # the way out is below
                 await asyncio.sleep(PATIENCE_SECONDS / 10)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -135,15 +136,22 @@ async def test_whatever_happens_to_redis_no_limit_is_passed(number: int, *, boun
 
 
 async def use_up_while_one_is_away(made: list[Process], terms: list[Terms]) -> None:
-    """Cut one process off, let another use all that it can get meanwhile, to the last units, and let the first back."""
+    """Cut one process off when it has grants, if there is enough left for any, and let it use them up, while another
+    uses whatever it can get; then let the first one back."""
+    if terms[0].bounded:
+        with contextlib.suppress(TimeoutError):
+            for one in terms:
+                await until_granted(made[0], one, 3)
     made[0].cable.cut()
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.7)
     for size in (20_000, 2000, 200):
         for one in terms:
             async with asyncio.timeout(60):
                 while await call(made[1], one, Amount(size, size)) != "refused":  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-    await asyncio.sleep(0.5)
+    for one in terms:
+        while await call(made[0], one, SMALL) == "granted":  # noqa: ASYNC110
+            await asyncio.sleep(0)
     made[0].cable.mend()
 
 
@@ -159,9 +167,9 @@ def check_books(usage: dict[str, Usage], entries: list[LedgerEntry], made: list[
         assert scope.cost == sum(amount.cost for amount in own) == scope.counted.day_cost
 
 
-async def until_granted(process: Process, terms: Terms) -> None:
+async def until_granted(process: Process, terms: Terms, seconds: float = 20) -> None:
     """Be active until the process has a grant that it may use."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(seconds):
         while process.limiter._grants.room(terms, SMALL) is None:
             await call(process, terms, Amount(0, 0))
             await asyncio.sleep(0.05)
