@@ -46,15 +46,15 @@ async def move(redis: Redis, database: LedgerDatabase, tenant: str) -> Moved:
         LedgerUnavailableError, UnavailableError: they stay in Redis, or in both.
     """
     stream = naming.ledger_stream(tenant)
-    page = await redis.command("XRANGE", stream, "-", "+", "COUNT", BATCH)
-    if not page:
-        return Moved(0)
-    found = [rows.read(tenant, name.decode(), fields) for name, fields in page]
-    batch = [item for item in found if isinstance(item, rows.Row)]
-    rejects = [item for item in found if isinstance(item, rows.Reject)]
     async with database.books(tenant, wait=False) as books:
         if books is None:
             return Moved(None)
+        page = await redis.command("XRANGE", stream, "-", "+", "COUNT", BATCH)
+        if not page:
+            return Moved(0)
+        found = [rows.read(tenant, name.decode(), fields) for name, fields in page]
+        batch = [item for item in found if isinstance(item, rows.Row)]
+        rejects = [item for item in found if isinstance(item, rows.Reject)]
         recorded = await books.record(batch, rejects)
     await redis.command("XDEL", stream, *(name for name, _ in page))
     for result, count in msgspec.structs.asdict(recorded).items():

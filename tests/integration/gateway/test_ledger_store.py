@@ -77,6 +77,7 @@ async def test_what_is_sent_again_is_there_once(tenant: Tenant) -> None:
         await tenant.move()
         for name, fields in kept:  # as if the removal had not happened
             await client.xadd(naming.ledger_stream(tenant.key), fields, f"{int(name.split(b'-')[0]) + 10**6}-0")
+        await tenant.move()
         again = {b"at": str(time.time_ns() // 1000).encode(), b"entry": kept[0][1][b"entry"]}
         for _ in range(2):  # another time of settling, twice in one batch
             await client.xadd(naming.ledger_stream(tenant.key), again)
