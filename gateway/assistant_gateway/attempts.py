@@ -86,6 +86,8 @@ class Attempts:
         """
         course, deadline = _Course(), 0.0
         for index, to in enumerate(destinations):
+            if index:  # what has failed is settled first: its hold must not stand in the way of the next
+                await asyncio.sleep(0)
             try:
                 target = resolve(to, self._targets())
                 deadline = deadline or asyncio.get_running_loop().time() + target.settings.total_seconds

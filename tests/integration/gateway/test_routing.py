@@ -163,6 +163,16 @@ async def test_dearer_fallback_is_held_at_its_own_price_or_passed_over(
     assert [entry.provider for entry in await mine.entries(2)] == ["demo", "backup"]
 
 
+async def test_call_that_cost_nothing_leaves_its_room_to_the_fallback(cluster: Cluster, gateway: Running) -> None:
+    """With just enough left for one call, a refused connection or a 500 does not use it up."""
+    trial = await tenant(cluster, gateway, "route-room-trial", "demo/says-500", budget=WIDE)
+    await trial.code("a", max_tokens=50)
+    (entry,) = await trial.entries(1)
+    budget = Budget(amount_micros=entry.held_cost, currency="USD", period="Month")
+    mine = await tenant(cluster, gateway, "route-room", "demo/says-500", "backup/good", budget=budget)
+    assert await mine.code("a", max_tokens=50) == (200, None)
+
+
 async def test_calls_that_were_paid_and_their_fallbacks_stay_within_the_budget(
     cluster: Cluster, gateway: Running, upstream: Provider
 ) -> None:
