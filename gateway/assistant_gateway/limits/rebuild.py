@@ -85,10 +85,12 @@ async def count(redis: Redis, limits: Limits, books: Books | None) -> Counts:
     if books is not None:
         for sums in await books.sums(moment(counts.windows.day[0]), moment(counts.windows.month[0])):
             counts.add_sums(sums)
+    counted: set[str] = set()  # a Redis that lost its records of requests, but not the stream, took some twice
     async for page in _stream(redis, limits, counts):
         known = await books.known(page) if books is not None else set()
         for row in page:
-            if row.call not in known:
+            if row.call not in known and row.call not in counted:
+                counted.add(row.call)
                 counts.add_row(row)
     return counts
 

@@ -250,6 +250,18 @@ async def test_counters_come_back_from_both_places(tenant: Tenant) -> None:
     assert await fresh.drifts() == []
 
 
+async def test_an_entry_that_is_in_the_stream_twice_counts_once(tenant: Tenant) -> None:
+    """A Redis that lost its records of requests but not the stream takes the same settling again."""
+    await tenant.settle("a")
+    async with raw(tenant.redis_url) as client:
+        ((_, fields),) = await client.xrange(naming.ledger_stream(tenant.key))
+        await tenant.lose()
+        for _ in range(2):
+            await client.xadd(naming.ledger_stream(tenant.key), fields)
+    await rebuild(tenant.redis, tenant.quota, tenant.limits)
+    assert await tenant.used() == (1, sum(TOKENS), COST)
+
+
 async def test_calls_of_the_last_hour_are_not_charged_again(tenant: Tenant) -> None:
     """A process that does not know whether its settling arrived says it again; the ledger in Postgres knows."""
     await tenant.settle("a")
