@@ -17,7 +17,7 @@ from opentelemetry import trace
 from prometheus_client import Counter, Histogram
 
 from assistant_crds import contracts, naming
-from assistant_gateway import bodies, errors, usage_query, usage_report
+from assistant_gateway import bodies, errors
 from assistant_gateway.calls import Call, Outcome, outcome_of
 from assistant_gateway.catalog import Catalog, Target
 from assistant_gateway.config import Settings
@@ -32,6 +32,8 @@ from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.relay import Relay, Result, StreamOptions
 from assistant_gateway.routing import Destination, Tenant, resolve
 from assistant_gateway.tracing import CallTrace
+from assistant_gateway.usage_query import parse_query
+from assistant_gateway.usage_report import UsageReports, unavailable
 from assistant_observability import genai, logs, metrics
 
 ROADS = frozenset({"ingest", "search"})
@@ -57,7 +59,7 @@ class Clients:
     upstream: Upstream
     tracer: trace.Tracer | None = None  # None: nothing is exported
     meter: Meter | None = None  # None: with the prices and tokenizers that are installed
-    reports: usage_report.UsageReports | None = None  # None: there is no ledger to ask
+    reports: UsageReports | None = None  # None: there is no ledger to ask
 
 
 class Gateway:
@@ -69,9 +71,9 @@ class Gateway:
         self._catalog = clients.catalog
         self._limiter = clients.limiter
         self._meter = clients.meter or Meter(clients.limiter)
-        self._reports = clients.reports
         self._upstream = clients.upstream
         self._tracer = clients.tracer
+        self._reports = clients.reports
         self._keys = clients.keys
         self._authenticator = Authenticator(clients.keys)
         self._prober = Prober(clients.upstream, lambda: clients.catalog.targets)
@@ -238,9 +240,9 @@ class Gateway:
             message = f"No policy of namespace {identity.namespace} is loaded."
             raise GatewayError(404, "policy_not_found", message)
         limits = tenant.terms.limits
-        query = usage_query.parse(request.query.items(), limits.zone, datetime.now(UTC))
+        query = parse_query(request.query.items(), limits.zone, datetime.now(UTC))
         if self._reports is None:
-            raise usage_report.unavailable()
+            raise unavailable()
         return _json(await self._reports.report(limits.tenant, tenant.terms.currency, query))
 
     # --- the operator's side -----------------------------------------------------------------------------------
