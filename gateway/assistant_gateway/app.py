@@ -17,7 +17,7 @@ from opentelemetry import trace
 from prometheus_client import Counter, Histogram
 
 from assistant_crds import contracts, naming
-from assistant_gateway import bodies, errors, usage_query, usage_report
+from assistant_gateway import bodies, errors
 from assistant_gateway.attempts import Attempt, Attempts
 from assistant_gateway.catalog import Catalog
 from assistant_gateway.config import Settings
@@ -33,6 +33,8 @@ from assistant_gateway.providers.dispatch import Dispatcher
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.relay import Relay, Result, StreamOptions
 from assistant_gateway.routing import Tenant
+from assistant_gateway.usage_query import parse_query
+from assistant_gateway.usage_report import UsageReports, unavailable
 from assistant_observability import logs, metrics
 
 ROADS = frozenset({"ingest", "search"})
@@ -56,7 +58,7 @@ class Clients:
     upstream: Upstream
     tracer: trace.Tracer | None = None  # None: nothing is exported
     meter: Meter | None = None  # None: with the prices and tokenizers that are installed
-    reports: usage_report.UsageReports | None = None  # None: there is no ledger to ask
+    reports: UsageReports | None = None  # None: there is no ledger to ask
 
 
 class Gateway:
@@ -207,9 +209,9 @@ class Gateway:
             message = f"No policy of namespace {identity.namespace} is loaded."
             raise GatewayError(404, "policy_not_found", message)
         limits = tenant.terms.limits
-        query = usage_query.parse(request.query.items(), limits.zone, datetime.now(UTC))
+        query = parse_query(request.query.items(), limits.zone, datetime.now(UTC))
         if self._reports is None:
-            raise usage_report.unavailable()
+            raise unavailable()
         return _json(await self._reports.report(limits.tenant, tenant.terms.currency, query))
 
     # --- the operator's side -----------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, after=tuple(key))
 
 
-def parse(parameters: Iterable[tuple[str, str]], zone: ZoneInfo, now: datetime) -> Query:
+def parse_query(parameters: Iterable[tuple[str, str]], zone: ZoneInfo, now: datetime) -> Query:
     """Return what a query string asks.
 
     Raises:

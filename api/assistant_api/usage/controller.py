@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 from litestar import Controller, Request, Response, get
 from litestar.datastructures import State
@@ -25,7 +26,8 @@ class UsageController(Controller):
     @get("/", summary="What was used, and what it cost", operation_class=UsageOperation)
     async def usage(self, request: Request[Any, Any, State], clients: NamedDependency[Clients]) -> Response[bytes]:
         """Return sums by day, assistant, user, model, provider or road, as JSON or CSV."""
-        parameters = [(name, str(value)) for name, value in request.query_params.multi_items()]
+        # In the caller's order, which the framework's own reading loses; what is no text is the gateway's to refuse.
+        parameters = parse_qsl(request.scope["query_string"].decode(errors="replace"), keep_blank_values=True)
         as_csv = _as_csv([value for name, value in parameters if name == FORMAT], request.headers.get("accept"))
         asked = [(name, value) for name, value in parameters if name != FORMAT]
         if as_csv and all(name != "limit" for name, _ in asked):

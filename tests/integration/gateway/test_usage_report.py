@@ -28,7 +28,7 @@ from assistant_gateway.config import Settings
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits.quota import SCRIPT
 from assistant_gateway.limits.redis import Redis
-from assistant_gateway.usage_query import parse
+from assistant_gateway.usage_query import parse_query
 from assistant_gateway.usage_report import UsageReports
 
 BERLIN = "Europe/Berlin"
@@ -53,7 +53,7 @@ async def report(
     reports: UsageReports, tenant: str, *parameters: tuple[str, str], zone: str = BERLIN
 ) -> dict[str, Any]:
     """Return the report as the wire has it."""
-    query = parse([*NOVEMBER, *parameters], ZoneInfo(zone), datetime.now(UTC))
+    query = parse_query([*NOVEMBER, *parameters], ZoneInfo(zone), datetime.now(UTC))
     return msgspec.json.decode(msgspec.json.encode(await reports.report(tenant, "USD", query)))
 
 

@@ -9,14 +9,14 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.usage_query import GROUPS, Query, parse
+from assistant_gateway.usage_query import GROUPS, Query, parse_query
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 10, 31, 23, 30, tzinfo=UTC)  # already November in Berlin
 
 
 def ask(*parameters: tuple[str, str], zone: ZoneInfo = BERLIN) -> Query:
-    return parse(parameters, zone, NOW)
+    return parse_query(parameters, zone, NOW)
 
 
 def test_without_parameters_the_present_month_of_the_tenant_is_meant() -> None:
