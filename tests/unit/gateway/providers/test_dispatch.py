@@ -39,7 +39,8 @@ def test_the_gateway_starts_without_litellm() -> None:
             upstream = Upstream(GuardedResolver(list))
             from types import SimpleNamespace
             none = SimpleNamespace(loaded=False, targets={"a": made})
-            create_app(Settings(namespace="p", routes_namespace="r"), Clients(none, none, none, Limiter(None), upstream))
+            settings = Settings(namespace="p", routes_namespace="r", catalog_file="c", provider_keys_dir="k")
+            create_app(settings, Clients(none, none, none, Limiter(None), upstream))
             await upstream.close()
 
         asyncio.run(main())
