@@ -164,6 +164,7 @@ async def tenant(settings: Callable[..., Settings], cluster: Cluster) -> AsyncIt
         made = Tenant(cluster, gateway)
         await made.put()
         yield made
+        await made.client.close()
 
 
 def assert_charged(entry: ledger.LedgerEntry, kind: str) -> None:
@@ -317,7 +318,7 @@ async def test_refusals_have_their_class(
                 assert (answer.status, json.loads(body)["error"]["code"]) == wanted, (what, body)
                 assert answer.headers.get("Retry-After") == ("7" if what == "says-429" else None)
             assert len(native.paths) == asked + 1
-            assert (await tenant.entry(before)).cost == 0
+            assert (await tenant.entry(before)).cost == 0, what
             assert "a-secret-instruction" not in body
             assert not [secret for secret in (KEY, AWS_SECRET, AWS_TOKEN) if secret in body]
     logged = "".join(capfd.readouterr())
@@ -355,7 +356,7 @@ async def test_silence(tenant: Tenant, native: Native, kind: str, stream: bool) 
     ("what", "code"), [("cut", "provider_error"), ("short", "provider_error"), ("stalls", "provider_timeout")]
 )
 async def test_streams_that_break(tenant: Tenant, native: Native, kind: str, what: str, code: str) -> None:
-    """What came is passed on, then an error event; half an answer never looks whole, and is charged by its text."""
+    """What came is passed on, then an error event; half an answer never looks whole."""
     before = await tenant.count()
     async with tenant.ask(kind, what, stream=True) as answer:
         events = (await answer.text()).strip().split("\n\n")
@@ -363,7 +364,8 @@ async def test_streams_that_break(tenant: Tenant, native: Native, kind: str, wha
     assert json.loads(events[-1][6:])["error"]["code"] == code
     assert len(events) == 2
     entry = await tenant.entry(before)
-    assert (entry.source, entry.output) == ("estimated", len("Hel"))
+    # Of models that may have reasoned out of sight all that was allowed is charged, of others the text.
+    assert (entry.source, entry.output) == ("estimated", len("Hel") if kind == "cohere" else 16_384)
     await _nothing_open(native)
 
 

@@ -251,7 +251,8 @@ def refusal(what: str, family: str) -> web.Response | None:
         status = int(what.removeprefix("says-"))
     if not status:
         return None
-    said = SAID.get(what, f"said {status}" if what != "echoes" else f"bad key {KEY} {AWS_SECRET} {AWS_TOKEN}")
+    keys = f"{AWS_SECRET} {AWS_TOKEN}" if family == "bedrock" else KEY
+    said = SAID.get(what, f"said {status}" if what != "echoes" else f"bad key {keys}")
     body: dict[str, Any] = {"message": said}
     if family == "anthropic":
         body = {"type": "error", "error": {"type": "some_error", "message": said}}
@@ -289,7 +290,7 @@ async def never_end(state: Native, answer: web.StreamResponse, events: list[byte
     await answer.write(b"".join(events[: events.index(word)]))
     state.written = 0
     while True:
-        block = word * 50 if flood else word
+        block = word.replace(b"Hel", b"Hel" + b"x" * 20_000) if flood else word
         await answer.write(block)
         state.written += len(block)
         await asyncio.sleep(0 if flood else 0.02)
