@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -18,36 +19,35 @@ FIELDS = {"model": msgspec.Raw(b'"m"'), "messages": msgspec.Raw(b"[]")}
 KEYED = Provider(kind="anthropic", key_ref="a", url="http://127.0.0.1:9")
 
 
-def test_the_gateway_starts_without_litellm() -> None:
+def test_the_gateway_starts_without_litellm(tmp_path: Path) -> None:
     """Neither starting it nor reading prices nor knowing of a translated provider imports LiteLLM."""
+    (tmp_path / "a").write_text("sk-0123456789")
+    (tmp_path / "catalog.yaml").write_text("providers: {a: {kind: anthropic, keyRef: a}}")
     program = """
-        import sys
-        from assistant_gateway import server
-        from assistant_gateway.app import Clients, create_app
-        from assistant_gateway.catalog import Provider, target
+        import asyncio, sys
+        from pathlib import Path
         from assistant_gateway.config import Settings
-        from assistant_gateway.egress import GuardedResolver
-        from assistant_gateway.identity import SigningKeys
-        from assistant_gateway.limits.limiter import Limiter
         from assistant_gateway.prices import PriceMap
-        from assistant_gateway.providers.openai_wire import Upstream
-        import asyncio
+        from assistant_gateway.server import Server
 
-        async def main():
-            made = target("a", Provider(kind="anthropic", key_ref="a"), "sk-0123456789")
+        async def main(folder):
+            settings = Settings(
+                namespace="p", routes_namespace="r", catalog_file=folder / "catalog.yaml", provider_keys_dir=folder,
+                host="127.0.0.1", port=0, metrics_port=0, kubernetes_url="http://127.0.0.1:9",
+                kubernetes_credentials_dir=folder,
+            )
+            server = Server(settings)
+            await server.start()
+            assert server.port
             assert PriceMap.installed().price("anthropic", "claude-haiku-4-5") is not None
-            upstream = Upstream(GuardedResolver(list))
-            from types import SimpleNamespace
-            none = SimpleNamespace(loaded=False, targets={"a": made}, version=1)
-            clients = Clients(none, none, none, Limiter(None), upstream)
-            create_app(Settings(namespace="p", routes_namespace="r"), clients)
-            await upstream.close()
+            await server.stop(drain_seconds=0)
 
-        asyncio.run(main())
-        status = open("/proc/self/status").read()
+        asyncio.run(main(Path(sys.argv[1])))
+        status = Path("/proc/self/status").read_text()
         print("litellm" in sys.modules, "httpx" in sys.modules, status.split("VmRSS:")[1].split()[0])
     """
-    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     litellm, httpx, resident = ran.stdout.splitlines()[-1].split()
     assert (litellm, httpx) == ("False", "False")
