@@ -79,6 +79,9 @@ class Translator:
         handlers.HTTPHandler._create_sync_transport = staticmethod(lambda *_, **__: NoTransport())  # noqa: SLF001
         library.module_level_aclient = handlers.AsyncHTTPHandler()
         library.in_memory_llm_clients_cache.flush_cache()
+        importlib.import_module("boto3")
+        for family in families.FAMILIES.values():  # imports the rest here, and not later on the event loop
+            library.get_supported_openai_params("none", family.library)
         return cls(library, upstream, max_answer_bytes)
 
     async def send(
