@@ -15,6 +15,7 @@ PACE_MICROS = 2000
 LATE_NANOS = 50e6  # streams are on pace while 99 % of their events come within this
 STEPS = (2.0, 1.5, 1.25, 1.0, 0.8, 0.6, 0.4, 0.2)  # of the number that the cost of an event would allow
 ASK_SECONDS = 300
+RETRIES = 2
 QUESTION = (
     "Here is an invoice of our shop, as text: a pair of shoes for 95 euros, a coat for 90 euros, a scarf for 25 euros,"
     " each with tax included. Please list the items with their prices, add them up, and say whether the total of 210"
@@ -38,6 +39,10 @@ class Sizes:
 
 FULL = Sizes(2.0, 4.0, 32, 2, 2500, 8, 2000, 500)
 QUICK = Sizes(0.7, 1.5, 32, 2, 500, 4, 500, 200)
+
+
+class FailedError(Exception):
+    """A request was not answered as it should be."""
 
 
 @dataclass
@@ -82,9 +87,12 @@ class Load:
         self._dump = folder / "events"
 
     def ask(self, subject: Subject, connections: int, **how: float) -> Seen:
-        """Ask a subject on so many connections at once; a failed request ends the benchmark.
+        """Ask a subject on so many connections at once.
 
         `how`: `seconds` or `requests` (per connection); `events` and `pace` (µs) of a stream, whose events are kept.
+
+        Raises:
+            FailedError: one request failed; figures of a subject that refuses would flatter it.
         """
         events = how.pop("events", 0)
         wanted = f"events={events} pace_us={how.pop('pace', 0)}" if events else ""
@@ -112,7 +120,7 @@ class Load:
         )
         seen = Seen(**{name: value or _empty(name) for name, value in json.loads(done.stdout).items()})
         if seen.failures:
-            raise SystemExit(f"{subject.name}: {seen.failures} of {connections} clients failed: {seen.failure}")
+            raise FailedError(f"{subject.name}: {seen.failures} of {connections} clients failed: {seen.failure}")
         if events:
             seen.dump = self._dump.read_text()
             self._dump.unlink()
@@ -135,6 +143,19 @@ class Measurer:
     load: Load
     sizes: Sizes
     redis_pid: int
+
+    def tried(self, subject: Subject) -> Round:
+        """Measure a subject; once more, up to twice, where a request failed (a store that got no time to answer).
+
+        Raises:
+            FailedError: it failed each time.
+        """
+        for _ in range(RETRIES):
+            try:
+                return self.round(subject)
+            except FailedError as error:
+                print(f"measured again: {error}", flush=True)
+        return self.round(subject)
 
     def warm(self, subject: Subject) -> None:
         """Let caches, connections and compilers settle."""

@@ -128,6 +128,10 @@ def _more(figure: str) -> Callable[[Rounds, str], Spread]:
     return lambda rounds, name: ratios(column(rounds, name, figure), column(rounds, PEER, figure))
 
 
+def _redis(rounds: Rounds, name: str) -> str:
+    return written(Spread.of(column(rounds, name, "redis_request")), 0) if name in OURS else "-"
+
+
 def _fidelity(rounds: Rounds, name: str) -> str:
     found = whole_fidelity(rounds, name)
     return f"{found.lost} / {found.merged} / {found.reordered} of {found.expected:,}"
@@ -148,7 +152,7 @@ ROWS: tuple[tuple[str, Cell], ...] = (
     ("events/s of 8 streams without a pace", _plain("flood_per_second")),
     ("events per read of the client, paced", _plain("events_per_read", 2)),
     ("lost / merged / reordered events", _fidelity),
-    ("Redis' CPU per request beside it, µs", _plain("redis_request")),
+    ("Redis' CPU per request beside it, µs", _redis),
     ("resident memory after the load, MiB", _plain("memory")),
 )
 

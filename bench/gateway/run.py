@@ -33,7 +33,7 @@ from cluster import cluster  # noqa: E402
 from figures import between  # noqa: E402
 from gateway_world import policy_secret  # noqa: E402
 from machine import mapped, pin, temporary_folder  # noqa: E402
-from measure import FULL, QUICK, Load, Measurer, Round  # noqa: E402
+from measure import FULL, QUICK, RETRIES, FailedError, Load, Measurer, Round  # noqa: E402
 from report import Verdict  # noqa: E402
 from subjects import Bench, Subject  # noqa: E402
 
@@ -150,7 +150,7 @@ class Run:
         for number in range(self.chosen.rounds):
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
-                seen = measurer.round(self.subjects[name])
+                seen = measurer.tried(self.subjects[name])
                 self.rounds[name].append(seen)
                 print(
                     f"round {number + 1} {name:8} {seen.cpu_request:7.0f} µs/request {seen.cpu_event:7.1f} µs/event"
@@ -239,6 +239,7 @@ def main() -> int:
     chosen = options()
     # Ended from outside, everything that was started is ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     pin(chosen.ends_core)
     with ExitStack() as stack:
         run = Run(chosen, stack, stack.enter_context(temporary_folder()))
@@ -263,3 +264,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
+    except FailedError as failed:
+        sys.exit(f"{failed} (tried {RETRIES + 1} times)")
