@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from figures import Fidelity, fidelity_of_dump, per, percentile
 from machine import cpu_seconds, resident
@@ -16,6 +18,7 @@ LATE_NANOS = 50e6  # streams are on pace while 99 % of their events come within 
 STEPS = (2.0, 1.5, 1.25, 1.0, 0.8, 0.6, 0.4, 0.2)  # of the number that the cost of an event would allow
 ASK_SECONDS = 300
 RETRIES = 2
+Result = TypeVar("Result")
 QUESTION = (
     "Here is an invoice of our shop, as text: a pair of shoes for 95 euros, a coat for 90 euros, a scarf for 25 euros,"
     " each with tax included. Please list the items with their prices, add them up, and say whether the total of 210"
@@ -37,7 +40,7 @@ class Sizes:
     pace_events: int  # per stream, when looking for the most streams that keep the pace
 
 
-FULL = Sizes(2.0, 4.0, 32, 2, 2500, 8, 2000, 500)
+FULL = Sizes(2.0, 4.0, 32, 2, 2500, 8, 1000, 500)
 QUICK = Sizes(0.7, 1.5, 32, 2, 500, 4, 500, 200)
 
 
@@ -144,18 +147,18 @@ class Measurer:
     sizes: Sizes
     redis_pid: int
 
-    def tried(self, subject: Subject) -> Round:
-        """Measure a subject; once more, up to twice, where a request failed (a store that got no time to answer).
+    def tried(self, what: Callable[[Subject], Result], subject: Subject) -> Result:
+        """Do `warm` or `round`; once more, up to twice, where a request failed (a store that got no time to answer).
 
         Raises:
             FailedError: it failed each time.
         """
         for _ in range(RETRIES):
             try:
-                return self.round(subject)
+                return what(subject)
             except FailedError as error:
                 print(f"measured again: {error}", flush=True)
-        return self.round(subject)
+        return what(subject)
 
     def warm(self, subject: Subject) -> None:
         """Let caches, connections and compilers settle."""

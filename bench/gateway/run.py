@@ -146,11 +146,11 @@ class Run:
         names = ["direct", *(name for name in self.subjects if name != "direct" and self._wanted(name))]
         self.rounds = {name: [] for name in names}
         for name in names:
-            measurer.warm(self.subjects[name])
+            measurer.tried(measurer.warm, self.subjects[name])
         for number in range(self.chosen.rounds):
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
-                seen = measurer.tried(self.subjects[name])
+                seen = measurer.tried(measurer.round, self.subjects[name])
                 self.rounds[name].append(seen)
                 print(
                     f"round {number + 1} {name:8} {seen.cpu_request:7.0f} µs/request {seen.cpu_event:7.1f} µs/event"
