@@ -11,7 +11,7 @@ import asyncio
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from litestar.types import Receive, Scope, Send
@@ -128,6 +128,43 @@ class CitingRelay(Relay):
         return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
 
+class _Patience:
+    """Lets `limit` expire when one send has not ended within STALL_SECONDS; waiting for the model is no such thing.
+
+    One timer per stream that looks now and then: moving a timer on at each event would cost more than the relay.
+    """
+
+    __slots__ = ("_limit", "_now", "_since", "_timer")
+
+    def __init__(self, limit: asyncio.Timeout) -> None:
+        self._limit = limit
+        self._now = asyncio.get_running_loop().time
+        self._since: float | None = None  # when the present send began
+
+    def sending(self) -> None:
+        """Note that a send begins."""
+        self._since = self._now()
+
+    def sent(self) -> None:
+        """Note that it has ended."""
+        self._since = None
+
+    async def __aenter__(self) -> Self:
+        self._look()
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._now()
+        left = STALL_SECONDS if self._since is None else self._since + STALL_SECONDS - now
+        if left <= 0:
+            self._limit.reschedule(now)
+            left = STALL_SECONDS
+        self._timer = asyncio.get_running_loop().call_later(left, self._look)
+
+
 class EventStream:
     """The ASGI response of a streamed answer.
 
@@ -166,19 +203,17 @@ class EventStream:
 
     async def _body(self, send: Send) -> None:
         waiting = True
-        now = asyncio.get_running_loop().time
         try:
-            # One timer for all events: moved on at each send, off while the model is waited for.
-            async with asyncio.timeout(None) as patience:
+            async with asyncio.timeout(None) as limit, _Patience(limit) as patience:
                 async for data in self._answer.chunks():
                     if waiting:
                         metrics.FIRST_TOKEN.labels(self._assistant).observe(time.perf_counter() - self._started)
                         waiting = False
                     out = self._relay.feed(data)
                     if out:
-                        patience.reschedule(now() + STALL_SECONDS)
+                        patience.sending()
                         await send({"type": "http.response.body", "body": out, "more_body": True})
-                        patience.reschedule(None)
+                        patience.sent()
             tail = self._relay.end()
         except TimeoutError as error:
             raise CallerGoneError from error

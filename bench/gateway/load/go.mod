@@ -1,0 +1,3 @@
+module assistantplatform.io/bench/load
+
+go 1.21
