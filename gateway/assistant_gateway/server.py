@@ -106,7 +106,7 @@ class Server:
         settings = self._settings
         redis = Redis(settings.redis_url, SCRIPT) if settings.redis_url else None
         ledger = LedgerDatabase(settings.ledger_url) if settings.ledger_url and redis is not None else None
-        reports = UsageReports(settings.ledger_url, redis) if settings.ledger_url else None
+        reports = UsageReports.of(settings.ledger_url, redis) if settings.ledger_url else None
         for store in (redis, ledger, reports):
             if store is not None:
                 self._closing.push_async_callback(store.close)

@@ -1,7 +1,7 @@
 """What a tenant used, added up from the ledger in Postgres, and what the ledger has not been given yet.
 
-Reports have few connections of their own: however many are asked for, moving entries to the ledger does not wait for
-them. One report at a time per tenant, so that none takes them all.
+Reports are given connections of their own (`database`): however many are asked for, moving entries to the ledger does
+not wait for them. One report at a time per tenant, so that none takes them all.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg
 import msgspec
 
 from assistant_crds import naming
 from assistant_gateway import errors, ledger
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.ledger import LedgerEntry
+from assistant_gateway.ledger_store.database import LedgerDatabase, LedgerUnavailableError
 from assistant_gateway.limits.answers import money
 from assistant_gateway.limits.redis import Redis, UnavailableError
 from assistant_gateway.usage_query import Key, Query, start_of
 from assistant_observability import logs
 
-CONNECT_SECONDS = 2.0
 REPORT_SECONDS = 10.0  # of one report, with waiting for the tenant's former one
 CONNECTIONS = 2
+NAME = "assistant-gateway-usage"
 PENDING_PAGE, PENDING_PAGES = 250, 8  # entries looked at in Redis; more wait only while Postgres is away
 RETRY_AFTER = "5"
 
@@ -42,7 +42,6 @@ _SUMS = """
 count(*), sum(input), sum(cached), sum(output), sum(reasoning), sum(cost),
 count(*) FILTER (WHERE source = 'estimated'), coalesce(sum(cost) FILTER (WHERE source = 'estimated'), 0)
 """
-_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _log = logs.logger(__name__)
@@ -104,26 +103,20 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageReports:
-    """Adds up what tenants used. Connects when first asked, and anew when a connection was lost."""
+    """Adds up what tenants used."""
 
     def __init__(
-        self,
-        url: str,
-        redis: Redis | None,
-        *,
-        connect_seconds: float = CONNECT_SECONDS,
-        report_seconds: float = REPORT_SECONDS,
+        self, database: LedgerDatabase, redis: Redis | None, *, report_seconds: float = REPORT_SECONDS
     ) -> None:
-        self._url = url
+        self._database = database
         self._redis = redis
-        self._connect_seconds = connect_seconds
         self._report_seconds = report_seconds
-        self._pool: Any = None
-        self._making = asyncio.Lock()
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
-    def __repr__(self) -> str:
-        return "UsageReports()"
+    @classmethod
+    def of(cls, url: str, redis: Redis | None) -> UsageReports:
+        """Return reports from the ledger at a URL; nothing is connected yet."""
+        return cls(LedgerDatabase(url, name=NAME, connections=CONNECTIONS), redis)
 
     async def report(self, tenant: str, currency: str, query: Query) -> Report:
         """Return what the tenant of this key used. `currency` is that of a total where nothing was used.
@@ -135,8 +128,8 @@ class UsageReports:
         try:
             async with asyncio.timeout(self._report_seconds), turn:
                 return await self._report(tenant, currency, query)
-        except (*_FAILURES, ValueError, OverflowError) as error:  # the last two: the URL makes no sense
-            _log.warning("usage not reported", reason=_reason(error))
+        except (LedgerUnavailableError, TimeoutError) as error:
+            _log.warning("usage not reported", reason=str(error) or "no answer in time")
             raise unavailable() from None
 
     async def _report(self, tenant: str, currency: str, query: Query) -> Report:
@@ -191,38 +184,17 @@ class UsageReports:
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[Any]:
         """Lend a connection in a transaction that sees one state of the ledger throughout, and can only read."""
-        pool = await self._made()
-        async with asyncio.timeout(self._connect_seconds):
-            connection = await pool.acquire()
-        try:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                # Also ends what this process can no longer cancel.
-                await connection.execute(f"SET LOCAL statement_timeout = {int(self._report_seconds * 1000)}")
-                yield connection
-        finally:
-            with contextlib.suppress(*_FAILURES):
-                await pool.release(connection, timeout=self._connect_seconds)
-
-    async def _made(self) -> Any:
-        async with self._making:
-            if self._pool is None:
-                self._pool = await asyncpg.create_pool(
-                    self._url,
-                    min_size=0,
-                    max_size=CONNECTIONS,
-                    timeout=self._connect_seconds,
-                    command_timeout=self._report_seconds,
-                    server_settings={"application_name": "assistant-gateway-usage"},
-                )
-            return self._pool
+        async with (
+            self._database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            # Also ends what this process can no longer cancel.
+            await connection.execute(f"SET LOCAL statement_timeout = {int(self._report_seconds * 1000)}")
+            yield connection
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._pool is not None:
-            with contextlib.suppress(*_FAILURES):
-                async with asyncio.timeout(self._connect_seconds):
-                    await self._pool.close()
-            self._pool.terminate()
+        await self._database.close()
 
 
 def unavailable() -> GatewayError:
@@ -329,8 +301,3 @@ def _moment(microseconds: int) -> datetime:
 
 def _rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _reason(error: BaseException) -> str:
-    # Types only: texts of connection errors carry addresses.
-    return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__

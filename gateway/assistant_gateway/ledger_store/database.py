@@ -179,8 +179,17 @@ class Books:
 class LedgerDatabase:
     """Connects when it is first needed, and anew when a connection was lost."""
 
-    def __init__(self, url: str, *, connect_seconds: float = CONNECT_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str = "assistant-gateway",
+        connections: int = CONNECTIONS,
+        connect_seconds: float = CONNECT_SECONDS,
+    ) -> None:
         self._url = url
+        self._name = name  # how Postgres lists these connections
+        self._connections = connections
         self._connect_seconds = connect_seconds
         self._pool: Any = None
         self._making = asyncio.Lock()
@@ -241,10 +250,10 @@ class LedgerDatabase:
                 self._pool = await asyncpg.create_pool(
                     self._url,
                     min_size=0,
-                    max_size=CONNECTIONS,
+                    max_size=self._connections,
                     timeout=self._connect_seconds,
                     command_timeout=COMMAND_SECONDS,
-                    server_settings={"application_name": "assistant-gateway"},
+                    server_settings={"application_name": self._name},
                 )
             return self._pool
 

@@ -26,6 +26,7 @@ from assistant_crds.contracts import TenantIdentity
 from assistant_gateway import ledger
 from assistant_gateway.config import Settings
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.ledger_store.database import LedgerDatabase
 from assistant_gateway.limits.quota import SCRIPT
 from assistant_gateway.limits.redis import Redis
 from assistant_gateway.usage_query import parse_query
@@ -44,7 +45,7 @@ async def database(postgres: stores.Postgres) -> UsageDatabase:
 @pytest.fixture
 async def reports(database: UsageDatabase) -> AsyncIterator[UsageReports]:
     """Reports of that database, without Redis."""
-    made = UsageReports(database.url, None)
+    made = UsageReports.of(database.url, None)
     yield made
     await made.close()
 
@@ -185,7 +186,7 @@ async def test_what_waits_in_redis_is_told_apart_and_never_twice(
     october = int(datetime(2026, 10, 3, tzinfo=UTC).timestamp() * 1e6)
     await database.add(tenant, at, call="both", started=datetime(2026, 11, 3, 9, 59, tzinfo=UTC))
     redis = Redis(redis_store.gateway_url, SCRIPT)
-    reports = UsageReports(database.url, redis)
+    reports = UsageReports.of(database.url, redis)
     try:
         async with Client.from_url(redis_store.gateway_url, protocol=2, driver_info=None) as client:
             stream = naming.ledger_stream(tenant)
@@ -216,7 +217,7 @@ async def test_without_redis_the_report_says_that_it_does_not_know_what_waits(da
     """The ledger's figures are still given; `pending` is null instead of a zero that nobody counted."""
     await database.add("t_a", "2026-11-02T10:00:00+00:00")
     redis = Redis("redis://gateway:x@127.0.0.1:1/0", SCRIPT)
-    reports = UsageReports(database.url, redis)
+    reports = UsageReports.of(database.url, redis)
     try:
         found = await report(reports, "t_a")
     finally:
@@ -231,7 +232,7 @@ async def test_without_redis_the_report_says_that_it_does_not_know_what_waits(da
 )
 async def test_postgres_away_is_a_503_that_says_when_to_come_back(url: str) -> None:
     """With a code of its own and without the password; calls go on."""
-    reports = UsageReports(url, None)
+    reports = UsageReports.of(url, None)
     with pytest.raises(GatewayError) as caught:
         await report(reports, "t_a")
     await reports.close()
@@ -242,7 +243,7 @@ async def test_postgres_away_is_a_503_that_says_when_to_come_back(url: str) -> N
 
 async def test_a_report_that_takes_too_long_is_given_up_and_the_next_one_works(database: UsageDatabase) -> None:
     """Somebody holds the table: 503 after the time for a report, and nothing is left running in Postgres."""
-    reports = UsageReports(database.url, None, report_seconds=0.5)
+    reports = UsageReports(LedgerDatabase(database.url), None, report_seconds=0.5)
     holder = await asyncpg.connect(database.owner_url)
     try:
         async with holder.transaction():
