@@ -78,6 +78,8 @@ class Round:
     events_per_read: float = 0.0
     flood_per_second: float = 0.0
     streams: int = 0
+    cpu_event_busy: float = 0.0  # with so many streams
+    read_busy: float = 0.0  # events per read, with so many streams
     memory: float = 0.0
     fidelity: Fidelity = field(default_factory=lambda: Fidelity(0))
 
@@ -172,7 +174,7 @@ class Measurer:
         self._requests(subject, seen)
         self._paced(subject, seen)
         self._flood(subject, seen)
-        seen.streams = self._streams(subject, seen.cpu_event)
+        self._streams(subject, seen)
         seen.memory = sum(resident(process.pid) for process in subject.processes)
         return seen
 
@@ -203,13 +205,17 @@ class Measurer:
         seen.flood_per_second = flood.events / flood.elapsed * 1e9
         seen.fidelity += fidelity_of_dump(flood.dump, events, streams)
 
-    def _streams(self, subject: Subject, cpu_event: float) -> int:
+    def _streams(self, subject: Subject, seen: Round) -> None:
         """The most streams with an event every 2 ms that one core keeps on pace."""
-        allowed = PACE_MICROS / max(cpu_event, 1.0)
+        allowed, events = PACE_MICROS / max(seen.cpu_event, 1.0), self.sizes.pace_events
         for step in STEPS:
             streams = max(1, round(allowed * step))
-            paced = self.load.ask(subject, streams, requests=1, events=self.sizes.pace_events, pace=PACE_MICROS)
-            if percentile(paced.delays, 0.99) <= LATE_NANOS or streams == 1:
-                on_pace = percentile(paced.delays, 0.99) <= LATE_NANOS
-                return streams if on_pace else 0
-        return 0
+            before = spent(subject)
+            paced = self.load.ask(subject, streams, requests=1, events=events, pace=PACE_MICROS)
+            seen.cpu_event_busy = per(spent(subject) - before, streams * events)
+            seen.read_busy = paced.events / max(1, paced.reads)
+            if percentile(paced.delays, 0.99) <= LATE_NANOS:
+                seen.streams = streams
+                return
+            if streams == 1:
+                return
