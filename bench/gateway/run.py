@@ -100,7 +100,8 @@ class Run:
             cluster([policy_secret(subjects.IDENTITY.key, contracts.encode(subjects.policy()))])
         )
         mounted = {"postgres_dsn": subjects.database_of(postgres), "redis_url": redis.operator_url}
-        self._take("gateway", lambda number: subjects.start_gateway(bench, served, redis.gateway_url, number))
+        books = {"redis_url": redis.gateway_url, "ledger_url": subjects.ledger_of(postgres)}
+        self._take("gateway", lambda number: subjects.start_gateway(bench, served, books, number))
         gateway = self.subjects["gateway"]
         self._take("chain", lambda number: subjects.start_api(bench, served, gateway, mounted, number))
         self._others(bench)

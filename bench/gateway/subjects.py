@@ -22,7 +22,9 @@ from assistant_cluster import stores
 from assistant_cluster.server import free_ports
 from assistant_crds import contracts, naming
 from assistant_crds.contracts import ApiKeyConfig, AssistantConfig, AssistantPolicy, Budget, ModelRoute, TenantPolicy
+from assistant_gateway import ledger_store
 from assistant_operator.adapters import postgres as operator_postgres
+from assistant_operator.adapters.ledger import Ledger
 from assistant_operator.adapters.migrations import Migrations
 
 NAMESPACE = "bench"
@@ -81,13 +83,13 @@ def _traces(bench: Bench) -> dict[str, str]:
     return {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{bench.mock}", "OTEL_TRACES_SAMPLER_ARG": TRACED}
 
 
-def start_gateway(bench: Bench, cluster: Cluster, redis_url: str, number: int = 0) -> Subject:
-    """Start the gateway as its pod does, and wait until it is ready."""
+def start_gateway(bench: Bench, cluster: Cluster, mounted: dict[str, str], number: int = 0) -> Subject:
+    """Start the gateway as its pod does, and wait until it is ready. `mounted`: addresses of Redis and the ledger."""
     folder = bench.folder / f"gateway-{number}"
     for name, content in {
         "credentials/token": cluster.token(PLATFORM, "assistant-gateway"),
         "keys/bench": PROVIDER_KEY,
-        "secrets/redis_url": redis_url,
+        **{f"secrets/{name}": address for name, address in mounted.items()},
         "catalog.yaml": json.dumps(_catalog(bench)),  # JSON is YAML
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +113,7 @@ def start_gateway(bench: Bench, cluster: Cluster, redis_url: str, number: int = 
     process = spawn("gateway", [sys.executable, "-m", "assistant_gateway"], environment, folder, bench.core)
     bench.stack.enter_context(running(process, lambda: answers(f"http://127.0.0.1:{metrics_port}/readyz")))
     headers = {"Authorization": f"Bearer {cluster.token(NAMESPACE, naming.API)}"}
-    about = "one process, Redis, limits in requests, tokens and money on tenant and assistant, ledger, 10 % traces"
+    about = "one process, Redis, limits of each kind on tenant and assistant, ledger in Postgres, 10 % traces"
     return Subject("gateway", f"127.0.0.1:{port}", ASSISTANT, headers, processes=[process], configuration=about)
 
 
@@ -268,6 +270,17 @@ def start_mock(bench: Bench, program: Path, core: int) -> Subject:
     process = spawn("mock", [str(program), "mock", bench.mock], {"GOMAXPROCS": "1"}, bench.folder / "mock", core)
     bench.stack.enter_context(running(process, lambda: answers(f"http://{bench.mock}/v1/models")))
     return Subject("direct", bench.mock, "mock", processes=[process], configuration="the mock itself, without a proxy")
+
+
+def ledger_of(postgres: stores.Postgres) -> str:
+    """Make the ledger's database as the operator does; return the URL that the gateway gets."""
+    login = make_url(postgres.dsn).set(
+        database=naming.LEDGER, username=naming.login_role(naming.LEDGER), password=secrets.token_hex(16)
+    )
+    url = login.render_as_string(hide_password=False)
+    migrations = Migrations(Path(ledger_store.__file__).parent / "migrations")
+    asyncio.run(Ledger(postgres.dsn, url, migrations, lambda: None).ensure())
+    return url
 
 
 def database_of(postgres: stores.Postgres) -> str:

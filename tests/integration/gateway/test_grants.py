@@ -27,7 +27,7 @@ from assistant_gateway.limits.quota import SCRIPT, Quota, Usage
 from assistant_gateway.limits.redis import Redis
 from assistant_gateway.limits.terms import Terms
 
-ROUNDS = int(os.environ.get("QUOTA_GRANT_ROUNDS", "20" if os.environ.get("QUOTA_FULL") == "1" else "2"))
+ROUNDS = int(os.environ.get("QUOTA_GRANT_ROUNDS", "20" if os.environ.get("QUOTA_FULL") == "1" else "1"))
 TENANT = Level("tenant", tokens=500_000, budget=450_000)
 ASSISTANTS = (
     Level("assistant", "support", tokens=350_000, period="Day"),
