@@ -189,13 +189,15 @@ def as_pod(limited: Tenant) -> Callable[..., httpx.Response]:
         cafile=server.get("certificate-authority"), cadata=base64.b64decode(encoded).decode() if encoded else None
     )
 
-    def call(method: str, path: str, audience: str = "", **content: Any) -> httpx.Response:
+    def call(method: str, path: str, audience: str = "", content: str | None = None) -> httpx.Response:
         audiences = [f"--audience={audience}"] if audience else []
         command = ("create", "token", naming.API, "-n", limited.namespace, "--duration=10m")
         token = limited.cluster.kubectl(*command, *audiences).strip()
-        headers = {"authorization": f"Bearer {token}", "content-type": "application/merge-patch+json"}
+        headers = {"authorization": f"Bearer {token}"}
+        if content is not None:
+            headers["content-type"] = "application/merge-patch+json"
         with httpx.Client(base_url=server["server"], verify=trusted, trust_env=False, timeout=30) as client:
-            return client.request(method, path, headers=headers, **content)
+            return client.request(method, path, headers=headers, content=content)
 
     return call
 
