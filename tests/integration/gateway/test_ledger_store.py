@@ -76,7 +76,8 @@ async def test_what_is_sent_again_is_there_once(tenant: Tenant) -> None:
         kept = await client.xrange(naming.ledger_stream(tenant.key))
         await tenant.move()
         for name, fields in kept:  # as if the removal had not happened
-            await client.xadd(naming.ledger_stream(tenant.key), fields, f"{int(name.split(b'-')[0]) + 10**6}-0")
+            milliseconds, number = map(int, name.split(b"-"))
+            await client.xadd(naming.ledger_stream(tenant.key), fields, f"{milliseconds + 10**6}-{number}")
         await tenant.move()
         again = {b"at": str(time.time_ns() // 1000).encode(), b"entry": kept[0][1][b"entry"]}
         for _ in range(2):  # another time of settling, twice in one batch
