@@ -99,7 +99,7 @@ class Attempts:
             try:
                 result = await attempt(made)
             except GatewayError as error:
-                made.code = error.code if made.admitted else None
+                made.code = error.code if made.admitted and not error.local else None
                 self._failed(course, made, error, index)
             else:
                 made.code = result.code

@@ -56,6 +56,7 @@ class GatewayError(Exception):
         self.billed = False  # whether a provider may have done the work all the same
         self.unsent = False  # whether the request surely never reached the provider
         self.again = False  # whether the provider turned it away unread: 429 or 503
+        self.local = False  # whether a rule of this gateway's refused it: that says nothing of the provider
 
     @property
     def retry_after(self) -> float | None:
@@ -108,6 +109,13 @@ def provider_unreachable(provider: str, why: str, *, unsent: bool = False) -> Ga
     """Return a 502: no connection to the provider. `unsent`: nothing was sent, so it may be tried again."""
     error = GatewayError(502, "provider_unreachable", f"Provider {provider} cannot be reached: {why}.", kind=SERVER)
     error.unsent = unsent
+    return error
+
+
+def provider_not_allowed(provider: str, why: str) -> GatewayError:
+    """Return a 502: the provider's address is not one that a tenant may reach."""
+    error = provider_unreachable(provider, why)
+    error.local = True
     return error
 
 

@@ -125,7 +125,7 @@ class Upstream:
             try:
                 self._resolver.check_literal(url.raw_host or "")
             except EgressRefusedError as error:
-                raise errors.provider_unreachable(target.provider, str(error)) from None
+                raise errors.provider_not_allowed(target.provider, str(error)) from None
         settings = target.settings
         headers = {**target.headers, **trace} if trace else target.headers
         try:
@@ -179,8 +179,10 @@ def _is_stale_connection(error: Exception) -> bool:
 
 def _failed(target: Target, error: Exception) -> errors.GatewayError:
     if isinstance(error, aiohttp.ClientConnectorError):
-        lasting = isinstance(error, aiohttp.ClientSSLError) or isinstance(error.os_error, EgressRefusedError)
+        if isinstance(error.os_error, EgressRefusedError):
+            return errors.provider_not_allowed(target.provider, str(error.os_error))
         why = _why(error, error.host if target.own else "its host")
+        lasting = isinstance(error, aiohttp.ClientSSLError)
         return errors.provider_unreachable(target.provider, why, unsent=not lasting)
     if isinstance(error, aiohttp.ClientResponseError):
         return errors.provider_error(target.provider, "did not answer in HTTP")
@@ -194,8 +196,6 @@ def _why(error: aiohttp.ClientConnectorError, host: str) -> str:
     if isinstance(error, aiohttp.ClientSSLError):
         return f"no trusted TLS connection to {host}"
     cause = error.os_error
-    if isinstance(cause, EgressRefusedError):
-        return str(cause)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"{host} cannot be resolved"
     if isinstance(cause, ConnectionRefusedError):

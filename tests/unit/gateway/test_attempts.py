@@ -236,6 +236,15 @@ async def test_client_that_goes_away_frees_the_place_and_says_nothing_of_the_pro
     assert (gate.running, gate.breaker.counted) == (0, (0, 0))
 
 
+async def test_address_that_a_rule_of_ours_forbids_opens_no_breaker() -> None:
+    """Once the platform allows it, the next call is made: nobody has to wait for a breaker that nothing failed at."""
+    world = World({"one": errors.provider_not_allowed("one", "x")})
+    with pytest.raises(GatewayError):
+        await world.run("one")
+    gate = world.gates.gate(to("one"), world.targets["one"])
+    assert (gate.breaker.state, gate.breaker.counted) == (State.CLOSED, (0, 0))
+
+
 async def test_stream_that_broke_off_counts_against_the_provider_but_is_not_made_again() -> None:
     """What has gone out has gone out."""
     broken = Result(GOOD.answer, Outcome.PROVIDER_ERROR, "x", "provider_error")
