@@ -21,7 +21,7 @@ from pathlib import Path
 from assistant_cluster import ClusterError, binaries, kind, modes, stores
 from assistant_cluster.checkout import Checkout
 from assistant_cluster.node import NodeCluster
-from assistant_cluster.packages import STORES, ensure_packages
+from assistant_cluster.packages import ensure_packages
 from assistant_cluster.progress import Progress
 from assistant_demo import machine
 from assistant_demo.errors import DemoError
@@ -83,7 +83,7 @@ def prepare() -> None:
     """
     progress = Progress()
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        ensure_packages((*STORES, "etcd-server"), progress, purpose="the tests' stores and API server")
+        ensure_packages(("etcd-server",), progress, purpose="the tests' API server")
     stores.install(progress)
     for name in ("etcd", "kubernetes", "helm"):
         binaries.ensure(name, progress)

@@ -20,6 +20,7 @@ from assistant_gateway import errors, ledger
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.ledger import LedgerEntry
 from assistant_gateway.ledger_store.database import LedgerDatabase, LedgerUnavailableError
+from assistant_gateway.ledger_store.rows import moment
 from assistant_gateway.limits.answers import money
 from assistant_gateway.limits.redis import Redis, UnavailableError
 from assistant_gateway.usage_query import Key, Query, start_of
@@ -42,7 +43,6 @@ _SUMS = """
 count(*), sum(input), sum(cached), sum(output), sum(reasoning), sum(cost),
 count(*) FILTER (WHERE source = 'estimated'), coalesce(sum(cost) FILTER (WHERE source = 'estimated'), 0)
 """
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _log = logs.logger(__name__)
 
@@ -251,7 +251,7 @@ def _rows(tenant: str, query: Query) -> list[Any]:
 
 def _known(tenant: str, waiting: Sequence[LedgerEntry]) -> list[Any]:
     """Ask which of these calls are in Postgres, too: they leave Redis a moment later."""
-    since = _moment(min(entry.started for entry in waiting))
+    since = moment(min(entry.started for entry in waiting))
     text = "SELECT call FROM ledger_entries WHERE tenant_key = $1 AND at >= $2 AND call = ANY($3)"
     return [text, tenant, since - timedelta(minutes=5), [entry.call for entry in waiting]]
 
@@ -287,7 +287,7 @@ def _added(entries: Sequence[LedgerEntry], currency: str) -> list[Sums]:
 def _fitting(fields: dict[bytes, bytes], query: Query) -> LedgerEntry | ValueError | None:
     """Return the entry if the question is about it; the error if nobody can read it."""
     try:
-        entry, at = ledger.decode(fields[b"entry"]), _moment(int(fields[b"at"]))
+        entry, at = ledger.decode(fields[b"entry"]), moment(int(fields[b"at"]))
     except (KeyError, ValueError, OverflowError) as error:  # msgspec's errors are ValueErrors
         return ValueError(str(error))
     fits = query.since <= at < query.until
@@ -295,9 +295,5 @@ def _fitting(fields: dict[bytes, bytes], query: Query) -> LedgerEntry | ValueErr
     return entry if fits else None
 
 
-def _moment(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def _rfc3339(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
