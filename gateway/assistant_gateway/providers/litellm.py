@@ -8,14 +8,19 @@ provider does not report would otherwise come out as if it had.
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
+import gc
 import importlib
 import logging
 import os
 import re
 import struct
+import threading
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, cast
 
 import msgspec
 from aiohttp import ClientError
@@ -26,23 +31,32 @@ from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import DONE, TooLargeError
 from assistant_gateway.providers import families, openai_wire, translatable
 from assistant_gateway.providers.openai_wire import Detail, Upstream
+from assistant_gateway.providers.rehearsal import RehearsedUpstream, rehearse
 from assistant_gateway.providers.translated import Content, TranslatedAnswer
 from assistant_gateway.providers.transport import Exchange, NoTransport, Transport, current
+from assistant_observability import logs
 
-# Before the import: prices from the package's file instead of the network, and nothing sent home.
-_ENVIRONMENT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION", "LITELLM_TELEMETRY": "False"}
+# Before the import: prices, headers and tokenizers from the package's files instead of the network, nothing sent home.
+_ENVIRONMENT = {
+    "LITELLM_OFFLINE_MODE": "true",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_MODE": "PRODUCTION",
+    "LITELLM_TELEMETRY": "False",
+}
 # Of an answer: what is OpenAI's; and what is LiteLLM's own, or a second copy.
 _KEPT = frozenset({"id", "object", "created", "model", "choices", "data", "usage"})
 _LEFT_OUT = frozenset({"provider_specific_fields", "citations", "function_call", "audio", "annotations"})
 _FINISHES = {"COMPLETE": "stop", "STOP_SEQUENCE": "stop", "TOOL_CALL": "tool_calls", "MAX_TOKENS": "length"}
 _BILLED = re.compile(rb'"billed_units"\s*:\s*(\{[^{}]*\})')
 _encode = msgspec.json.Encoder().encode
+_log = logs.logger(__name__)
 
 Fields = Mapping[str, msgspec.Raw]
 
 
 class Translator:
-    """LiteLLM, imported."""
+    """Calls through LiteLLM, over the connections that it is given."""
 
     def __init__(self, library: Any, upstream: Upstream, max_answer_bytes: int) -> None:
         self._library = library
@@ -52,37 +66,8 @@ class Translator:
 
     @classmethod
     def load(cls, upstream: Upstream, max_answer_bytes: int) -> Translator:
-        """Import LiteLLM, which takes seconds, and take from it what is not wanted.
-
-        Raises:
-            ImportError: it is not installed.
-        """
-        os.environ.update(_ENVIRONMENT)
-        library: Any = importlib.import_module("litellm")
-        library.telemetry = False
-        library.suppress_debug_info = True
-        library.turn_off_message_logging = True
-        library.disable_hf_tokenizer_download = True
-        library.drop_params = False
-        library.cache = None
-        library.num_retries = 0
-        for callbacks in ("callbacks", "success_callback", "failure_callback", "input_callback"):
-            setattr(library, callbacks, [])
-        for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
-            logger = logging.getLogger(name)  # they repeat requests
-            logger.handlers.clear()
-            logger.propagate = False
-            logger.setLevel(logging.CRITICAL + 1)
-        handlers: Any = importlib.import_module("litellm.llms.custom_httpx.http_handler")
-        handlers.AsyncHTTPHandler.create_async_transport = staticmethod(lambda *_, **__: Transport())
-        handlers.AsyncHTTPHandler.create_httpx_proxy_mounts = staticmethod(lambda *_, **__: None)
-        handlers.HTTPHandler._create_sync_transport = staticmethod(lambda *_, **__: NoTransport())  # noqa: SLF001
-        library.module_level_aclient = handlers.AsyncHTTPHandler()
-        library.in_memory_llm_clients_cache.flush_cache()
-        importlib.import_module("boto3")
-        for family in families.FAMILIES.values():  # imports the rest here, and not later on the event loop
-            library.get_supported_openai_params("none", family.library)
-        return cls(library, upstream, max_answer_bytes)
+        """Load LiteLLM if that has not been done (see `load`)."""
+        return cls(load(), upstream, max_answer_bytes)
 
     async def send(
         self, target: Target, *, embedding: bool, fields: Fields, trace: Mapping[str, str]
@@ -160,6 +145,76 @@ class Translator:
             # LiteLLM lists `n` for families that answer once all the same.
             self._supported[key] = frozenset(found) - (set() if library == "gemini" else {"n"})
         return self._supported[key]
+
+
+_loading = threading.Lock()
+
+
+def load() -> Any:
+    """Return LiteLLM: imported, without what is not wanted of it, and rehearsed; once in a process.
+
+    Takes seconds, and is not for an event loop.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    with _loading:
+        return _loaded()
+
+
+@functools.cache
+def _loaded() -> Any:
+    started = time.perf_counter()
+    os.environ.update(_ENVIRONMENT)
+    with _undisturbed():
+        library: Any = importlib.import_module("litellm")
+        _strip(library)
+        importlib.import_module("boto3")
+        upstream = RehearsedUpstream()
+        problems = rehearse(Translator(library, cast("Upstream", upstream), 2**20).send, upstream)
+    seconds = round(time.perf_counter() - started, 1)
+    _log.info("translation loaded", seconds=seconds, **({"problems": problems} if problems else {}))
+    return library
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep the garbage collector from going through all of LiteLLM's objects, now and later.
+
+    Each time it does it holds every thread up, the event loop's too: for half a second with all that LiteLLM has.
+    Young objects are collected all the while.
+    """
+    young, middle, old = gc.get_threshold()
+    gc.set_threshold(young, middle, 10**9)
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.set_threshold(young, middle, old)
+
+
+def _strip(library: Any) -> None:
+    """Take from LiteLLM what the gateway has of its own: connections, retries, caches, logs, reports."""
+    library.telemetry = False
+    library.suppress_debug_info = True
+    library.turn_off_message_logging = True
+    library.disable_hf_tokenizer_download = True
+    library.drop_params = False
+    library.cache = None
+    library.num_retries = 0
+    for callbacks in ("callbacks", "success_callback", "failure_callback", "input_callback"):
+        setattr(library, callbacks, [])
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+        logger = logging.getLogger(name)  # they repeat requests
+        logger.handlers.clear()
+        logger.propagate = False
+        logger.setLevel(logging.CRITICAL + 1)
+    handlers: Any = importlib.import_module("litellm.llms.custom_httpx.http_handler")
+    handlers.AsyncHTTPHandler.create_async_transport = staticmethod(lambda *_, **__: Transport())
+    handlers.AsyncHTTPHandler.create_httpx_proxy_mounts = staticmethod(lambda *_, **__: None)
+    handlers.HTTPHandler._create_sync_transport = staticmethod(lambda *_, **__: NoTransport())  # noqa: SLF001
+    library.module_level_aclient = handlers.AsyncHTTPHandler()
+    library.in_memory_llm_clients_cache.flush_cache()
 
 
 class _Events:
