@@ -11,30 +11,10 @@ from typing import TypeVar
 import msgspec
 
 from assistant_gateway import errors
-from assistant_gateway.catalog import Target
+from assistant_gateway.catalog import ROUTING_FIELDS, Target
 from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute
 
 Fields = dict[str, msgspec.Raw]
-
-# With these a request could name other models, providers or keys than the route does, past the tenant's list of allowed
-# models and past their prices: OpenRouter's, and those of LiteLLM and other gateways that may be behind an address.
-ROUTING_FIELDS = frozenset(
-    {
-        "models",
-        "route",
-        "provider",
-        "plugins",
-        "preset",
-        "fallbacks",
-        "model_list",
-        "custom_llm_provider",
-        "user_config",
-        "extra_body",
-        "api_base",
-        "api_key",
-        "base_url",
-    }
-)
 
 _TRUE = msgspec.Raw(b"true")
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens")

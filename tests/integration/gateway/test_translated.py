@@ -20,7 +20,7 @@ from redis.asyncio import Redis as Client
 from assistant_crds import naming
 from assistant_crds.contracts import AssistantPolicy, Budget, EmbeddingPolicy, ModelRoute, TenantPolicy
 from assistant_gateway import ledger
-from assistant_gateway.bodies import ROUTING_FIELDS
+from assistant_gateway.catalog import ROUTING_FIELDS
 from assistant_gateway.config import Settings
 
 MODELS = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from assistant_crds.contracts import AssistantPolicy, EmbeddingPolicy, ModelRoute, TenantIdentity, TenantPolicy
 from assistant_gateway import bodies
-from assistant_gateway.catalog import Provider, Target, target
+from assistant_gateway.catalog import ROUTING_FIELDS, Provider, Target, target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.routing import ChatRoute, EmbeddingRoute, compile_policy
 
@@ -136,7 +136,7 @@ json_values = st.recursive(
 @given(extra=st.dictionaries(st.text(min_size=1, max_size=8), json_values, max_size=5))
 def test_unknown_fields_arrive_as_they_were(extra: dict) -> None:
     """Whatever else is in a request reaches the provider unchanged."""
-    looked_at = bodies.ROUTING_FIELDS | {"stream", "stream_options"}
+    looked_at = ROUTING_FIELDS | {"stream", "stream_options"}
     extra = {name: value for name, value in extra.items() if name not in looked_at}
     assert encode({**extra, **CHAT}, chat_route()) == {**extra, **CHAT, "model": "real-model"}
 
@@ -166,7 +166,7 @@ def test_refusal_does_not_repeat_the_body() -> None:
     assert msgspec.json.decode(raised.value.body())["error"]["param"] == "messages"
 
 
-@pytest.mark.parametrize("name", sorted(bodies.ROUTING_FIELDS))
+@pytest.mark.parametrize("name", sorted(ROUTING_FIELDS))
 def test_request_cannot_name_other_models_or_providers(name: str) -> None:
     """A field that could get round the tenant's models or their prices is refused by name, also when it is escaped."""
     field = "".join(f"\\u{ord(char):04x}" for char in name)
