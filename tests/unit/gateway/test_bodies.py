@@ -92,6 +92,14 @@ def test_token_limit_goes_under_the_name_the_provider_knows(to: Target, name: st
     assert {field: value for field, value in sent.items() if field.startswith("max")} == {name: 7}
 
 
+@pytest.mark.parametrize("asked", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("wanted", ["max_tokens", "max_completion_tokens"])
+def test_a_requests_own_limit_goes_under_the_only_name_that_a_provider_takes(asked: str, wanted: str) -> None:
+    """Mistral refuses OpenAI's new name, which LangChain sends; others take it and do nothing."""
+    sent = encode({**CHAT, wanted: None, asked: 5}, chat_route(**DEFAULTS), demo(max_tokens_field=wanted))
+    assert {field: value for field, value in sent.items() if field.startswith("max")} == {wanted: 5}
+
+
 def test_usage_is_asked_for_in_streams_only() -> None:
     """A stream is asked for its usage unless the client does or the provider cannot."""
     route = chat_route()
@@ -100,7 +108,8 @@ def test_usage_is_asked_for_in_streams_only() -> None:
     options = {"include_usage": False, "other": 1}
     sent = encode({**CHAT, "stream": True, "stream_options": options}, route)
     assert sent["stream_options"] == {"include_usage": True, "other": 1}
-    assert "stream_options" not in encode({**CHAT, "stream": True}, route, demo(stream_usage=False))
+    for asked in ({}, {"stream_options": {"include_usage": True}}):
+        assert "stream_options" not in encode({**CHAT, "stream": True, **asked}, route, demo(stream_usage=False))
 
 
 def test_dimensions_are_the_knowledge_bases() -> None:
