@@ -47,8 +47,10 @@ _ENVIRONMENT = {
 # Of an answer: what is OpenAI's; and what is LiteLLM's own, or a second copy.
 _KEPT = frozenset({"id", "object", "created", "model", "choices", "data", "usage"})
 _LEFT_OUT = frozenset({"provider_specific_fields", "citations", "function_call", "audio", "annotations"})
+_NEVER_EMPTY = frozenset({"images", "thinking_blocks"})
 _FINISHES = {"COMPLETE": "stop", "STOP_SEQUENCE": "stop", "TOOL_CALL": "tool_calls", "MAX_TOKENS": "length"}
 _BILLED = re.compile(rb'"billed_units"\s*:\s*(\{[^{}]*\})')
+_COUNTED = re.compile(rb'"usageMetadata"\s*:\s*\{[^{}]*"promptTokenCount"\s*:\s*([0-9]+)')
 _encode = msgspec.json.Encoder().encode
 _log = logs.logger(__name__)
 
@@ -96,7 +98,7 @@ class Translator:
         model = translatable.model(fields, target.provider)
         road = f"converse/{model}" if target.settings.kind == "bedrock" else model
         supported = self._fields(road, family.library)
-        arguments = translatable.chat(fields, target.provider, supported.__contains__)
+        arguments = translatable.chat(fields, target.provider, target.settings.kind, supported.__contains__)
         stream = fields.get("stream") is not None and bytes(fields["stream"]) == b"true"
         if stream and arguments.get("n", 1) != 1:
             raise translatable.unsupported(target.provider, "n")
@@ -121,6 +123,9 @@ class Translator:
 
     async def _embed(self, target: Target, fields: Fields, exchange: Exchange) -> TranslatedAnswer:
         family = families.FAMILIES[target.settings.kind]
+        if not family.embeds:
+            message = f"Provider {target.provider} makes no embeddings here; choose a model of another provider."
+            raise errors.invalid_request(message, "model", code="embeddings_not_supported")
         arguments, packed = translatable.embeddings(fields, target.provider)
         answer = await self._library.aembedding(
             model=translatable.model(fields, target.provider),
@@ -133,6 +138,8 @@ class Translator:
         )
         document = _plain(answer)
         _bill(document, exchange.tail)
+        if target.settings.kind == "gemini":
+            _count_gemini(document, exchange.tail)
         document["data"] = [_vector(index, item, packed=packed) for index, item in enumerate(document["data"])]
         return _whole(document, exchange)
 
@@ -328,6 +335,13 @@ def _bill(document: dict[str, Any], tail: bytes) -> None:
     document["usage"] = {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
 
 
+def _count_gemini(document: dict[str, Any], tail: bytes) -> None:
+    """Take away LiteLLM's own count of texts to embed, which would stand in the ledger as reported."""
+    del document["usage"]
+    if found := _COUNTED.findall(tail):
+        document["usage"] = {"prompt_tokens": int(found[-1]), "total_tokens": int(found[-1])}
+
+
 def _sse(document: dict[str, Any]) -> bytes:
     return b"data: " + _encode(document) + b"\n\n"
 
@@ -348,6 +362,9 @@ def _plain(answer: Any) -> dict[str, Any]:
         for place in (choice, choice.get("message"), choice.get("delta")):
             for name in _LEFT_OUT.intersection(place or ()):
                 del place[name]
+            for name in _NEVER_EMPTY.intersection(place or ()):
+                if not place[name]:
+                    del place[name]
     return {name: value for name, value in document.items() if name in _KEPT}
 
 
