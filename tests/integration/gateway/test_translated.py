@@ -14,7 +14,10 @@ import openai
 import pytest
 import yaml
 from gateway_world import PLATFORM, Cluster, Running, identity, running
+from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_openai import ChatOpenAI
 from native_provider import AWS_ID, AWS_SECRET, AWS_TOKEN, KEY, WORDS, Native, native_provider
+from pydantic import SecretStr
 from redis.asyncio import Redis as Client
 
 from assistant_crds import naming
@@ -189,6 +192,7 @@ async def test_whole_answers(tenant: Tenant, native: Native, kind: str) -> None:
     assert answer.choices[0].message.content == "".join(WORDS)
     assert answer.choices[0].finish_reason == "stop"
     assert answer.object == "chat.completion"
+    assert not answer.choices[0].message.model_extra  # nothing of LiteLLM's own
     assert "Be kind." in json.dumps(native.bodies[-1])
     assert_charged(await tenant.entry(before), kind)
 
@@ -278,6 +282,28 @@ async def _whole(tenant: Tenant, **request: Any) -> Any:
         async for _ in stream:
             pass
         return (await stream.get_final_completion()).choices[0]
+
+
+@pytest.mark.parametrize("kind", MODELS)
+async def test_langchain_unchanged(tenant: Tenant, native: Native, kind: str) -> None:
+    """`ChatOpenAI` streams, calls two tools and gets the answer to their results, as with OpenAI."""
+    url, token = f"{tenant.gateway.url}/v1", SecretStr(tenant.cluster.token(NAMESPACE))
+    chat = ChatOpenAI(model=kind, base_url=url, api_key=token, max_retries=0, temperature=0.5, max_tokens=500)
+    pieces = [piece async for piece in chat.astream("good", stream_usage=True)]
+    assert "".join(str(piece.content) for piece in pieces) == "".join(WORDS)
+    used = [piece.usage_metadata["input_tokens"] for piece in pieces if piece.usage_metadata]
+    assert used == [ENTRIES[kind]["input"]]
+    bound = chat.bind_tools([*TOOLS, {"type": "function", "function": {"name": "time", "parameters": ZONE}}])
+    asked = HumanMessage("tools")
+    called = await bound.ainvoke([asked])
+    assert [(call["name"], call["args"]) for call in called.tool_calls] == [
+        ("weather", {"city": "Bern"}),
+        ("time", {"zone": "CET"}),
+    ]
+    results = [ToolMessage(f"result-{call['name']}", tool_call_id=call["id"]) for call in called.tool_calls]
+    final = await bound.ainvoke([asked, called, *results, HumanMessage("good")])
+    assert final.content == "".join(WORDS)
+    assert "result-time" in json.dumps(native.bodies[-1])
 
 
 CHOICES = {  # what the families make of: none, required, the tool called weather
