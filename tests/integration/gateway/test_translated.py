@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import inspect
 import json
 import struct
 import time
@@ -23,8 +24,11 @@ from redis.asyncio import Redis as Client
 from assistant_crds import naming
 from assistant_crds.contracts import AssistantPolicy, Budget, EmbeddingPolicy, ModelRoute, TenantPolicy
 from assistant_gateway import ledger
-from assistant_gateway.catalog import ROUTING_FIELDS
+from assistant_gateway.catalog import ROUTING_FIELDS, Target
 from assistant_gateway.config import Settings
+from assistant_gateway.providers import litellm as translation
+from assistant_gateway.providers import openai_wire, refusals, translatable, transport
+from assistant_gateway.providers.translated import TranslatedAnswer
 
 MODELS = {
     "anthropic": "claude-haiku-4-5",
@@ -464,7 +468,7 @@ async def test_reasoning(tenant: Tenant, native: Native, kind: str, stream: bool
     assert "think" in json.dumps(native.bodies[-1]).lower()
 
 
-@pytest.mark.parametrize("kind", ["anthropic", "gemini", "bedrock"])
+@pytest.mark.parametrize("kind", MODELS)
 async def test_pictures_in_the_request(tenant: Tenant, native: Native, kind: str) -> None:
     """A picture in the request reaches the provider; one that would have to be fetched is refused, unfetched."""
     async with tenant.ask(kind, "", messages=_picture(PIXEL)) as answer:
@@ -677,3 +681,107 @@ async def _nothing_open(native: Native, seconds: float = 5) -> None:
     while native.open:
         assert time.monotonic() - started < seconds, "the provider is still being read"
         await asyncio.sleep(0.01)
+
+
+# --- each of these checks fails without what it checks ------------------------------------------------------------
+
+
+class Everything(frozenset[str]):
+    """Has every name."""
+
+    def __contains__(self, _name: object) -> bool:
+        return True
+
+
+def _nothing(*_arguments: object, **_named: object) -> None:
+    return None
+
+
+def _never_early(_exchange: object) -> bool:
+    return True
+
+
+def _plainly(target: Target, status: int, _body: bytes, retry_after: str | None) -> Exception:
+    return openai_wire.translate(target, status, openai_wire.Detail(), retry_after)
+
+
+def _unpacked(index: int, item: dict[str, Any], *, packed: bool) -> dict[str, Any]:
+    return {"object": "embedding", "index": index, "embedding": item["embedding"]}
+
+
+NOBODY_LOSES: dict[str, frozenset[tuple[str, str]]] = dict.fromkeys(MODELS, frozenset())
+REMOVALS: dict[str, tuple[Any, str, Any, Callable[..., Any], dict[str, Any]]] = {
+    "Cohere's billed units": (translation, "_bill", _nothing, test_whole_answers, {"kind": "cohere"}),
+    "Cohere's named events": (translation, "_cohere", aiter, test_streams, {"kind": "cohere", "what": "good"}),
+    "usage of a stream": (translation, "_add_greatest", _nothing, test_streams, {"kind": "anthropic", "what": "good"}),
+    "a stream's last word": (
+        transport.Exchange,
+        "finished",
+        property(_never_early, _nothing),
+        test_streams_that_break,
+        {"kind": "anthropic", "what": "short", "code": "provider_error"},
+    ),
+    "LiteLLM's own fields": (translation, "_NEVER_EMPTY", frozenset(), test_whole_answers, {"kind": "gemini"}),
+    "pictures at an address": (
+        translatable,
+        "_part",
+        lambda value, _provider: value,
+        test_pictures_in_the_request,
+        {"kind": "gemini"},
+    ),
+    "fields that nobody named": (
+        translatable,
+        "_WITHOUT_EFFECT",
+        Everything(),
+        test_settings_of_litellm_cannot_be_reached_by_a_request,
+        {},
+    ),
+    **{
+        f"fields that LiteLLM leaves out for {kind}": (
+            translatable,
+            "_LOST",
+            NOBODY_LOSES,
+            test_which_tool_is_to_be_called
+            if kind == "cohere"
+            else test_every_field_has_its_effect_or_is_refused_by_name,
+            {"kind": kind},
+        )
+        for kind in MODELS
+    },
+    "the provider's words in refusals": (
+        refusals,
+        "of",
+        _plainly,
+        test_a_wrong_key_is_the_platforms_matter,
+        {"kind": "gemini"},
+    ),
+    "the end of the provider's answer": (
+        TranslatedAnswer,
+        "close",
+        _nothing,
+        test_a_client_that_hangs_up_ends_the_call,
+        {"kind": "anthropic"},
+    ),
+    "Gemini's missing count": (
+        translation,
+        "_count_gemini",
+        _nothing,
+        test_what_embeddings_used_is_what_the_provider_says_or_an_estimate,
+        {},
+    ),
+    "packed vectors": (translation, "_vector", _unpacked, test_embeddings, {"name": "gemini"}),
+}
+
+
+@pytest.mark.parametrize("name", REMOVALS)
+async def test_checks_fail_without_their_handling(
+    tenant: Tenant, native: Native, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Taking out what handles a case makes the test of it fail, so none passes by accident."""
+    place, attribute, instead, check, arguments = REMOVALS[name]
+    monkeypatch.setattr(place, attribute, instead, raising=attribute != "finished")
+    takes = inspect.signature(check)
+    fixtures = {"tenant": tenant, "native": native}
+    given = takes.bind(**arguments, **{known: made for known, made in fixtures.items() if known in takes.parameters})
+    with pytest.raises((AssertionError, openai.APIError, LookupError, TypeError, ValueError)):
+        await check(*given.args, **given.kwargs)
