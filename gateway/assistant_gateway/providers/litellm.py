@@ -8,9 +8,7 @@ provider does not report would otherwise come out as if it had.
 from __future__ import annotations
 
 import base64
-import contextlib
 import functools
-import gc
 import importlib
 import logging
 import os
@@ -19,7 +17,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -30,6 +28,7 @@ from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import DONE, TooLargeError
 from assistant_gateway.providers import families, openai_wire, translatable
+from assistant_gateway.providers.collector import undisturbed
 from assistant_gateway.providers.openai_wire import Detail, Upstream
 from assistant_gateway.providers.rehearsal import RehearsedUpstream, rehearse
 from assistant_gateway.providers.translated import Content, TranslatedAnswer
@@ -173,7 +172,7 @@ def load() -> Any:
 def _loaded() -> Any:
     started = time.perf_counter()
     os.environ.update(_ENVIRONMENT)
-    with _undisturbed():
+    with undisturbed():
         library: Any = importlib.import_module("litellm")
         _strip(library)
         importlib.import_module("boto3")
@@ -182,22 +181,6 @@ def _loaded() -> Any:
     seconds = round(time.perf_counter() - started, 1)
     _log.info("translation loaded", seconds=seconds, **({"problems": problems} if problems else {}))
     return library
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Keep the garbage collector from going through all of LiteLLM's objects, now and later.
-
-    Each time it does it holds every thread up, the event loop's too: for half a second with all that LiteLLM has.
-    Young objects are collected all the while.
-    """
-    young, middle, old = gc.get_threshold()
-    gc.set_threshold(young, middle, 10**9)
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.set_threshold(young, middle, old)
 
 
 def _strip(library: Any) -> None:
