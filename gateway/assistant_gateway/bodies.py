@@ -11,30 +11,10 @@ from typing import TypeVar
 import msgspec
 
 from assistant_gateway import errors
-from assistant_gateway.catalog import Target
+from assistant_gateway.catalog import ROUTING_FIELDS, Target
 from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute
 
 Fields = dict[str, msgspec.Raw]
-
-# With these a request could name other models, providers or keys than the route does, past the tenant's list of allowed
-# models and past their prices: OpenRouter's, and those of LiteLLM and other gateways that may be behind an address.
-ROUTING_FIELDS = frozenset(
-    {
-        "models",
-        "route",
-        "provider",
-        "plugins",
-        "preset",
-        "fallbacks",
-        "model_list",
-        "custom_llm_provider",
-        "user_config",
-        "extra_body",
-        "api_base",
-        "api_key",
-        "base_url",
-    }
-)
 
 _TRUE = msgspec.Raw(b"true")
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens")
@@ -123,10 +103,22 @@ class ChatBody(msgspec.Struct, frozen=True):
             for name in _MAX_TOKENS:
                 fields.pop(name, None)
             fields[target.max_tokens_field] = route.max_output_tokens
-        if self.stream and not self.wants_usage and target.settings.stream_usage:
+        _name_limit(fields, target.settings.max_tokens_field)
+        if not target.settings.stream_usage:
+            fields.pop("stream_options", None)  # it says what a stream used without being asked, or never
+        elif self.stream and not self.wants_usage:
             options = {} if _is_absent(fields, "stream_options") else _fields.decode(fields["stream_options"])
             fields["stream_options"] = msgspec.Raw(_encode({**options, "include_usage": _TRUE}))
         return fields
+
+
+def _name_limit(fields: Fields, wanted: str | None) -> None:
+    """Put the most tokens of an answer under the only name that a provider takes, where the catalogue says so."""
+    if wanted is None or not _is_absent(fields, wanted):
+        return
+    for name in _MAX_TOKENS:
+        if name != wanted and not _is_absent(fields, name):
+            fields[wanted] = fields.pop(name)
 
 
 def encode(fields: Fields) -> bytes:

@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -33,39 +33,61 @@ _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _log = logs.logger(__name__)
 
 
+# With these a request could name other models, providers or keys than the route does, past the tenant's list of allowed
+# models and past their prices: OpenRouter's, and those of LiteLLM and other gateways that may be behind an address.
+RoutingField = Literal[
+    "models",
+    "route",
+    "provider",
+    "plugins",
+    "preset",
+    "fallbacks",
+    "model_list",
+    "custom_llm_provider",
+    "user_config",
+    "extra_body",
+    "api_base",
+    "api_key",
+    "base_url",
+]
+ROUTING_FIELDS: frozenset[str] = frozenset(get_args(RoutingField))
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
 class CatalogError(ValueError):
     """The catalogue cannot be used, and why."""
 
 
-class Provider(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+class Provider(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_unknown_fields=True):
     """One provider. `url` of one that speaks the OpenAI wire ends in its version path, such as `/v1`."""
 
     url: str = ""  # of other kinds: in place of the family's own address, without a version path
     kind: str = families.NATIVE
     key_ref: str | None = None  # file in the keys' folder; None: no key is sent
-    connect_seconds: float = 5
-    first_byte_seconds: float = 60
-    idle_seconds: float = 60
-    total_seconds: Annotated[float, msgspec.Meta(gt=0)] = 600  # of one request: waits, tries and the whole answer
+    connect_seconds: Seconds = 5
+    first_byte_seconds: Seconds = 60
+    idle_seconds: Seconds = 60
+    total_seconds: Seconds = 600  # of one request: waits, tries and the whole answer
     concurrency: Annotated[int, msgspec.Meta(ge=1)] | None = None  # calls at once, of one gateway process
     queue_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.5  # the longest wait for a place among those
     breaker: BreakerSettings = BreakerSettings()
-    allow_fields: frozenset[str] = frozenset()  # of `bodies.ROUTING_FIELDS`: what requests may hold all the same
+    allow_fields: frozenset[RoutingField] = frozenset()  # what requests may hold all the same
     embedding_dimensions: bool = True  # whether it takes `dimensions`
     stream_usage: bool = True  # whether it takes `stream_options`
     lists_models: bool = True  # whether a model that `/models` does not know is surely absent
-    max_tokens_field: str | None = None  # `max_tokens` or `max_completion_tokens`
-    billed_by: str | None = None  # LiteLLM's name of who sends the bill; default: by the URL's host
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None  # default: by the URL's host
+    # LiteLLM's name of who sends the bill; default: by the URL's host.
+    billed_by: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]+$")] | None = None
     models: dict[str, ModelSettings] = {}  # prices and limits, by pattern on model names
 
 
-class TenantEndpoints(msgspec.Struct, frozen=True, rename="camel"):
+class TenantEndpoints(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """What tenants' own endpoints may reach besides the public internet: patterns on host names."""
 
     allow_hosts: list[str] = []
 
 
-class Document(msgspec.Struct, frozen=True, rename="camel"):
+class Document(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """The file as the chart renders it."""
 
     providers: dict[str, Provider] = {}

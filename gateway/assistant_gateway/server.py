@@ -28,6 +28,7 @@ from assistant_gateway.limits.quota import SCRIPT
 from assistant_gateway.limits.redis import Redis
 from assistant_gateway.operations import Operations
 from assistant_gateway.policies import Policies
+from assistant_gateway.providers.dispatch import preload
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.routing import Tenant
 from assistant_gateway.usage_report import UsageReports
@@ -90,6 +91,7 @@ class Server:
         self._follow("signing keys", keys.run)
         self._follow("policies", policies.run)
         self._follow("catalogue", catalog.run)
+        self._tasks.append(asyncio.create_task(preload(lambda: catalog.targets), name="translation"))
         if redis is not None:
             self._follow("redis", redis.run)
             self._follow("settlement", limiter.run)

@@ -1,22 +1,21 @@
 """Where a call goes out: straight to a provider that speaks the OpenAI wire, through a translation to any other.
 
-LiteLLM takes seconds and 200 MiB to import, so that happens when a translated provider is first called, beside the
-event loop, once.
+LiteLLM takes seconds and 250 MiB, so it is loaded when the catalogue has a translated provider, and not before: beside
+the event loop, once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from aiohttp import ClientResponse
 
 from assistant_gateway import bodies, errors
-from assistant_gateway.catalog import Target
+from assistant_gateway.catalog import LOOK_SECONDS, Target
 from assistant_gateway.providers import families
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_observability import logs
@@ -62,8 +61,22 @@ class Dispatcher:
             raise errors.GatewayError(502, "translation_unavailable", message, kind=errors.SERVER) from None
 
     def _load(self) -> Translator:
-        started = time.perf_counter()
-        module: Any = importlib.import_module("assistant_gateway.providers.litellm")
-        translator: Translator = module.Translator.load(self._upstream, self._max_answer_bytes)
-        _log.info("translation loaded", seconds=round(time.perf_counter() - started, 1))
-        return translator
+        return _translations().Translator.load(self._upstream, self._max_answer_bytes)  # type: ignore[no-any-return]
+
+
+async def preload(targets: Callable[[], Mapping[str, Target]]) -> None:
+    """Load LiteLLM as soon as a provider needs it, so that no call has to wait for it.
+
+    Args:
+        targets: the catalogue's providers as they are now.
+    """
+    while all(target.settings.kind == families.NATIVE for target in targets().values()):  # noqa: ASYNC110  # from files
+        await asyncio.sleep(LOOK_SECONDS)
+    try:
+        await asyncio.to_thread(lambda: _translations().load())
+    except (ImportError, OSError) as error:  # calls say so too
+        _log.error("no translation", error=f"{type(error).__name__}: {error}")
+
+
+def _translations() -> Any:
+    return importlib.import_module("assistant_gateway.providers.litellm")

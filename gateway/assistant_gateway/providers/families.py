@@ -25,6 +25,7 @@ class Family(NamedTuple):
     last: bytes  # what stands in a stream that was not cut short
     key_prefix: str = ""
     headers: Mapping[str, str] = MappingProxyType({})
+    embeds: bool = False  # whether embeddings are translated
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -45,6 +46,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "/v1beta/models",
             "x-goog-api-key",
             b'"finishReason"',
+            embeds=True,
         ),
         "cohere": Family(
             "cohere_chat",
@@ -54,6 +56,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "Authorization",
             b"message-end",
             "Bearer ",
+            embeds=True,
         ),
         # The endpoint that runs models lists none; which host it is depends on the region.
         "bedrock": Family("bedrock", "", frozenset(), "", "Authorization", b"messageStop", "Bearer "),

@@ -8,14 +8,17 @@ provider does not report would otherwise come out as if it had.
 from __future__ import annotations
 
 import base64
+import functools
 import importlib
 import logging
 import os
 import re
 import struct
+import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from aiohttp import ClientError
@@ -25,24 +28,36 @@ from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import DONE, TooLargeError
 from assistant_gateway.providers import families, openai_wire, translatable
+from assistant_gateway.providers.collector import undisturbed
 from assistant_gateway.providers.openai_wire import Detail, Upstream
+from assistant_gateway.providers.rehearsal import RehearsedUpstream, rehearse
 from assistant_gateway.providers.translated import Content, TranslatedAnswer
 from assistant_gateway.providers.transport import Exchange, NoTransport, Transport, current
+from assistant_observability import logs
 
-# Before the import: prices from the package's file instead of the network, and nothing sent home.
-_ENVIRONMENT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION", "LITELLM_TELEMETRY": "False"}
+# Before the import: prices, headers and tokenizers from the package's files instead of the network, nothing sent home.
+_ENVIRONMENT = {
+    "LITELLM_OFFLINE_MODE": "true",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_MODE": "PRODUCTION",
+    "LITELLM_TELEMETRY": "False",
+}
 # Of an answer: what is OpenAI's; and what is LiteLLM's own, or a second copy.
 _KEPT = frozenset({"id", "object", "created", "model", "choices", "data", "usage"})
 _LEFT_OUT = frozenset({"provider_specific_fields", "citations", "function_call", "audio", "annotations"})
+_NEVER_EMPTY = frozenset({"images", "thinking_blocks"})
 _FINISHES = {"COMPLETE": "stop", "STOP_SEQUENCE": "stop", "TOOL_CALL": "tool_calls", "MAX_TOKENS": "length"}
 _BILLED = re.compile(rb'"billed_units"\s*:\s*(\{[^{}]*\})')
+_COUNTED = re.compile(rb'"usageMetadata"\s*:\s*\{[^{}]*"promptTokenCount"\s*:\s*([0-9]+)')
 _encode = msgspec.json.Encoder().encode
+_log = logs.logger(__name__)
 
 Fields = Mapping[str, msgspec.Raw]
 
 
 class Translator:
-    """LiteLLM, imported."""
+    """Calls through LiteLLM, over the connections that it is given."""
 
     def __init__(self, library: Any, upstream: Upstream, max_answer_bytes: int) -> None:
         self._library = library
@@ -52,37 +67,8 @@ class Translator:
 
     @classmethod
     def load(cls, upstream: Upstream, max_answer_bytes: int) -> Translator:
-        """Import LiteLLM, which takes seconds, and take from it what is not wanted.
-
-        Raises:
-            ImportError: it is not installed.
-        """
-        os.environ.update(_ENVIRONMENT)
-        library: Any = importlib.import_module("litellm")
-        library.telemetry = False
-        library.suppress_debug_info = True
-        library.turn_off_message_logging = True
-        library.disable_hf_tokenizer_download = True
-        library.drop_params = False
-        library.cache = None
-        library.num_retries = 0
-        for callbacks in ("callbacks", "success_callback", "failure_callback", "input_callback"):
-            setattr(library, callbacks, [])
-        for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
-            logger = logging.getLogger(name)  # they repeat requests
-            logger.handlers.clear()
-            logger.propagate = False
-            logger.setLevel(logging.CRITICAL + 1)
-        handlers: Any = importlib.import_module("litellm.llms.custom_httpx.http_handler")
-        handlers.AsyncHTTPHandler.create_async_transport = staticmethod(lambda *_, **__: Transport())
-        handlers.AsyncHTTPHandler.create_httpx_proxy_mounts = staticmethod(lambda *_, **__: None)
-        handlers.HTTPHandler._create_sync_transport = staticmethod(lambda *_, **__: NoTransport())  # noqa: SLF001
-        library.module_level_aclient = handlers.AsyncHTTPHandler()
-        library.in_memory_llm_clients_cache.flush_cache()
-        importlib.import_module("boto3")
-        for family in families.FAMILIES.values():  # imports the rest here, and not later on the event loop
-            library.get_supported_openai_params("none", family.library)
-        return cls(library, upstream, max_answer_bytes)
+        """Load LiteLLM if that has not been done (see `load`)."""
+        return cls(load(), upstream, max_answer_bytes)
 
     async def send(
         self, target: Target, *, embedding: bool, fields: Fields, trace: Mapping[str, str]
@@ -111,7 +97,7 @@ class Translator:
         model = translatable.model(fields, target.provider)
         road = f"converse/{model}" if target.settings.kind == "bedrock" else model
         supported = self._fields(road, family.library)
-        arguments = translatable.chat(fields, target.provider, supported.__contains__)
+        arguments = translatable.chat(fields, target.provider, target.settings.kind, supported.__contains__)
         stream = fields.get("stream") is not None and bytes(fields["stream"]) == b"true"
         if stream and arguments.get("n", 1) != 1:
             raise translatable.unsupported(target.provider, "n")
@@ -136,6 +122,9 @@ class Translator:
 
     async def _embed(self, target: Target, fields: Fields, exchange: Exchange) -> TranslatedAnswer:
         family = families.FAMILIES[target.settings.kind]
+        if not family.embeds:
+            message = f"Provider {target.provider} makes no embeddings here; choose a model of another provider."
+            raise errors.invalid_request(message, "model", code="embeddings_not_supported")
         arguments, packed = translatable.embeddings(fields, target.provider)
         answer = await self._library.aembedding(
             model=translatable.model(fields, target.provider),
@@ -148,6 +137,8 @@ class Translator:
         )
         document = _plain(answer)
         _bill(document, exchange.tail)
+        if target.settings.kind == "gemini":
+            _count_gemini(document, exchange.tail)
         document["data"] = [_vector(index, item, packed=packed) for index, item in enumerate(document["data"])]
         return _whole(document, exchange)
 
@@ -160,6 +151,60 @@ class Translator:
             # LiteLLM lists `n` for families that answer once all the same.
             self._supported[key] = frozenset(found) - (set() if library == "gemini" else {"n"})
         return self._supported[key]
+
+
+_loading = threading.Lock()
+
+
+def load() -> Any:
+    """Return LiteLLM: imported, without what is not wanted of it, and rehearsed; once in a process.
+
+    Takes seconds, and is not for an event loop.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    with _loading:
+        return _loaded()
+
+
+@functools.cache
+def _loaded() -> Any:
+    started = time.perf_counter()
+    os.environ.update(_ENVIRONMENT)
+    with undisturbed():
+        library: Any = importlib.import_module("litellm")
+        _strip(library)
+        importlib.import_module("boto3")
+        upstream = RehearsedUpstream()
+        problems = rehearse(Translator(library, cast("Upstream", upstream), 2**20).send, upstream)
+    seconds = round(time.perf_counter() - started, 1)
+    _log.info("translation loaded", seconds=seconds, **({"problems": problems} if problems else {}))
+    return library
+
+
+def _strip(library: Any) -> None:
+    """Take from LiteLLM what the gateway has of its own: connections, retries, caches, logs, reports."""
+    library.telemetry = False
+    library.suppress_debug_info = True
+    library.turn_off_message_logging = True
+    library.disable_hf_tokenizer_download = True
+    library.drop_params = False
+    library.cache = None
+    library.num_retries = 0
+    for callbacks in ("callbacks", "success_callback", "failure_callback", "input_callback"):
+        setattr(library, callbacks, [])
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+        logger = logging.getLogger(name)  # they repeat requests
+        logger.handlers.clear()
+        logger.propagate = False
+        logger.setLevel(logging.CRITICAL + 1)
+    handlers: Any = importlib.import_module("litellm.llms.custom_httpx.http_handler")
+    handlers.AsyncHTTPHandler.create_async_transport = staticmethod(lambda *_, **__: Transport())
+    handlers.AsyncHTTPHandler.create_httpx_proxy_mounts = staticmethod(lambda *_, **__: None)
+    handlers.HTTPHandler._create_sync_transport = staticmethod(lambda *_, **__: NoTransport())  # noqa: SLF001
+    library.module_level_aclient = handlers.AsyncHTTPHandler()
+    library.in_memory_llm_clients_cache.flush_cache()
 
 
 class _Events:
@@ -273,6 +318,13 @@ def _bill(document: dict[str, Any], tail: bytes) -> None:
     document["usage"] = {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
 
 
+def _count_gemini(document: dict[str, Any], tail: bytes) -> None:
+    """Take away LiteLLM's own count of texts to embed, which would stand in the ledger as reported."""
+    del document["usage"]
+    if found := _COUNTED.findall(tail):
+        document["usage"] = {"prompt_tokens": int(found[-1]), "total_tokens": int(found[-1])}
+
+
 def _sse(document: dict[str, Any]) -> bytes:
     return b"data: " + _encode(document) + b"\n\n"
 
@@ -293,6 +345,9 @@ def _plain(answer: Any) -> dict[str, Any]:
         for place in (choice, choice.get("message"), choice.get("delta")):
             for name in _LEFT_OUT.intersection(place or ()):
                 del place[name]
+            for name in _NEVER_EMPTY.intersection(place or ()):
+                if not place[name]:
+                    del place[name]
     return {name: value for name, value in document.items() if name in _KEPT}
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from assistant_crds.contracts import AssistantPolicy, EmbeddingPolicy, ModelRoute, TenantIdentity, TenantPolicy
 from assistant_gateway import bodies
-from assistant_gateway.catalog import Provider, Target, target
+from assistant_gateway.catalog import ROUTING_FIELDS, Provider, Target, target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.routing import ChatRoute, EmbeddingRoute, compile_policy
 
@@ -92,6 +92,14 @@ def test_token_limit_goes_under_the_name_the_provider_knows(to: Target, name: st
     assert {field: value for field, value in sent.items() if field.startswith("max")} == {name: 7}
 
 
+@pytest.mark.parametrize("asked", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("wanted", ["max_tokens", "max_completion_tokens"])
+def test_a_requests_own_limit_goes_under_the_only_name_that_a_provider_takes(asked: str, wanted: str) -> None:
+    """Mistral refuses OpenAI's new name, which LangChain sends; others take it and do nothing."""
+    sent = encode({**CHAT, wanted: None, asked: 5}, chat_route(**DEFAULTS), demo(max_tokens_field=wanted))
+    assert {field: value for field, value in sent.items() if field.startswith("max")} == {wanted: 5}
+
+
 def test_usage_is_asked_for_in_streams_only() -> None:
     """A stream is asked for its usage unless the client does or the provider cannot."""
     route = chat_route()
@@ -100,7 +108,8 @@ def test_usage_is_asked_for_in_streams_only() -> None:
     options = {"include_usage": False, "other": 1}
     sent = encode({**CHAT, "stream": True, "stream_options": options}, route)
     assert sent["stream_options"] == {"include_usage": True, "other": 1}
-    assert "stream_options" not in encode({**CHAT, "stream": True}, route, demo(stream_usage=False))
+    for asked in ({}, {"stream_options": {"include_usage": True}}):
+        assert "stream_options" not in encode({**CHAT, "stream": True, **asked}, route, demo(stream_usage=False))
 
 
 def test_dimensions_are_the_knowledge_bases() -> None:
@@ -136,7 +145,7 @@ json_values = st.recursive(
 @given(extra=st.dictionaries(st.text(min_size=1, max_size=8), json_values, max_size=5))
 def test_unknown_fields_arrive_as_they_were(extra: dict) -> None:
     """Whatever else is in a request reaches the provider unchanged."""
-    looked_at = bodies.ROUTING_FIELDS | {"stream", "stream_options"}
+    looked_at = ROUTING_FIELDS | {"stream", "stream_options"}
     extra = {name: value for name, value in extra.items() if name not in looked_at}
     assert encode({**extra, **CHAT}, chat_route()) == {**extra, **CHAT, "model": "real-model"}
 
@@ -166,7 +175,7 @@ def test_refusal_does_not_repeat_the_body() -> None:
     assert msgspec.json.decode(raised.value.body())["error"]["param"] == "messages"
 
 
-@pytest.mark.parametrize("name", sorted(bodies.ROUTING_FIELDS))
+@pytest.mark.parametrize("name", sorted(ROUTING_FIELDS))
 def test_request_cannot_name_other_models_or_providers(name: str) -> None:
     """A field that could get round the tenant's models or their prices is refused by name, also when it is escaped."""
     field = "".join(f"\\u{ord(char):04x}" for char in name)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
+import jsonschema
+import msgspec
 import pytest
+import yaml
 
 from assistant_gateway import catalog
-from assistant_gateway.bodies import ROUTING_FIELDS
 from assistant_gateway.breaker import BreakerSettings
-from assistant_gateway.catalog import Catalog, CatalogError, Provider, target
+from assistant_gateway.catalog import ROUTING_FIELDS, Catalog, CatalogError, Provider, target
+from assistant_gateway.prices import ModelSettings
+from assistant_gateway.providers import families
 
 
 def written(folder: Path, text: str, **keys: str) -> Catalog:
@@ -133,10 +140,74 @@ def test_routing_settings_have_defaults_and_bounds(tmp_path: Path) -> None:
             written(tmp_path, f"providers: {{a: {{url: http://a/v1, {wrong}}}}}").load()
 
 
-def test_chart_offers_exactly_the_fields_that_are_refused_otherwise() -> None:
-    """What `allowFields` may hold in the chart is what requests are checked for."""
-    chart = Path(__file__).parents[3] / "charts" / "assistant-platform" / "values.schema.json"
-    provider = json.loads(chart.read_text())["properties"]["providers"]["additionalProperties"]["properties"]
-    assert set(provider["allowFields"]["items"]["enum"]) == ROUTING_FIELDS
-    described = provider["breaker"]["properties"]
-    assert set(described) == set(BreakerSettings.__struct_encode_fields__)
+CHART = Path(__file__).parents[3] / "charts" / "assistant-platform" / "values.schema.json"
+
+
+def schema(*path: str) -> dict[str, Any]:
+    """Return what the chart says of a value."""
+    return functools.reduce(lambda found, name: found[name], path, json.loads(CHART.read_text())["properties"])
+
+
+PROVIDER = ("providers", "additionalProperties")
+
+
+@pytest.mark.parametrize(
+    ("struct", "path"),
+    [
+        (Provider, PROVIDER),
+        (BreakerSettings, (*PROVIDER, "properties", "breaker")),
+        (ModelSettings, (*PROVIDER, "properties", "models", "additionalProperties")),
+        (catalog.TenantEndpoints, ("tenantEndpoints",)),
+    ],
+)
+def test_the_chart_knows_exactly_the_fields_that_the_gateway_reads(
+    struct: type[msgspec.Struct], path: tuple[str, ...]
+) -> None:
+    """None that could not be set, none that would not be read; and neither takes a name that it does not know."""
+    described = schema(*path)
+    assert set(described["properties"]) == set(struct.__struct_encode_fields__)
+    assert described["additionalProperties"] is False
+    assert struct.__struct_config__.forbid_unknown_fields
+
+
+def test_the_chart_offers_exactly_the_choices_that_there_are() -> None:
+    """Kinds, fields that may be allowed, names of the field for the most tokens."""
+    described = schema(*PROVIDER, "properties")
+    assert set(described["allowFields"]["items"]["enum"]) == ROUTING_FIELDS
+    assert set(described["kind"]["enum"]) == set(families.KINDS)
+    assert set(described["maxTokensField"]["enum"]) == {"max_tokens", "max_completion_tokens"}
+
+
+@pytest.mark.parametrize(
+    ("text", "fine"),
+    [
+        ("{keyRef: a.b-c_D}", True),
+        ("{keyRef: ..}", False),
+        ("{connectSeconds: 0.5, firstByteSeconds: 1, idleSeconds: 1, totalSeconds: 1}", True),
+        ("{connectSeconds: 0}", False),
+        ("{firstByteSeconds: -1}", False),
+        ("{idleSeconds: 0}", False),
+        ("{concurrency: 1, queueSeconds: 0}", True),
+        ("{queueSeconds: -1}", False),
+        ("{allowFields: [models, provider]}", True),
+        ("{allowFields: [messages]}", False),
+        ("{streamUsage: false, listsModels: false, embeddingDimensions: false}", True),
+        ("{streamUsage: 'no'}", False),
+        ("{maxTokensField: max_completion_tokens}", True),
+        ("{maxTokensField: max_output_tokens}", False),
+        ("{billedBy: together_ai}", True),
+        ("{billedBy: Together AI}", False),
+        ("{breaker: {minCalls: 0}}", False),
+        ("{models: {m: {maxOutputTokens: 0}}}", False),
+        ("{models: {m: {inputPerMillion: '1'}}}", False),
+        ("{kind: mistral, keyRef: a}", False),
+        ("{timeout: 3}", False),
+    ],
+)
+def test_chart_and_gateway_refuse_the_same_values(text: str, fine: bool, tmp_path: Path) -> None:
+    """What passes one passes the other, so that no installation succeeds with a catalogue that is then not loaded."""
+    given = {"url": "https://x.example/v1", **yaml.safe_load(text)}
+    assert jsonschema.Draft7Validator(schema(*PROVIDER)).is_valid(given) is fine
+    made = written(tmp_path, json.dumps({"providers": {"a": given}}))
+    with contextlib.nullcontext() if fine else pytest.raises(CatalogError):
+        made.load()

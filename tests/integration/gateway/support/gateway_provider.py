@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -59,6 +61,83 @@ async def good(provider: Provider, request: web.Request, body: dict) -> web.Stre
     await answer.write(delta(model, "", "stop"))
     if (body.get("stream_options") or {}).get("include_usage"):
         await answer.write(chunk(model, choices=[], usage=USAGE))
+    await answer.write(b"data: [DONE]\n\n")
+    return answer
+
+
+CALLS = (("weather", ['{"city": ', '"Bern"}']), ("time", ['{"zone":', ' "CET"}']))  # with arguments in pieces
+REASONING = {"completion_tokens_details": {"reasoning_tokens": 3}}
+
+
+def _logprob(token: str) -> dict[str, object]:
+    return {"token": token, "logprob": -0.1, "bytes": list(token.encode())}
+
+
+async def features(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Use whatever the request asks for: several answers, tools, probabilities, thoughts, sound, fields of its own."""
+    extra: dict[str, object] = {"system_fingerprint": f"fp_{body.get('seed')}", "usage": USAGE}
+    if body.get("reasoning_effort"):
+        extra["usage"] = {**USAGE, **REASONING}
+    if "a_field_of_tomorrow" in body:
+        extra["an_answer_of_tomorrow"] = body["a_field_of_tomorrow"]
+    answers = range(body.get("n") or 1)
+    if body.get("stream"):
+        return await _features_streamed(provider, request, body, extra, list(answers))
+    choices = []
+    for index in answers:
+        message: dict[str, object] = {"role": "assistant", "content": "".join(WORDS)}
+        if body.get("tools"):
+            functions = [{"name": name, "arguments": "".join(parts)} for name, parts in CALLS]
+            calls = [{"id": f"call_{at}", "type": "function", "function": f} for at, f in enumerate(functions)]
+            message = {"role": "assistant", "content": None, "tool_calls": calls}
+        if (body.get("response_format") or {}).get("type") in {"json_schema", "json_object"}:
+            message["content"] = '{"city": "Bern", "degrees": 21}'
+        if body.get("reasoning_effort"):
+            message["reasoning_content"] = "Hm."
+        if "audio" in (body.get("modalities") or ()):
+            message["audio"] = {"id": "audio_1", "data": "UklGRg==", "transcript": "Hello", "expires_at": 1}
+        finish = "tool_calls" if body.get("tools") else "stop"
+        choice: dict[str, object] = {"index": index, "message": message, "finish_reason": finish}
+        if body.get("logprobs"):
+            top = [_logprob(word) for word in WORDS[: body.get("top_logprobs") or 0]]
+            choice["logprobs"] = {"content": [{**_logprob(word), "top_logprobs": top} for word in WORDS]}
+        choices.append(choice)
+    document = {"id": "c1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": choices}
+    return web.json_response({**document, **extra})
+
+
+def _deltas(body: dict) -> list[dict[str, object]]:
+    """Return the pieces of one answer."""
+    deltas: list[dict[str, object]] = [{"role": "assistant", "content": ""}]
+    if body.get("reasoning_effort"):
+        deltas.append({"reasoning_content": "Hm."})
+    if not body.get("tools"):
+        return deltas + [{"content": word} for word in WORDS]
+    for at, (name, parts) in enumerate(CALLS):
+        call = {"index": at, "id": f"call_{at}", "type": "function", "function": {"name": name, "arguments": ""}}
+        deltas.append({"tool_calls": [call]})
+        deltas += [{"tool_calls": [{"index": at, "function": {"arguments": part}}]} for part in parts]
+    return deltas
+
+
+async def _features_streamed(
+    provider: Provider, request: web.Request, body: dict, extra: dict[str, object], answers: list[int]
+) -> web.StreamResponse:
+    """Send the same in pieces, those of several answers in turns."""
+    usage = extra.pop("usage")
+    answer = await provider.begin(request)
+    for said in _deltas(body):
+        for index in answers:
+            choice = {"index": index, "delta": said, "finish_reason": None}
+            if body.get("logprobs") and said.get("content"):
+                choice["logprobs"] = {"content": [{**_logprob(str(said["content"])), "top_logprobs": []}]}
+            await answer.write(chunk(body["model"], choices=[choice], **extra))
+    finish = "tool_calls" if body.get("tools") else "stop"
+    for index in answers:
+        choice = {"index": index, "delta": {}, "finish_reason": finish}
+        await answer.write(chunk(body["model"], choices=[choice], **extra))
+    if (body.get("stream_options") or {}).get("include_usage"):
+        await answer.write(chunk(body["model"], choices=[], usage=usage, **extra))
     await answer.write(b"data: [DONE]\n\n")
     return answer
 
@@ -204,6 +283,7 @@ def status(code: int, **headers: str) -> Behaviour:
 
 BEHAVIOURS: dict[str, Behaviour] = {
     "good": good,
+    "features": features,
     "endless": endless,
     "paced": paced,
     "slow-bytes": slow_bytes,
@@ -232,6 +312,14 @@ BEHAVIOURS: dict[str, Behaviour] = {
 }
 
 
+def _vector(text: object, body: dict) -> list[float] | str:
+    """Return what stands for a text: its length, and halves; packed if that is wanted."""
+    numbers = [float(len(str(text))), *[0.5] * (body.get("dimensions", 4) - 1)]
+    if body.get("encoding_format") != "base64":
+        return numbers
+    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+
+
 @contextlib.asynccontextmanager
 async def provider() -> AsyncIterator[Provider]:
     """Serve on a free port of the loopback interface."""
@@ -254,8 +342,8 @@ async def provider() -> AsyncIterator[Provider]:
         state.headers.append(dict(request.headers))
         inputs = body["input"] if isinstance(body["input"], list) else [body["input"]]
         vectors = [
-            {"object": "embedding", "index": index, "embedding": [0.5] * body.get("dimensions", 4)}
-            for index, _ in enumerate(inputs)
+            {"object": "embedding", "index": index, "embedding": _vector(text, body)}
+            for index, text in enumerate(inputs)
         ]
         usage = {"prompt_tokens": 3, "total_tokens": 3}
         return web.json_response({"object": "list", "model": body["model"], "data": vectors, "usage": usage})

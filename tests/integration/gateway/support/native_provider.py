@@ -1,6 +1,7 @@
 """Servers that speak the wires of Anthropic, Gemini, Bedrock and Cohere, as those record themselves.
 
-What one does is said by the last message's text: `good`, `tool`, `cut`, `hangs`, `says-429` and so on. Usage is that of
+What one does is said by the last message's text: `good`, `tool`, `tools` (two at once, after a text), `cut`, `hangs`,
+`says-429` and so on. Usage is that of
 the recorded answers in `tests/unit/gateway/wire`.
 """
 
@@ -24,6 +25,7 @@ KEY = "sk-native-0123456789abcdef"
 AWS_ID, AWS_SECRET, AWS_TOKEN = "AKIDEXAMPLE0123456", "aws-secret-0123456789abcdef", "aws-session-0123456789abcdef"
 WORDS = ["Hel", "lo ", "there", "."]
 ARGUMENTS = ['{"city": ', '"Bern"}']
+SECOND = ['{"zone":', ' "CET"}']  # arguments of the second call of `tools`
 
 ANTHROPIC_USAGE = {
     "input_tokens": 21,
@@ -31,6 +33,12 @@ ANTHROPIC_USAGE = {
     "cache_read_input_tokens": 1000,
     "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 200},
     "output_tokens": 15,
+}
+LOGPROBS = {
+    "chosenCandidates": [{"token": "Hel", "logProbability": -0.1}],
+    "topCandidates": [
+        {"candidates": [{"token": "Hel", "logProbability": -0.1}, {"token": "Hal", "logProbability": -2.0}]}
+    ],
 }
 GEMINI_USAGE = {
     "promptTokenCount": 9,
@@ -103,6 +111,11 @@ def frame(event: str, data: dict[str, Any], kind: str = "event") -> bytes:
 # --- the events and answers of each family: (head, one per word, tail) ------------------------------------------
 
 
+def calls(what: str) -> list[tuple[str, list[str]]]:
+    """Return the tools that are called, with their arguments in pieces."""
+    return {"tool": [("weather", ARGUMENTS)], "tools": [("weather", ARGUMENTS), ("time", SECOND)]}.get(what, [])
+
+
 def anthropic_events(what: str) -> list[bytes]:
     """Messages, streamed."""
     usage = {**ANTHROPIC_USAGE, "output_tokens": 1}
@@ -114,10 +127,12 @@ def anthropic_events(what: str) -> list[bytes]:
     if what == "thinks":
         deltas = [{"type": "thinking_delta", "thinking": "Hm."}, {"type": "signature_delta", "signature": "c2ln"}]
         blocks.append(({"type": "thinking", "thinking": ""}, deltas))
-    if what == "tool":
-        use = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
-        blocks.append((use, [{"type": "input_json_delta", "partial_json": part} for part in ARGUMENTS]))
-    else:
+    for number, (name, parts) in enumerate(calls(what), 1):
+        use = {"type": "tool_use", "id": f"toolu_{number}", "name": name, "input": {}}
+        blocks.append((use, [{"type": "input_json_delta", "partial_json": part} for part in parts]))
+    if what == "tools":
+        blocks.insert(0, ({"type": "text", "text": ""}, [{"type": "text_delta", "text": WORDS[0]}]))
+    if not calls(what):
         blocks.append(({"type": "text", "text": ""}, [{"type": "text_delta", "text": word} for word in WORDS]))
     for index, (start, deltas) in enumerate(blocks):
         found.append(
@@ -126,7 +141,7 @@ def anthropic_events(what: str) -> list[bytes]:
         steps = [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
         found += [sse(step, "content_block_delta") for step in steps]
         found.append(sse({"type": "content_block_stop", "index": index}, "content_block_stop"))
-    stop = {"stop_reason": "tool_use" if what == "tool" else "end_turn", "stop_sequence": None}
+    stop = {"stop_reason": "tool_use" if calls(what) else "end_turn", "stop_sequence": None}
     found.append(sse({"type": "message_delta", "delta": stop, "usage": {"output_tokens": 15}}, "message_delta"))
     return [*found, sse({"type": "message_stop"}, "message_stop")]
 
@@ -134,23 +149,31 @@ def anthropic_events(what: str) -> list[bytes]:
 def anthropic_answer(what: str, body: dict[str, Any]) -> dict[str, Any]:
     """Messages, whole."""
     content: list[dict[str, Any]] = [{"type": "text", "text": "".join(WORDS)}]
-    if what == "tool":
-        content = [{"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Bern"}}]
+    if called := calls(what):
+        content = [{"type": "text", "text": WORDS[0]}] if what == "tools" else []
+        content += [
+            {"type": "tool_use", "id": f"toolu_{number}", "name": name, "input": json.loads("".join(parts))}
+            for number, (name, parts) in enumerate(called, 1)
+        ]
     if what == "json":
         content = [{"type": "text", "text": '{"city": "Bern"}'}]
         if body.get("tools"):
             content = [{"type": "tool_use", "id": "t", "name": body["tools"][0]["name"], "input": {"city": "Bern"}}]
     if what == "thinks":
         content.insert(0, {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"})
-    stop = "tool_use" if content[0]["type"] == "tool_use" else "end_turn"
+    stop = "tool_use" if content[-1]["type"] == "tool_use" else "end_turn"
     message = {"id": "msg_01", "type": "message", "role": "assistant", "model": "claude-haiku-4-5"}
     return {**message, "content": content, "stop_reason": stop, "stop_sequence": None, "usage": ANTHROPIC_USAGE}
 
 
+def gemini_parts(what: str) -> list[dict[str, Any]]:
+    """Return the parts of an answer with calls."""
+    called = [{"functionCall": {"name": name, "args": json.loads("".join(parts))}} for name, parts in calls(what)]
+    return [{"text": WORDS[0]}, *called] if what == "tools" else called
+
+
 def gemini_part(what: str, text: str) -> dict[str, Any]:
-    """Return one part of an answer."""
-    if what == "tool":
-        return {"functionCall": {"name": "weather", "args": {"city": "Bern"}}}
+    """Return one part of an answer without calls."""
     if what == "json":
         return {"text": '{"city": "Bern"}'}
     return {"text": text}
@@ -166,14 +189,14 @@ def gemini_document(parts: list[dict[str, Any]], finish: str | None, usage: dict
 
 def gemini_events(what: str) -> list[bytes]:
     """The streamed answer; its statements of usage grow."""
-    words = [WORDS[0]] if what in {"tool", "json"} else WORDS
+    parts = gemini_parts(what) or [gemini_part(what, word) for word in (WORDS[:1] if what == "json" else WORDS)]
     early = {"promptTokenCount": 9, "candidatesTokenCount": 1, "totalTokenCount": 73, "thoughtsTokenCount": 63}
     found = []
     if what == "thinks":
         found.append(sse(gemini_document([{"text": "Hm.", "thought": True}], None, early)))
-    for index, word in enumerate(words):
-        last = index == len(words) - 1
-        document = gemini_document([gemini_part(what, word)], "STOP" if last else None, GEMINI_USAGE if last else early)
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        document = gemini_document([part], "STOP" if last else None, GEMINI_USAGE if last else early)
         found.append(sse(document))
     return found
 
@@ -181,25 +204,43 @@ def gemini_events(what: str) -> list[bytes]:
 def bedrock_events(what: str) -> list[bytes]:
     """Converse, streamed in frames."""
     found = [frame("messageStart", {"role": "assistant"})]
-    if what == "tool":
-        start = {"toolUse": {"toolUseId": "tooluse_1", "name": "weather"}}
-        found.append(frame("contentBlockStart", {"contentBlockIndex": 0, "start": start}))
-        deltas = [{"toolUse": {"input": part}} for part in ARGUMENTS]
-    else:
-        deltas = [{"text": word} for word in WORDS]
-    found += [frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": delta}) for delta in deltas]
-    found.append(frame("contentBlockStop", {"contentBlockIndex": 0}))
-    found.append(frame("messageStop", {"stopReason": "tool_use" if what == "tool" else "end_turn"}))
+    blocks: list[tuple[dict[str, Any] | None, list[dict[str, Any]]]] = []
+    if what == "thinks":
+        blocks.append((None, [{"reasoningContent": {"text": "Hm."}}, {"reasoningContent": {"signature": "c2ln"}}]))
+    if not calls(what):
+        blocks.append((None, [{"text": word} for word in WORDS]))
+    if what == "tools":
+        blocks.append((None, [{"text": WORDS[0]}]))
+    for number, (name, parts) in enumerate(calls(what), 1):
+        start = {"toolUse": {"toolUseId": f"tooluse_{number}", "name": name}}
+        blocks.append((start, [{"toolUse": {"input": part}} for part in parts]))
+    for index, (start, deltas) in enumerate(blocks):
+        place = {"contentBlockIndex": index}
+        if start is not None:
+            found.append(frame("contentBlockStart", {**place, "start": start}))
+        found += [frame("contentBlockDelta", {**place, "delta": delta}) for delta in deltas]
+        found.append(frame("contentBlockStop", place))
+    found.append(frame("messageStop", {"stopReason": "tool_use" if calls(what) else "end_turn"}))
     return [*found, frame("metadata", {"usage": BEDROCK_USAGE, "metrics": {"latencyMs": 1275}})]
 
 
-def bedrock_answer(what: str) -> dict[str, Any]:
+def bedrock_answer(what: str, body: dict[str, Any]) -> dict[str, Any]:
     """Converse, whole."""
-    content: dict[str, Any] = {"text": "".join(WORDS)}
-    if what == "tool":
-        content = {"toolUse": {"toolUseId": "tooluse_1", "name": "weather", "input": {"city": "Bern"}}}
-    stop = "tool_use" if what == "tool" else "end_turn"
-    message = {"role": "assistant", "content": [content]}
+    content: list[dict[str, Any]] = [{"text": "".join(WORDS)}]
+    if what == "thinks":
+        content.insert(0, {"reasoningContent": {"reasoningText": {"text": "Hm.", "signature": "c2ln"}}})
+    called = calls(what)
+    if what == "json":
+        content = [{"text": '{"city": "Bern"}'}]
+        if "toolConfig" in body:  # a model that has no schemas: LiteLLM makes a tool of it
+            called = [(body["toolConfig"]["tools"][0]["toolSpec"]["name"], ARGUMENTS)]
+    if called:
+        content = [{"text": WORDS[0]}] if what == "tools" else []
+    for number, (name, parts) in enumerate(called, 1):
+        use = {"toolUseId": f"tooluse_{number}", "name": name, "input": json.loads("".join(parts))}
+        content.append({"toolUse": use})
+    stop = "tool_use" if called else "end_turn"
+    message = {"role": "assistant", "content": content}
     return {"output": {"message": message}, "stopReason": stop, "usage": BEDROCK_USAGE, "metrics": {"latencyMs": 1}}
 
 
@@ -207,32 +248,37 @@ def cohere_events(what: str) -> list[bytes]:
     """Chat, version 2, streamed."""
     start = {"message": {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}}
     found = [sse({"id": "c1", "type": "message-start", "delta": start}, "message-start")]
-    if what == "tool":
-        call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}}
-        delta = {"message": {"tool_calls": call}}
-        found.append(sse({"type": "tool-call-start", "index": 0, "delta": delta}, "tool-call-start"))
-        for part in ARGUMENTS:
+    if what == "tools":
+        found.append(
+            sse({"type": "tool-plan-delta", "delta": {"message": {"tool_plan": "A plan."}}}, "tool-plan-delta")
+        )
+    for index, (name, parts) in enumerate(calls(what)):
+        call = {"id": f"call_{index + 1}", "type": "function", "function": {"name": name, "arguments": ""}}
+        delta: dict[str, Any] = {"message": {"tool_calls": call}}
+        found.append(sse({"type": "tool-call-start", "index": index, "delta": delta}, "tool-call-start"))
+        for part in parts:
             delta = {"message": {"tool_calls": {"function": {"arguments": part}}}}
-            found.append(sse({"type": "tool-call-delta", "index": 0, "delta": delta}, "tool-call-delta"))
-        found.append(sse({"type": "tool-call-end", "index": 0}, "tool-call-end"))
-    else:
+            found.append(sse({"type": "tool-call-delta", "index": index, "delta": delta}, "tool-call-delta"))
+        found.append(sse({"type": "tool-call-end", "index": index}, "tool-call-end"))
+    if not calls(what):
         delta = {"message": {"content": {"type": "text", "text": ""}}}
         found.append(sse({"type": "content-start", "index": 0, "delta": delta}, "content-start"))
         for word in WORDS:
             delta = {"message": {"content": {"text": word}}}
             found.append(sse({"type": "content-delta", "index": 0, "delta": delta}, "content-delta"))
         found.append(sse({"type": "content-end", "index": 0}, "content-end"))
-    end = {"finish_reason": "TOOL_CALL" if what == "tool" else "COMPLETE", "usage": COHERE_USAGE}
+    end = {"finish_reason": "TOOL_CALL" if calls(what) else "COMPLETE", "usage": COHERE_USAGE}
     return [*found, sse({"type": "message-end", "delta": end}, "message-end")]
 
 
 def cohere_answer(what: str) -> dict[str, Any]:
     """Chat, version 2, whole."""
     message: dict[str, Any] = {"role": "assistant", "content": [{"type": "text", "text": "".join(WORDS)}]}
-    if what == "tool":
-        function = {"name": "weather", "arguments": "".join(ARGUMENTS)}
-        message = {"role": "assistant", "tool_calls": [{"id": "call_1", "type": "function", "function": function}]}
-    finish = "TOOL_CALL" if what == "tool" else "COMPLETE"
+    if called := calls(what):
+        functions = [{"name": name, "arguments": "".join(parts)} for name, parts in called]
+        made = [{"id": f"call_{number}", "type": "function", "function": f} for number, f in enumerate(functions, 1)]
+        message = {"role": "assistant", "tool_calls": made}
+    finish = "TOOL_CALL" if called else "COMPLETE"
     return {"id": "c1", "finish_reason": finish, "message": message, "usage": COHERE_USAGE}
 
 
@@ -329,6 +375,11 @@ def signed(request: web.Request, body: bytes) -> bool:
     return given.endswith(f"Signature={expected}")
 
 
+def vector(text: str) -> list[float]:
+    """Return what stands for a text: the number at its end, if there is one."""
+    return [0.5, float(text.rpartition(" ")[2]) if text[-1:].isdigit() else 0.25]
+
+
 class _Routes:
     def __init__(self, state: Native) -> None:
         self.state = state
@@ -365,12 +416,18 @@ class _Routes:
             return web.json_response({"error": error}, status=400)
         action = request.match_info["call"].rpartition(":")[2]
         if action == "batchEmbedContents":
-            return web.json_response({"embeddings": [{"values": [0.5, 0.25]} for _ in body["requests"]]})
+            texts = [request["content"]["parts"][0]["text"] for request in body["requests"]]
+            return web.json_response({"embeddings": [{"values": vector(text)} for text in texts]})
         what = _last_text(body["contents"])
-        parts = [gemini_part(what, "".join(WORDS))]
+        parts = gemini_parts(what) or [gemini_part(what, "".join(WORDS))]
         if what == "thinks":
             parts.insert(0, {"text": "Hm.", "thought": True})
         whole = gemini_document(parts, "STOP", GEMINI_USAGE)
+        asked = body.get("generationConfig", {})
+        if asked.get("responseLogprobs"):
+            whole["candidates"][0]["logprobsResult"] = LOGPROBS
+        first = whole["candidates"][0]
+        whole["candidates"] = [{**first, "index": index} for index in range(asked.get("candidate_count", 1))]
         events = gemini_events(what) if action == "streamGenerateContent" else None
         return await self._serve(request, "gemini", what, events, whole)
 
@@ -380,7 +437,7 @@ class _Routes:
             return web.json_response({"message": "The request signature we calculated does not match"}, status=403)
         what = _last_text(body["messages"])
         events = bedrock_events(what) if request.match_info["action"] == "converse-stream" else None
-        return await self._serve(request, "bedrock", what, events, bedrock_answer(what))
+        return await self._serve(request, "bedrock", what, events, bedrock_answer(what, body))
 
     async def cohere(self, request: web.Request) -> web.StreamResponse:
         body = await self.state.note(request)
@@ -392,7 +449,7 @@ class _Routes:
 
     async def cohere_embed(self, request: web.Request) -> web.StreamResponse:
         body = await self.state.note(request)
-        vectors = [[0.5, 0.25]] * len(body["texts"])
+        vectors = [vector(text) for text in body["texts"]]
         meta = {"billed_units": {"input_tokens": 7}}
         return web.json_response({"id": "e", "embeddings": {"float": vectors}, "texts": body["texts"], "meta": meta})
 

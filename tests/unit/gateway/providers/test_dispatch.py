@@ -1,9 +1,10 @@
-"""What is loaded when: the gateway starts without LiteLLM."""
+"""What is loaded when: LiteLLM only where a provider needs it, and then before it is called."""
 
 import asyncio
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ import pytest
 from assistant_gateway import errors
 from assistant_gateway.catalog import Provider, target
 from assistant_gateway.egress import GuardedResolver
+from assistant_gateway.providers import dispatch
 from assistant_gateway.providers.dispatch import Dispatcher
 from assistant_gateway.providers.openai_wire import Upstream
 
@@ -19,10 +21,9 @@ FIELDS = {"model": msgspec.Raw(b'"m"'), "messages": msgspec.Raw(b"[]")}
 KEYED = Provider(kind="anthropic", key_ref="a", url="http://127.0.0.1:9")
 
 
-def test_the_gateway_starts_without_litellm(tmp_path: Path) -> None:
-    """Neither starting it nor reading prices nor knowing of a translated provider imports LiteLLM."""
-    (tmp_path / "a").write_text("sk-0123456789")
-    (tmp_path / "catalog.yaml").write_text("providers: {a: {kind: anthropic, keyRef: a}}")
+def test_a_gateway_without_translated_providers_runs_without_litellm(tmp_path: Path) -> None:
+    """Neither starting it nor reading prices nor looking whether it will be needed imports LiteLLM."""
+    (tmp_path / "catalog.yaml").write_text("providers: {a: {url: http://127.0.0.1:9/v1}}")
     program = """
         import asyncio, sys
         from pathlib import Path
@@ -39,6 +40,7 @@ def test_the_gateway_starts_without_litellm(tmp_path: Path) -> None:
             server = Server(settings)
             await server.start()
             assert server.port
+            await asyncio.sleep(1.5)  # longer than between two looks at the catalogue
             assert PriceMap.installed().price("anthropic", "claude-haiku-4-5") is not None
             await server.stop(drain_seconds=0)
 
@@ -52,6 +54,34 @@ def test_the_gateway_starts_without_litellm(tmp_path: Path) -> None:
     litellm, httpx, resident = ran.stdout.splitlines()[-1].split()
     assert (litellm, httpx) == ("False", "False")
     assert int(resident) <= 100 * 1024
+
+
+class Translations:
+    """Counts how often LiteLLM would have been loaded."""
+
+    def __init__(self) -> None:
+        self.loaded = threading.Event()
+
+    def load(self) -> None:
+        """Note it."""
+        assert threading.current_thread() is not threading.main_thread()
+        self.loaded.set()
+
+
+async def test_litellm_is_loaded_when_the_catalogue_gets_a_provider_that_needs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not for providers that speak the OpenAI wire; without a call; beside the event loop."""
+    translations = Translations()
+    monkeypatch.setattr(dispatch, "_translations", lambda: translations)
+    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.001)
+    targets = {"o": target("o", Provider(url="http://127.0.0.1:9/v1"), None)}
+    loading = asyncio.create_task(dispatch.preload(lambda: targets))
+    await asyncio.sleep(0.05)
+    assert not translations.loaded.is_set()
+    targets["a"] = target("a", KEYED, "sk-0123456789")
+    await loading
+    assert translations.loaded.is_set()
 
 
 async def test_loading_does_not_hold_up_the_event_loop_and_happens_once(monkeypatch: pytest.MonkeyPatch) -> None:
