@@ -28,8 +28,8 @@ def main() -> int:
         return 2
     logs.configure("assistant-gateway", settings.log_format, settings.log_level)
     provider = traces.configure("assistant-gateway")
-    # What was imported lives as long as the process: it is never looked through again. What calls leave behind is mostly
-    # freed at once, without the collector, so it may look seldom.
+    # What was imported lives as long as the process: it is never looked through again. What calls leave behind is
+    # mostly freed at once, without the collector, so it may look seldom.
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE)

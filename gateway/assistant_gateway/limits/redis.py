@@ -60,7 +60,7 @@ class Redis:
             retry=Retry(NoBackoff(), 0),
         )
         self._client: Client = Client(connection_pool=self._pool)
-        self._connection = self._pool.make_connection()  # for the script
+        self._connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # for the script
         self._away = asyncio.Event()
         self._away.set()
         self._waiting: list[_Waiting] = []
@@ -174,7 +174,7 @@ class Redis:
         try:
             if connection.is_connected and await connection.can_read():  # nobody asked: it was closed
                 await connection.disconnect(nowait=True)
-            packed = [pack_command((command, script, *arguments)) for arguments in calls]
+            packed = [pack_command((command, script, *arguments)) for arguments in calls]  # type: ignore[arg-type]
             await connection.send_packed_command(packed, check_health=False)
             return [await _reply(connection) for _ in calls]
         except BaseException:
@@ -209,6 +209,8 @@ class Redis:
         try:
             async with asyncio.timeout(SET_UP_SECONDS):
                 await self._command("SCRIPT LOAD", self._script)
+                if self._sender is None and not self.available:  # nobody uses it: no call has to wait for it
+                    await self._connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as error:
             self._lose(error)
             return False
