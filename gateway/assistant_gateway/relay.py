@@ -128,27 +128,43 @@ class Relay:
         Raises:
             GatewayError: 502 or 504.
         """
-        watch = IdleWatch(response, request, target.settings.idle_seconds, metered.call.deadline)
-        body = bytearray()
         try:
-            while chunk := await response.content.readany():
-                metered.call.note_first_byte()
-                watch.moved()
-                body += chunk
-                if len(body) > self._max_answer_bytes:
-                    why = f"sent more than {self._max_answer_bytes} bytes"
-                    raise errors.provider_error(target.provider, why, code="provider_answer_too_large").paid()
+            raw = await self._whole(request, response, target, metered)
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             raise _broken(target, error).paid() from None
-        finally:
-            watch.stop()
-        raw = bytes(body)
         metered.reported = _checked(raw, target, embedding=metered.embedding)
         metered.body, metered.call.answered = raw, answered_by(raw)
         if target.secret is not None and target.secret in raw:
             raw = raw.replace(target.secret, b"***")
         answer = web.Response(body=raw, content_type="application/json", headers=headers)
         return Result(answer, Outcome.OK)
+
+    async def _whole(self, request: web.Request, response: ClientResponse, target: Target, metered: Metered) -> bytes:
+        """Return the body of an answer.
+
+        Raises:
+            ClientError, ConnectionError, TimeoutError: it broke off, or nothing came for too long.
+            GatewayError: 502: it is too large.
+        """
+        content, watch = response.content, None
+        if not content.is_eof():  # else it came with its head, as small answers do
+            watch = IdleWatch(response, request, target.settings.idle_seconds, metered.call.deadline)
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while part := await content.readany():
+                metered.call.note_first_byte()
+                if watch is not None:
+                    watch.moved()
+                parts.append(part)
+                size += len(part)
+                if size > self._max_answer_bytes:
+                    why = f"sent more than {self._max_answer_bytes} bytes"
+                    raise errors.provider_error(target.provider, why, code="provider_answer_too_large").paid()
+        finally:
+            if watch is not None:
+                watch.stop()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def stream(
         self, request: web.Request, response: ClientResponse, target: Target, metered: Metered, options: StreamOptions

@@ -1,6 +1,7 @@
 """The trace a call belongs to: taken from the caller, handed to the provider, with one span of ours in between.
 
-Where nothing is exported no span is made: the caller's context then passes through as it is.
+Where nothing is exported, or the caller's trace is not recorded, no span is made: the caller's context then passes
+through as it is.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class CallTrace:
         self._call = call
         self._span: trace.Span | None = None
         incoming = {name: value for name in _HEADERS if (value := headers.get(name)) and _is_plain(value)}
-        if tracer is None:
+        if tracer is None or traces.declined(incoming.get("traceparent")):
             self.headers = incoming
             return
         context = traces.extract(incoming)

@@ -7,6 +7,7 @@ reaches the provider and the log lines carry its id.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, MutableMapping
 
 from opentelemetry import trace
@@ -16,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+_UNSAMPLED = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][02468ace]")
 _propagator = TraceContextTextMapPropagator()
 
 
@@ -47,6 +49,11 @@ def tracer(name: str) -> trace.Tracer:
 def extract(headers: Mapping[str, str]) -> Context:
     """Return the caller's trace context from HTTP headers (names in lower case)."""
     return _propagator.extract(headers)
+
+
+def declined(traceparent: str | None) -> bool:
+    """Whether the caller has decided not to record its trace (W3C Trace Context): then no span has to be made."""
+    return traceparent is not None and _UNSAMPLED.fullmatch(traceparent) is not None
 
 
 def inject(headers: MutableMapping[str, str], context: Context | None = None) -> None:

@@ -39,14 +39,14 @@ class Moved(msgspec.Struct, frozen=True):
     more: bool = False
 
 
-async def move(redis: Redis, database: LedgerDatabase, tenant: str) -> Moved:
-    """Move the oldest entries of a tenant.
+async def move(redis: Redis, database: LedgerDatabase, tenant: str, *, wait: bool = False) -> Moved:
+    """Move the oldest entries of a tenant; `wait` for whoever is at it.
 
     Raises:
         LedgerUnavailableError, UnavailableError: they stay in Redis, or in both.
     """
     stream = naming.ledger_stream(tenant)
-    async with database.books(tenant, wait=False) as books:
+    async with database.books(tenant, wait=wait) as books:
         if books is None:
             return Moved(None)
         page = await redis.command("XRANGE", stream, "-", "+", "COUNT", BATCH)
@@ -111,8 +111,10 @@ class Drain:
             pause = self._seconds if self._seen else START_SECONDS
             await asyncio.sleep(0 if more else pause * random.uniform(0.8, 1.2))  # noqa: S311
 
-    async def turn(self) -> bool:
+    async def turn(self, *, wait: bool = False) -> bool:
         """Go once over all tenants; return whether there is more to do.
+
+        `wait` for a tenant that somebody else moves: its page may be older than what this process has appended.
 
         Raises:
             LedgerUnavailableError, UnavailableError: Postgres or Redis is away.
@@ -123,7 +125,7 @@ class Drain:
         more = False
         for tenant in random.sample(waiting, len(waiting)):
             for _ in range(BATCHES):
-                moved = await move(self._redis, self._database, tenant)
+                moved = await move(self._redis, self._database, tenant, wait=wait)
                 self._recover()
                 if not moved.more:
                     break
@@ -135,7 +137,7 @@ class Drain:
         """Move what is left before the process ends, as long as it may take; another process moves the rest."""
         with contextlib.suppress(LedgerUnavailableError, UnavailableError, TimeoutError):
             async with asyncio.timeout(seconds):
-                while await self.turn():
+                while await self.turn(wait=True):
                     pass
 
     def _known_tenants(self) -> list[str]:

@@ -60,6 +60,7 @@ local function roll(scope, index, current)
 end
 
 local scopes, stored = {}, {}
+local epoch -- as of the first `load`
 local function load(names)
   local missing = {}
   for _, name in ipairs(names) do
@@ -70,7 +71,10 @@ local function load(names)
   if #missing == 0 then
     return
   end
+  missing[#missing + 1] = 'epoch'
   local values = redis.call('HMGET', state, unpack(missing))
+  epoch = epoch or tonumber(values[#missing] or 0)
+  missing[#missing] = nil
   for i, name in ipairs(missing) do
     local scope = values[i] and cmsgpack.unpack(values[i]) or fresh()
     roll(scope, DAY, day)
@@ -108,6 +112,7 @@ local function forget(member)
   redis.call('HDEL', requests, member)
 end
 
+-- Return whether any was taken away.
 local function reap()
   local last = redis.call('ZREVRANGE', deadlines, 0, 0, 'WITHSCORES')
   if last[2] and tonumber(last[2]) > now + KEEP then -- the clock was set back: nothing may be held for months
@@ -115,7 +120,8 @@ local function reap()
       redis.call('ZADD', deadlines, text(now + KEEP), member)
     end
   end
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', deadlines, '-inf', text(now), 'LIMIT', 0, REAPED)) do
+  local due = redis.call('ZRANGEBYSCORE', deadlines, '-inf', text(now), 'LIMIT', 0, REAPED)
+  for _, member in ipairs(due) do
     local value = redis.call('HGET', requests, member)
     local record = value and cmsgpack.unpack(value)
     if record and record[1] >= 0 then
@@ -123,6 +129,7 @@ local function reap()
     end
     forget(member)
   end
+  return #due > 0
 end
 
 local function remember(record, deadline)
@@ -135,7 +142,7 @@ local function known()
   return value and cmsgpack.unpack(value)
 end
 
-local function epoch()
+local function read_epoch()
   return tonumber(redis.call('HGET', state, 'epoch') or 0)
 end
 
@@ -143,17 +150,6 @@ end
 -- 14 cost; then per level: scope, interval and burst of its request rate (burst 0: none), tokens and money per window
 -- (-1: none), day or month. What Redis loses is the end of its log: if that request is there, all before it is.
 if operation == 'reserve' then
-  load({'tenant'})
-  local current, expected, witness = epoch(), tonumber(ARGV[9]), ARGV[11]
-  local older = current < expected
-  if current == expected then
-    older = scopes['tenant'][ENTRIES] < tonumber(ARGV[10])
-      or witness ~= '' and redis.call('HEXISTS', requests, witness) == 0
-  end
-  if current == 0 or older then
-    redis.call('HDEL', state, 'epoch') -- so that whoever knows less than this caller is refused as well
-    return {REBUILD, now}
-  end
   local tokens, cost = tonumber(ARGV[13]), tonumber(ARGV[14])
   local levels, names, record = {}, {}, {tokens, cost}
   for i = 15, #ARGV, 6 do
@@ -163,9 +159,21 @@ if operation == 'reserve' then
     }
     names[#names + 1], record[#record + 1] = ARGV[i], ARGV[i]
   end
-  reap()
-  load(names)
-  local before = known()
+  load(names[1] == 'tenant' and names or {'tenant', unpack(names)}) -- a grant is held on one level alone
+  local witness, found = ARGV[11], redis.call('HMGET', requests, id, ARGV[11])
+  local current, expected = epoch, tonumber(ARGV[9])
+  local older = current < expected
+  if current == expected then
+    older = scopes['tenant'][ENTRIES] < tonumber(ARGV[10]) or witness ~= '' and not found[2]
+  end
+  if current == 0 or older then
+    redis.call('HDEL', state, 'epoch') -- so that whoever knows less than this caller is refused as well
+    return {REBUILD, now}
+  end
+  local before = found[1] and cmsgpack.unpack(found[1])
+  if reap() then
+    before = known()
+  end
   if before and before[1] < 0 then
     save()
     return {FINISHED, now, before[2], before[3]}
@@ -246,13 +254,13 @@ if operation == 'settle' then
   local before = known()
   local again = before and before[1] < 0
   redis.call('HDEL', state, '') -- removes nothing; a script that has written is not stopped when memory is short
-  reap()
   load(names)
+  local reaped = reap()
   local late = not before
   if again then
     tokens, cost, late = before[2], before[3], false
   else
-    before = known() -- not if it was taken back just now
+    before = reaped and known() or not reaped and before -- not if it was taken back just now
     if before then
       hold(before, -1)
     end
@@ -272,7 +280,7 @@ if operation == 'settle' then
     end
     remember({-1, tokens, cost}, now + KEEP)
   end
-  local reply = {ADMITTED, now, epoch(), scopes['tenant'][ENTRIES], again and 1 or 0, late and 1 or 0, tokens, cost}
+  local reply = {ADMITTED, now, epoch, scopes['tenant'][ENTRIES], again and 1 or 0, late and 1 or 0, tokens, cost}
   for _, name in ipairs(names) do
     for index = DAY, MONTH + 3 do
       reply[#reply + 1] = scopes[name][index]
@@ -312,7 +320,7 @@ if operation == 'usage' then
   end
   load(names)
   save()
-  local reply = {ADMITTED, now, epoch()}
+  local reply = {ADMITTED, now, read_epoch()}
   for name, scope in pairs(scopes) do
     reply[#reply + 1] = name
     for index = DAY, COST do
@@ -345,7 +353,7 @@ end
 -- ARGV: 8 epoch, 9 last entry of the stream that the totals hold, then per scope: its name, tokens and cost of the day
 -- and of the month, entries, tokens and cost ever. Holds that are known stay: their calls may be under way.
 if operation == 'restore' then
-  local current = epoch()
+  local current = read_epoch()
   if current > 0 then
     return {FINISHED, now, current} -- somebody else was faster
   elseif #redis.call('XREVRANGE', ledger, '+', '(' .. ARGV[9], 'COUNT', 1) > 0 then

@@ -15,8 +15,10 @@ import random
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio import Redis as Client
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -28,7 +30,7 @@ SET_UP_SECONDS = 2.0  # nobody waits for these answers
 RETRY_SECONDS = (0.05, 1.0)
 PING_SECONDS = 5.0
 STARVED = 1.2  # times the time-out
-CONNECTIONS = 3  # one for the calls, which share it, two for tasks: who looks after it, and who moves the ledger
+CONNECTIONS = 2  # for tasks: who looks after Redis, and who moves the ledger; the calls share one of their own
 
 _Waiting: TypeAlias = tuple[Sequence[str | int | bytes], asyncio.Future[Any]]
 
@@ -58,6 +60,7 @@ class Redis:
             retry=Retry(NoBackoff(), 0),
         )
         self._client: Client = Client(connection_pool=self._pool)
+        self._connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # for the script
         self._away = asyncio.Event()
         self._away.set()
         self._waiting: list[_Waiting] = []
@@ -166,15 +169,17 @@ class Redis:
     async def _pipeline(
         self, command: str, script: str | bytes, calls: Sequence[Sequence[str | int | bytes]]
     ) -> list[Any]:
-        if len(calls) == 1:
-            try:
-                return [await self._command(command, script, *calls[0])]
-            except ResponseError as error:
-                return [error]
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for arguments in calls:
-                pipeline.execute_command(command, script, *arguments)
-            return list(await pipeline.execute(raise_on_error=False))
+        """Ask all at once, on the connection of the calls: a pool and its packing cost more than the rest of a call."""
+        connection = self._connection
+        try:
+            if connection.is_connected and await connection.can_read():  # nobody asked: it was closed
+                await connection.disconnect(nowait=True)
+            packed = [pack_command((command, script, *arguments)) for arguments in calls]  # type: ignore[arg-type]
+            await connection.send_packed_command(packed, check_health=False)
+            return [await _reply(connection) for _ in calls]
+        except BaseException:
+            await connection.disconnect(nowait=True)  # what still comes must not answer those who ask next
+            raise
 
     async def run(self) -> None:
         """Make Redis available, and again whenever it is away, for ever. Says so once per change."""
@@ -204,6 +209,8 @@ class Redis:
         try:
             async with asyncio.timeout(SET_UP_SECONDS):
                 await self._command("SCRIPT LOAD", self._script)
+                if self._sender is None and not self.available:  # nobody uses it: no call has to wait for it
+                    await self._connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as error:
             self._lose(error)
             return False
@@ -220,4 +227,12 @@ class Redis:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._connection.disconnect(nowait=True)
         await self._pool.disconnect()
+
+
+async def _reply(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error

@@ -57,3 +57,15 @@ def test_with_an_exporter_there_is_one_span_per_call() -> None:
     }
     assert {name: span.attributes[name] for name in expected} == expected
     assert not span.status.is_ok
+
+
+def test_a_trace_that_nobody_records_costs_no_span() -> None:
+    """The caller has decided; its context goes on to the provider as it is."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    context = {"traceparent": CONTEXT["traceparent"][:-2] + "00"}
+    trace = CallTrace(provider.get_tracer("test"), context, call())
+    trace.end(Outcome.OK, None)
+    assert trace.headers == context
+    assert exporter.get_finished_spans() == ()
