@@ -32,6 +32,7 @@ _ELSEWHERE = frozenset({"provider_rate_limit_exceeded"})
 _OF_ONE_MODEL = frozenset(
     {"price_unknown", "not_limitable", "tokens_exhausted", "budget_exhausted", "field_not_allowed", "model_not_allowed"}
 )
+_UNTRANSLATED = "unsupported_parameter"  # known only once the call is on its way to the translation
 
 T = TypeVar("T")
 
@@ -120,6 +121,10 @@ class Attempts:
         if not made.admitted:
             if index == 0 or error.code not in _OF_ONE_MODEL:
                 raise course.failure or error
+            _skip(course, made.to, error, index)
+            return
+        if index and error.code == _UNTRANSLATED:  # what the first provider takes is no fault of the request
+            course.first = False
             _skip(course, made.to, error, index)
             return
         course.failure, course.first, course.headers = error, False, made.headers

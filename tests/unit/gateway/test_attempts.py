@@ -183,6 +183,20 @@ async def test_refusal_before_the_first_call_is_final_and_of_a_fallback_is_not(c
     assert raised.value is failure
 
 
+async def test_fallback_that_lacks_a_field_is_passed_over() -> None:
+    """What the first provider takes and a translated fallback does not is no fault of the request."""
+    lacks = refused("unsupported_parameter", 400)
+    world = World({"one": errors.provider_error("one", "x"), "two": lacks})
+    assert await world.run("one", "two", "three") is GOOD
+    world = World({"one": (failure := errors.provider_error("one", "x")), "two": lacks})
+    with pytest.raises(GatewayError) as raised:
+        await world.run("one", "two")
+    assert raised.value is failure
+    with pytest.raises(GatewayError) as raised:
+        await world.run("two", "three")
+    assert raised.value is lacks
+
+
 async def test_limit_that_holds_for_all_ends_it() -> None:
     """Too many requests, or nobody who could say what is left, are the same for every model."""
     for code, status in (("rate_limit_exceeded", 429), ("limits_unavailable", 503)):
