@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import msgspec
@@ -169,7 +169,7 @@ class EventStream:
     """The ASGI response of a streamed answer.
 
     A caller that hangs up ends the gateway's call at once; a gateway that breaks off ends the stream with an error
-    event, never silently. `interrupted` is that event's payload.
+    event, never silently. `interrupted` makes that event's payload.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class EventStream:
         passages: Sequence[Passage],
         assistant: str,
         started: float,
-        interrupted: bytes,
+        interrupted: Callable[[], bytes],
     ) -> None:
         self._answer = answer
         self._headers = headers
@@ -219,5 +219,5 @@ class EventStream:
             raise CallerGoneError from error
         except GatewayUnreachableError as error:
             _log.warning("stream interrupted", assistant=self._assistant, reason=str(error))
-            tail = b"data: " + self._interrupted + b"\n\n"
+            tail = b"data: " + self._interrupted() + b"\n\n"
         await send({"type": "http.response.body", "body": tail, "more_body": False})
