@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 from urllib.parse import urlencode
 
 import msgspec
 
-from assistant_api.http_client import HttpClient, HttpError, NotConnectedError, Response
+from assistant_api.http_client import HttpClient, HttpError, NotConnectedError
 from assistant_observability import traces
 
 Road = Literal["ingest", "search"]
@@ -30,7 +30,6 @@ USAGE_SECONDS = 15.0  # the gateway gives up earlier, and says why
 # Shorter than any server keeps an idle connection, so that a POST rarely meets a closing one.
 KEEPALIVE_SECONDS = 15.0
 MAX_ERROR_BYTES = 64 * 1024
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
 LONGEST_USER = 256
 _CONNECT_ATTEMPTS = 2
 _JSON = "application/json"
@@ -42,8 +41,7 @@ _PASSED_ON_PREFIXES = ("x-ratelimit-", "x-budget-")
 _user: ContextVar[str] = ContextVar("user", default="")
 
 
-class GatewayUnreachableError(Exception):
-    """No answer came from the gateway: refused, timed out or cut."""
+GatewayUnreachableError = HttpError  # no answer came: refused, timed out, cut
 
 
 class GatewayError(Exception):
@@ -114,8 +112,8 @@ class Answer(Protocol):
     async def read(self) -> bytes:
         """Return the whole body; GatewayUnreachableError when it is cut, or larger than any sane answer."""
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives; GatewayUnreachableError when it is cut."""
+    async def next(self) -> bytes:
+        """Return what has arrived since, b"" at the end; GatewayUnreachableError when it is cut."""
 
     def close(self) -> None:
         """Drop the call: the gateway sees the connection close and drops the provider's call in turn."""
@@ -159,47 +157,6 @@ class TokenFile:
         except OSError as error:
             raise GatewayUnreachableError(f"the gateway token cannot be read: {error.strerror}") from error
         return self._token
-
-
-class HttpAnswer:
-    """An `Answer` on a response; it is its own iterator, because a generator more would cost each event of a stream."""
-
-    def __init__(self, response: Response) -> None:
-        self._response = response
-        self.status = response.status
-        self.headers = response.headers
-
-    async def read(self) -> bytes:
-        """See `Answer.read`."""
-        parts: list[bytes] = []
-        size = 0
-        async for chunk in self:
-            size += len(chunk)
-            if size > MAX_ANSWER_BYTES:
-                self.close()
-                raise GatewayUnreachableError("the answer is too large")
-            parts.append(chunk)
-        return b"".join(parts)
-
-    def chunks(self) -> AsyncIterator[bytes]:
-        """See `Answer.chunks`."""
-        return self
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            data = await self._response.read()
-        except (HttpError, TimeoutError) as error:
-            raise GatewayUnreachableError(_reason(error)) from error
-        if not data:
-            raise StopAsyncIteration
-        return data
-
-    def close(self) -> None:
-        """See `Answer.close`."""
-        self._response.close()
 
 
 class GatewayClient:
@@ -264,12 +221,12 @@ class GatewayClient:
                 finally:
                     answer.close()
         except TimeoutError as error:
-            raise GatewayUnreachableError(_reason(error)) from error
+            raise GatewayUnreachableError("timed out") from error
         if answer.status >= 400:
             raise error_of(answer.status, content, answer.headers)
         return content
 
-    async def _send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
+    async def _send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         sent = {"user-agent": "assistant-api", **headers, "authorization": f"Bearer {self._token.read()}"}
         if body:
             sent["content-type"] = _JSON
@@ -278,14 +235,12 @@ class GatewayClient:
         traces.inject(sent)
         for attempt in range(1, _CONNECT_ATTEMPTS + 1):
             try:
-                return HttpAnswer(await self._open().request(method, self._url(), path, sent, body))
-            except NotConnectedError as error:
+                return await self._open().request(method, self._url(), path, sent, body)
+            except NotConnectedError:
                 # Nothing was sent, so asking again cannot do anything twice; during a rollout one pod may be gone.
                 if attempt == _CONNECT_ATTEMPTS:
-                    raise GatewayUnreachableError(_reason(error)) from error
+                    raise
                 await asyncio.sleep(0.1)
-            except (HttpError, TimeoutError, ValueError) as error:
-                raise GatewayUnreachableError(_reason(error)) from error
         raise AssertionError("unreachable")
 
 
@@ -324,8 +279,3 @@ def retry_after(value: str | None) -> float | None:
         return max(0.0, float(value)) if value else None
     except ValueError:
         return None
-
-
-def _reason(error: BaseException) -> str:
-    # No messages of connection errors: they carry addresses, and these sentences reach health answers.
-    return "timed out" if isinstance(error, TimeoutError) else str(error)

@@ -17,13 +17,14 @@ from urllib.parse import urlsplit
 import httptools
 
 MAX_HEAD = 64 * 1024
+MAX_ANSWER = 32 * 1024 * 1024  # of one that is read as a whole
 # So many bytes may wait to be read; then the server has to wait until its reader has caught up.
 MAX_UNREAD = 128 * 1024
 _UNSAFE = re.compile(r"[\r\n\0]")
 
 
 class HttpError(Exception):
-    """The exchange failed; a time-out is a `TimeoutError` instead."""
+    """The exchange failed. The sentence says why in words that hold no address."""
 
 
 class NotConnectedError(HttpError):
@@ -43,10 +44,10 @@ class Origin:
 
 @lru_cache(maxsize=16)
 def origin_of(url: str) -> Origin:
-    """Return the origin of a URL; ValueError when it is none of HTTP."""
+    """Return the origin of a URL; HttpError when it is none of HTTP."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("not an HTTP URL")
+        raise HttpError("not an HTTP URL")
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
     return Origin(parts.hostname, port, secure, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"))
@@ -55,63 +56,69 @@ def origin_of(url: str) -> Origin:
 class Response:
     """An answer; `headers` have names in lower case. It has to be read to its end, or closed."""
 
-    __slots__ = ("_connection", "_error", "_parts", "_unread", "_waiter", "headers", "status")
+    __slots__ = ("_waiter", "connection", "error", "headers", "held", "parts", "status", "unread")
 
     def __init__(self, status: int, headers: Mapping[str, str], connection: _Connection) -> None:
         self.status = status
         self.headers = headers
-        self._connection: _Connection | None = connection  # None: the whole answer is here, or it was given up
-        self._parts: list[bytes] = []
-        self._unread = 0
         self._waiter: asyncio.Future[None] | None = None
-        self._error: Exception | None = None
+        # The connection's side.
+        self.connection: _Connection | None = connection  # None: the whole answer is here, or it was given up
+        self.error: HttpError | None = None
+        self.parts: list[bytes] = []
+        self.unread = 0
+        self.held = False  # the server has to wait for the reader
 
-    async def read(self) -> bytes:
+    async def next(self) -> bytes:
         """Return what has arrived and was not read yet, at least one byte; b"" at the end.
 
         Raises:
-            HttpError: the connection was lost before the end.
-            TimeoutError: nothing arrived for too long.
+            HttpError: the connection was lost before the end, or nothing arrived for too long.
         """
-        if not self._parts and self._connection is not None:
+        if not self.parts and self.connection is not None:
             self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        if self._parts:
-            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-            self._parts.clear()
-            self._unread = 0
-            if self._connection is not None:
-                self._connection.caught_up()
+            await self._waiter
+        if self.parts:
+            data = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+            self.parts.clear()
+            self.unread = 0
+            if self.held and self.connection is not None:
+                self.connection.go_on(self)
             return data
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return b""
+
+    async def read(self) -> bytes:
+        """Return all that was not read yet.
+
+        Raises:
+            HttpError: as `next`, or it is larger than any sane answer.
+        """
+        parts: list[bytes] = []
+        size = 0
+        while part := await self.next():
+            size += len(part)
+            if size > MAX_ANSWER:
+                self.close()
+                raise HttpError("the answer is too large")
+            parts.append(part)
+        return b"".join(parts)
 
     def close(self) -> None:
         """Give up what has not arrived yet: the connection is dropped."""
-        if self._connection is not None:
-            self._connection.drop(HttpError("closed"))
-
-    # --- the connection's side -------------------------------------------------------------------------------------
-
-    def add(self, part: bytes) -> bool:
-        """Take bytes of the body; return whether too many wait to be read."""
-        self._parts.append(part)
-        self._unread += len(part)
-        return self._unread > MAX_UNREAD
+        if self.connection is not None:
+            self.connection.drop(HttpError("closed"))
 
     def arrived(self) -> None:
         """Wake the reader."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def end(self, error: Exception | None = None) -> None:
-        """Note that nothing more will come."""
-        self._connection = None
-        self._error = error
+    def end(self, error: HttpError | None = None) -> None:
+        """Note that nothing more will come, and wake the reader."""
+        self.connection = None
+        self.error = error
         self.arrived()
 
 
@@ -128,7 +135,6 @@ class _Connection(asyncio.Protocol):
         self._response: Response | None = None  # the answer that is arriving
         self._fields: list[tuple[bytes, bytes]] = []
         self._head_size = 0
-        self._paused = False
         self._reusable = False
         self._ended = False
         self._moved = self._loop.time()  # when something last happened
@@ -161,14 +167,13 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
         return False
 
-    def caught_up(self) -> None:
-        """Let the server send on after its reader was slow."""
-        if self._paused:
-            self._paused = False
-            self._moved = self._loop.time()
-            self._transport.resume_reading()
+    def go_on(self, response: Response) -> None:
+        """Let the server send on, after its reader was slow."""
+        response.held = False
+        self._moved = self._loop.time()
+        self._transport.resume_reading()
 
-    def drop(self, error: Exception) -> None:
+    def drop(self, error: HttpError) -> None:
         """End the connection and the exchange on it."""
         self._transport.abort()
         self._fail(error)
@@ -239,9 +244,14 @@ class _Connection(asyncio.Protocol):
         self._response = Response(status, headers, self)
 
     def on_body(self, body: bytes) -> None:
-        """Hand the bytes over; hold the server back while their reader is behind."""
-        if self._response is not None and not self._ended and self._response.add(body) and not self._paused:
-            self._paused = True
+        """Keep the bytes for their reader; hold the server back while it is behind."""
+        response = self._response
+        if response is None or self._ended:
+            return
+        response.parts.append(body)
+        response.unread += len(body)
+        if response.unread > MAX_UNREAD and not response.held:
+            response.held = True
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
@@ -254,15 +264,14 @@ class _Connection(asyncio.Protocol):
     def _finish(self, response: Response) -> None:
         self._response = None
         if self._reusable and not self._transport.is_closing() and not self._transport.get_write_buffer_size():
-            if self._paused:
-                self._paused = False
-                self._transport.resume_reading()
+            if response.held:
+                self.go_on(response)
             self._idle.append(self)
         else:
             self._transport.abort()
         response.end()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: HttpError) -> None:
         head, self._head = self._head, None
         response, self._response = self._response, None
         if head is not None and not head.done():
@@ -273,14 +282,14 @@ class _Connection(asyncio.Protocol):
     def _look(self) -> None:
         """End what has been idle or quiet for too long. One timer for a connection's life: none to move per request."""
         busy = self._head is not None or self._response is not None
-        if self._paused:
+        if self._response is not None and self._response.held:
             self._moved = self._loop.time()  # its reader is slow, not the server
         limit = self._client.quiet_seconds if busy else self._client.idle_seconds
         left = self._moved + limit - self._loop.time()
         if left > 0:
             self._timer = self._loop.call_later(min(left, self._client.idle_seconds), self._look)
         else:
-            self.drop(TimeoutError())
+            self.drop(HttpError("timed out"))
 
 
 class HttpClient:
@@ -302,15 +311,13 @@ class HttpClient:
 
         Raises:
             NotConnectedError: nothing was sent.
-            HttpError: the connection was lost, or what came was no HTTP.
-            TimeoutError: connecting took too long, or nothing came.
-            ValueError: a header that would end its line.
+            HttpError: connecting took too long, the connection was lost, nothing came for too long, or it was no HTTP.
         """
         origin = origin_of(url)
         lines = [f"{method} {origin.prefix}{path} HTTP/1.1\r\nhost: {origin.authority}\r\n"]
         for name, value in headers.items():
             if _UNSAFE.search(value):
-                raise ValueError(f"a line end in the header {name}")
+                raise HttpError(f"a line end in the header {name}")
             lines.append(f"{name}: {value}\r\n")
         lines.append(f"content-length: {len(body)}\r\n\r\n")
         head = "".join(lines).encode()
@@ -335,8 +342,8 @@ class HttpClient:
                     origin.port,
                     ssl=True if origin.secure else None,
                 )
-        except TimeoutError:
-            raise
+        except TimeoutError as error:
+            raise HttpError("timed out") from error
         except OSError as error:
             raise NotConnectedError(type(error).__name__) from error
         return connection

@@ -6,7 +6,18 @@ from typing import Any
 
 import httpx
 import pytest
-from api_world import World, chunk, client_of, completion, document, json_answer, make_world, passage, stream_answer
+from api_world import (
+    FakeAnswer,
+    World,
+    chunk,
+    client_of,
+    completion,
+    document,
+    json_answer,
+    make_world,
+    passage,
+    stream_answer,
+)
 
 from assistant_api.gateway import GatewayError, GatewayUnreachableError
 
@@ -221,8 +232,7 @@ async def test_a_gateway_that_does_not_answer_is_503(client: httpx.AsyncClient, 
 
 async def test_an_answer_that_is_cut_is_an_error(client: httpx.AsyncClient, world: World) -> None:
     """Half a completion is none."""
-    world.gateway.answer = json_answer(completion("Hello."))
-    world.gateway.answer.parts = [b'{"choices"', GatewayUnreachableError("cut")]
+    world.gateway.answer = FakeAnswer(200, {}, [b'{"choices"', GatewayUnreachableError("cut")])
     answer = await client.post(CHAT, json=ask())
     assert answer.status_code == 503
     assert world.gateway.answer.closed
