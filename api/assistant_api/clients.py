@@ -141,9 +141,7 @@ class VectorStore:
 
     async def ping(self) -> None:
         """Ask for the server's metadata with the tenant's key; needs no Weaviate client."""
-        http = HttpClient(
-            connect_seconds=CONNECT_SECONDS, idle_seconds=CONNECT_SECONDS, quiet_seconds=CONNECT_SECONDS
-        )
+        http = HttpClient(connect_seconds=CONNECT_SECONDS, idle_seconds=CONNECT_SECONDS, quiet_seconds=CONNECT_SECONDS)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 headers = {"authorization": f"Bearer {self._api_key}"}

@@ -216,7 +216,7 @@ class _Connection(asyncio.Protocol):
             self._head = None
         if self._ended:
             self._finish(response)
-        else:
+        elif response.parts:  # not only a part of the framing
             response.arrived()
 
     # --- httptools' callbacks --------------------------------------------------------------------------------------
