@@ -138,7 +138,7 @@ class _Connection(asyncio.Protocol):
         self._reusable = False
         self._ended = False
         self._moved = self._loop.time()  # when something last happened
-        self._timer = self._loop.call_later(min(client.idle_seconds, client.quiet_seconds), self._look)
+        self._timer: asyncio.TimerHandle | None = None  # runs from the first request on
 
     async def ask(self, head: bytes, body: bytes) -> Response:
         """Send a request; return when the answer's head is there."""
@@ -147,6 +147,8 @@ class _Connection(asyncio.Protocol):
         self._head_size = 0
         waiter: asyncio.Future[Response] = self._loop.create_future()
         self._head = waiter
+        if self._timer is None:
+            self._timer = self._loop.call_later(min(self._client.idle_seconds, self._client.quiet_seconds), self._look)
         self._transport.writelines((head, body))
         try:
             return await waiter
@@ -187,7 +189,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what is under way: an answer whose end nobody announced cannot be told from one that was cut."""
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._client.connections.discard(self)
         if self in self._idle:
             self._idle.remove(self)
