@@ -16,6 +16,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from assistant_api.assistants.controller import ModelController
 from assistant_api.auth.service import require_identity
 from assistant_api.chat.controller import ChatController
+from assistant_api.chat.endpoint import PATH, Chat
 from assistant_api.chat.service import Retrieve
 from assistant_api.clients import Clients
 from assistant_api.edge import Edge
@@ -41,6 +42,7 @@ def create_app(
 ) -> Edge:
     """Return the ASGI application. It starts and stops the watch of `config` and closes `clients` at its end."""
     health = Health(clients, config)
+    chat = Chat(config, clients, catalogs, retrieve)
     app = Litestar(
         route_handlers=[
             HealthController,
@@ -57,16 +59,14 @@ def create_app(
             "health": Provide(lambda: health, sync_to_thread=False),
         },
         signature_types=[Served, Clients, Health],
-        state=State(
-            {"config": config, "clients": clients, "catalogs": catalogs, "health": health, "retrieve": retrieve}
-        ),
+        state=State({"config": config, "clients": clients, "catalogs": catalogs, "health": health, "chat": chat}),
         exception_handlers={Exception: respond},
         lifespan=[_running],
         openapi_config=_openapi(),
         logging_config=None,
         request_max_body_size=MAX_BODY,
     )
-    return Edge(app, health.drain)
+    return Edge(app, health.drain, {("POST", PATH): chat})
 
 
 @asynccontextmanager

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-import aiohttp
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DisconnectionError
@@ -21,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from assistant_api.config import Settings
 from assistant_api.gateway import Gateway, GatewayClient, TokenFile
+from assistant_api.http_client import HttpClient, HttpError
 from assistant_api.tenant_config import TenantConfigHolder
 
 if TYPE_CHECKING:  # imported when first needed: Weaviate's client costs 0.4 s and 36 MiB, Redis' 0.1 s and 8 MiB
@@ -141,13 +141,16 @@ class VectorStore:
 
     async def ping(self) -> None:
         """Ask for the server's metadata with the tenant's key; needs no Weaviate client."""
-        timeout = aiohttp.ClientTimeout(total=CONNECT_SECONDS)
-        headers = {"authorization": f"Bearer {self._api_key}"}
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"{self._url}/v1/meta", headers=headers) as response,
-        ):
-            response.raise_for_status()
+        http = HttpClient(connect_seconds=CONNECT_SECONDS, idle_seconds=CONNECT_SECONDS, quiet_seconds=CONNECT_SECONDS)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                headers = {"authorization": f"Bearer {self._api_key}"}
+                response = await http.request("GET", self._url, "/v1/meta", headers, b"")
+                await response.read()
+        finally:
+            await http.close()
+        if response.status != 200:
+            raise HttpError(f"answered {response.status}")
 
     async def close(self) -> None:
         """Close the client."""

@@ -5,15 +5,17 @@ An ASGI wrapper around the whole application, because Litestar's own middleware 
 
 from __future__ import annotations
 
+import os
 import re
 import time
-import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import lru_cache
 
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, Status, StatusCode
+from prometheus_client import Counter, Histogram
 
 from assistant_observability import metrics, traces
 
@@ -37,11 +39,17 @@ _tracer = traces.tracer(__name__)
 
 
 class Edge:
-    """The outermost ASGI application; `app` is the Litestar application inside, `drain` takes it out of service."""
+    """The outermost ASGI application; `app` is the Litestar application inside, `drain` takes it out of service.
 
-    def __init__(self, app: ASGIApp, drain: Callable[[], None]) -> None:
+    `direct` are applications that answer one method and path without Litestar's detour.
+    """
+
+    def __init__(
+        self, app: ASGIApp, drain: Callable[[], None], direct: Mapping[tuple[str, str], ASGIApp] | None = None
+    ) -> None:
         self.app = app
         self.drain = drain
+        self.direct = direct or {}
         self.in_flight = metrics.HTTP_IN_FLIGHT.labels(PART)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,38 +57,30 @@ class Edge:
         if scope["type"] != ScopeType.HTTP:
             await self.app(scope, receive, send)
             return
+        method, path = str(scope["method"]), scope["path"]
         request_id, carrier = _of_caller(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
         answer = _Answer(send, request_id)
+        app = self.direct.get((method, path), self.app)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         self.in_flight.inc()
         started = time.perf_counter()
         try:
-            if scope["path"] in _UNTRACED:
-                await self.app(scope, receive, answer.send)
+            if path in _UNTRACED:
+                await app(scope, receive, answer.send)
             else:
-                await self._traced(scope, receive, answer, carrier)
+                with traces.serving(_tracer, method, carrier) as span:
+                    try:
+                        await app(scope, receive, answer.send)
+                    finally:
+                        if span.is_recording():
+                            _describe(span, method, _route(scope), answer.status)
         finally:
             self.in_flight.dec()
-            _count(scope, answer.status, time.perf_counter() - started)
+            requests, duration = _series(method if method in _METHODS else "other", _route(scope), answer.status)
+            requests.inc()
+            duration.observe(time.perf_counter() - started)
             structlog.contextvars.clear_contextvars()
-
-    async def _traced(self, scope: Scope, receive: Receive, answer: _Answer, carrier: dict[str, str]) -> None:
-        method = scope["method"]  # type: ignore[typeddict-item]
-        with _tracer.start_as_current_span(
-            method, context=traces.extract(carrier) if carrier else None, kind=SpanKind.SERVER
-        ) as span:
-            try:
-                await self.app(scope, receive, answer.send)
-            finally:
-                if span.is_recording():
-                    route = _route(scope)
-                    span.update_name(f"{method} {route}")
-                    span.set_attribute("http.request.method", str(method))
-                    span.set_attribute("http.route", route)
-                    span.set_attribute("http.response.status_code", answer.status)
-                    if answer.status >= 500:
-                        span.set_status(Status(StatusCode.ERROR))
 
 
 class _Answer:
@@ -93,14 +93,15 @@ class _Answer:
         self._request_id = request_id
         self.status = 500  # what the caller sees when nothing was sent
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
+        """ASGI's `send`; no coroutine itself, because a stream sends often."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message["headers"], *SECURITY_HEADERS, (b"x-request-id", self._request_id.encode())]
             if not any(name == b"cache-control" for name, _ in headers):
                 headers.append(NO_STORE)
             message["headers"] = headers
-        await self._send(message)
+        return self._send(message)
 
 
 def _of_caller(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, dict[str, str]]:
@@ -113,16 +114,23 @@ def _of_caller(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, dict[str, s
         elif name in {b"traceparent", b"tracestate"}:
             carrier[name.decode()] = value.decode("latin-1")
     if not _REQUEST_ID.match(request_id):
-        request_id = uuid.uuid4().hex
+        request_id = os.urandom(16).hex()
     return request_id, carrier
+
+
+def _describe(span: Span, method: str, route: str, status: int) -> None:
+    span.update_name(f"{method} {route}")
+    span.set_attribute("http.request.method", method)
+    span.set_attribute("http.route", route)
+    span.set_attribute("http.response.status_code", status)
+    if status >= 500:
+        span.set_status(Status(StatusCode.ERROR))
 
 
 def _route(scope: Scope) -> str:
     return str(scope.get("path_template") or _UNMATCHED)
 
 
-def _count(scope: Scope, status: int, seconds: float) -> None:
-    method = str(scope["method"])  # type: ignore[typeddict-item]
-    route = _route(scope)
-    metrics.HTTP_REQUESTS.labels(PART, method if method in _METHODS else "other", route, str(status)).inc()
-    metrics.HTTP_DURATION.labels(PART, route).observe(seconds)
+@lru_cache(maxsize=1024)
+def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    return metrics.HTTP_REQUESTS.labels(PART, method, route, str(status)), metrics.HTTP_DURATION.labels(PART, route)

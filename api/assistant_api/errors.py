@@ -16,7 +16,9 @@ import msgspec
 from litestar import Request, Response
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException, MethodNotAllowedException, ValidationException
+from litestar.types import Scope
 
+from assistant_api.asgi import JSON, WholeAnswer, headers_of
 from assistant_api.gateway import GatewayError, GatewayUnreachableError
 from assistant_api.hangup import CallerGoneError
 from assistant_api.i18n import Catalogs
@@ -216,15 +218,21 @@ def _said(error: GatewayError, limit: str, remaining: str) -> dict[str, str]:
 
 
 def respond(request: Request[Any, Any, State], error: Exception) -> Response[bytes]:
-    """Turn any exception into the response of its kind; the handler of every exception of the application."""
+    """Turn any exception into the response of its kind; Litestar's handler of every exception."""
+    answer = answer_to(error, request.scope, request.app.state.catalogs)
+    return Response(
+        answer.content, status_code=answer.status, media_type=answer.media_type, headers=dict(answer.headers)
+    )
+
+
+def answer_to(error: Exception, scope: Scope, catalogs: Catalogs) -> WholeAnswer:
+    """Return what the caller is told of an exception."""
     if isinstance(error, CallerGoneError):
-        return Response(b"", status_code=CALLER_GONE)
-    api_error = _as_api_error(request, error)
-    catalogs: Catalogs = request.app.state.catalogs
-    language = catalogs.negotiate(request.headers.get("accept-language"))
-    render = openai_envelope if is_openai(request.scope["path"]) else problem
-    content = render(api_error, catalogs, language, request_id(request))
-    media_type = "application/json" if render is openai_envelope else PROBLEM_JSON
+        return WholeAnswer(CALLER_GONE, {}, b"")
+    api_error = _as_api_error(error, scope)
+    language = catalogs.negotiate(headers_of(scope).get("accept-language"))
+    openai = is_openai(scope["path"])
+    content = (openai_envelope if openai else problem)(api_error, catalogs, language, request_id(scope))
     headers = {
         **api_error.headers,
         "content-language": language,
@@ -233,7 +241,7 @@ def respond(request: Request[Any, Any, State], error: Exception) -> Response[byt
     }
     if api_error.kind is INVALID_API_KEY:
         headers["www-authenticate"] = "Bearer"
-    return Response(content, status_code=api_error.kind.status, media_type=media_type, headers=headers)
+    return WholeAnswer(api_error.kind.status, headers, content, JSON if openai else PROBLEM_JSON)
 
 
 def is_openai(path: str) -> bool:
@@ -241,9 +249,9 @@ def is_openai(path: str) -> bool:
     return path == OPENAI_PREFIX or path.startswith(f"{OPENAI_PREFIX}/")
 
 
-def request_id(request: Request[Any, Any, State]) -> str:
+def request_id(scope: Scope) -> str:
     """Return the id of the request, which every answer carries in `x-request-id`."""
-    return str(request.scope["state"].get("request_id", ""))
+    return str(scope["state"].get("request_id", ""))
 
 
 def openai_envelope(error: ApiError, catalogs: Catalogs, language: str, request_id: str) -> bytes:
@@ -290,7 +298,7 @@ def detail(error: ApiError, catalogs: Catalogs, language: str, request_id: str) 
     return catalogs.text(language, f"errors.{error.kind.code}.detail", values)
 
 
-def _as_api_error(request: Request[Any, Any, State], error: Exception) -> ApiError:
+def _as_api_error(error: Exception, scope: Scope) -> ApiError:
     match error:
         case ApiError():
             return error
@@ -301,18 +309,18 @@ def _as_api_error(request: Request[Any, Any, State], error: Exception) -> ApiErr
         case ValidationException(extra=[{"key": str(key)}, *_]):
             return invalid_field(key, "value")
         case HTTPException() if error.status_code in _BY_STATUS:
-            return _of_litestar(request, error)
-    _log.error("request failed unexpectedly", request_id=request_id(request), exc_info=error)
+            return _of_litestar(error, scope)
+    _log.error("request failed unexpectedly", request_id=request_id(scope), exc_info=error)
     return ApiError(INTERNAL)
 
 
-def _of_litestar(request: Request[Any, Any, State], error: HTTPException) -> ApiError:
+def _of_litestar(error: HTTPException, scope: Scope) -> ApiError:
     kind = _BY_STATUS[error.status_code]
     if kind is REQUEST_TOO_LARGE:
-        handler = request.scope.get("route_handler")
+        handler = scope.get("route_handler")
         return ApiError(kind, limit=getattr(handler, "request_max_body_size", None) or "")
     if kind is UNSUPPORTED_MEDIA_TYPE:
-        return ApiError(kind, expected="application/json")
+        return ApiError(kind, expected=JSON)
     return ApiError(kind, headers=error.headers if isinstance(error, MethodNotAllowedException) else None)
 
 

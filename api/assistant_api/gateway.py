@@ -7,14 +7,16 @@ decoded, because this package uses them. Nothing here is specific to one assista
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
+from urllib.parse import urlencode
 
-import aiohttp
 import msgspec
 
+from assistant_api.http_client import HttpClient, HttpError, NotConnectedError
 from assistant_observability import traces
 
 Road = Literal["ingest", "search"]
@@ -28,10 +30,10 @@ USAGE_SECONDS = 15.0  # the gateway gives up earlier, and says why
 # Shorter than any server keeps an idle connection, so that a POST rarely meets a closing one.
 KEEPALIVE_SECONDS = 15.0
 MAX_ERROR_BYTES = 64 * 1024
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
 LONGEST_USER = 256
 _CONNECT_ATTEMPTS = 2
 _JSON = "application/json"
+_NONE: Mapping[str, str] = {}
 # What a caller is told of models and limits: headers with these names, or these beginnings.
 _PASSED_ON = frozenset({"x-assistant-model", "retry-after", "retry-after-ms", "x-should-retry"})
 _PASSED_ON_PREFIXES = ("x-ratelimit-", "x-budget-")
@@ -39,8 +41,7 @@ _PASSED_ON_PREFIXES = ("x-ratelimit-", "x-budget-")
 _user: ContextVar[str] = ContextVar("user", default="")
 
 
-class GatewayUnreachableError(Exception):
-    """No answer came from the gateway: refused, timed out or cut."""
+GatewayUnreachableError = HttpError  # no answer came: refused, timed out, cut
 
 
 class GatewayError(Exception):
@@ -106,13 +107,13 @@ class Answer(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """HTTP headers; names are compared without case."""
+        """HTTP headers, their names in lower case."""
 
     async def read(self) -> bytes:
         """Return the whole body; GatewayUnreachableError when it is cut, or larger than any sane answer."""
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives; GatewayUnreachableError when it is cut."""
+    async def next(self) -> bytes:
+        """Return what has arrived since, b"" at the end; GatewayUnreachableError when it is cut."""
 
     def close(self) -> None:
         """Drop the call: the gateway sees the connection close and drops the provider's call in turn."""
@@ -141,54 +142,21 @@ class TokenFile:
     """The projected ServiceAccount token; the kubelet replaces it long before it expires."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = str(path)
         self._seen: tuple[int, int] | None = None
         self._token = ""
 
     def read(self) -> str:
         """Return the token; GatewayUnreachableError when none is mounted."""
         try:
-            found = self._path.stat()
+            found = os.stat(self._path)  # noqa: PTH116  for every request: half of what `Path` takes
             identity = (found.st_ino, found.st_mtime_ns)
             if identity != self._seen:
-                self._token = self._path.read_text().strip()
+                self._token = Path(self._path).read_text().strip()
                 self._seen = identity
         except OSError as error:
             raise GatewayUnreachableError(f"the gateway token cannot be read: {error.strerror}") from error
         return self._token
-
-
-class HttpAnswer:
-    """An `Answer` on an aiohttp response."""
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
-
-    async def read(self) -> bytes:
-        """See `Answer.read`."""
-        parts: list[bytes] = []
-        size = 0
-        async for chunk in self.chunks():
-            size += len(chunk)
-            if size > MAX_ANSWER_BYTES:
-                self.close()
-                raise GatewayUnreachableError("the answer is too large")
-            parts.append(chunk)
-        return b"".join(parts)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """See `Answer.chunks`."""
-        try:
-            async for chunk in self._response.content.iter_any():
-                yield chunk
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise GatewayUnreachableError(_reason(error)) from error
-
-    def close(self) -> None:
-        """See `Answer.close`."""
-        self._response.close()
 
 
 class GatewayClient:
@@ -197,19 +165,18 @@ class GatewayClient:
     def __init__(self, url: Callable[[], str], token: TokenFile) -> None:
         self._url = url
         self._token = token
-        self._session: aiohttp.ClientSession | None = None
+        self._http: HttpClient | None = None
 
     async def chat(self, body: bytes, headers: Mapping[str, str]) -> Answer:
         """See `Gateway.chat`."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=IDLE_SECONDS)
-        return HttpAnswer(await self._send("POST", "/v1/chat/completions", timeout, headers, data=body))
+        return await self._send("POST", "/v1/chat/completions", headers, body)
 
     async def embeddings(self, texts: Sequence[str], knowledge_base: str, road: Road) -> list[list[float]]:
         """See `Gateway.embeddings`."""
         body = msgspec.json.encode({"model": knowledge_base, "input": list(texts), "encoding_format": "float"})
-        timeout = aiohttp.ClientTimeout(total=EMBEDDINGS_SECONDS[road], sock_connect=CONNECT_SECONDS)
-        headers = {"x-assistant-road": road}
-        content = await _finish(HttpAnswer(await self._send("POST", "/v1/embeddings", timeout, headers, data=body)))
+        content = await self._whole(
+            EMBEDDINGS_SECONDS[road], "POST", "/v1/embeddings", {"x-assistant-road": road}, body
+        )
         try:
             decoded = msgspec.json.decode(content, type=_Embeddings)
         except msgspec.MsgspecError as error:
@@ -221,65 +188,60 @@ class GatewayClient:
 
     async def usage(self, parameters: Sequence[tuple[str, str]]) -> bytes:
         """See `Gateway.usage`."""
-        timeout = aiohttp.ClientTimeout(total=USAGE_SECONDS, sock_connect=CONNECT_SECONDS)
-        return await _finish(HttpAnswer(await self._send("GET", "/v1/usage", timeout, {}, params=list(parameters))))
+        query = f"?{urlencode(parameters)}" if parameters else ""
+        return await self._whole(USAGE_SECONDS, "GET", f"/v1/usage{query}")
 
     async def ping(self) -> None:
         """See `Gateway.ping`: lists the models, which needs a good token and a loaded policy."""
-        timeout = aiohttp.ClientTimeout(total=PING_SECONDS)
-        try:
-            headers = {"authorization": f"Bearer {self._token.read()}"}
-            response = await self._open().get(f"{self._url()}/v1/models", headers=headers, timeout=timeout)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise GatewayUnreachableError(_reason(error)) from error
-        await _finish(HttpAnswer(response))
+        await self._whole(PING_SECONDS, "GET", "/v1/models")
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            # The gateway itself bounds what a tenant may do at once; a limit here would only queue unseen.
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS)
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=True,
-                headers={"user-agent": "assistant-api"},
+    def _open(self) -> HttpClient:
+        # The gateway itself bounds what a tenant may do at once; a limit here would only queue unseen.
+        if self._http is None:
+            self._http = HttpClient(
+                connect_seconds=CONNECT_SECONDS, idle_seconds=KEEPALIVE_SECONDS, quiet_seconds=IDLE_SECONDS
             )
-        return self._session
+        return self._http
 
-    async def _send(
-        self, method: str, path: str, limits: aiohttp.ClientTimeout, headers: Mapping[str, str], **content: Any
-    ) -> aiohttp.ClientResponse:
-        """Send a request with `data` or `params`."""
-        sent = {**headers, "content-type": _JSON, "authorization": f"Bearer {self._token.read()}"}
+    async def _whole(
+        self, seconds: float, method: str, path: str, headers: Mapping[str, str] = _NONE, body: bytes = b""
+    ) -> bytes:
+        """Ask, and return the body; `seconds` are for all of it."""
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._send(method, path, headers, body)
+                try:
+                    content = await answer.read()
+                finally:
+                    answer.close()
+        except TimeoutError as error:
+            raise GatewayUnreachableError("timed out") from error
+        if answer.status >= 400:
+            raise error_of(answer.status, content, answer.headers)
+        return content
+
+    async def _send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        sent = {"user-agent": "assistant-api", **headers, "authorization": f"Bearer {self._token.read()}"}
+        if body:
+            sent["content-type"] = _JSON
         if user := _user.get():
             sent["x-assistant-user"] = user
         traces.inject(sent)
         for attempt in range(1, _CONNECT_ATTEMPTS + 1):
             try:
-                return await self._open().request(
-                    method, f"{self._url()}{path}", headers=sent, timeout=limits, allow_redirects=False, **content
-                )
-            except aiohttp.ClientConnectorError as error:
+                return await self._open().request(method, self._url(), path, sent, body)
+            except NotConnectedError:
                 # Nothing was sent, so asking again cannot do anything twice; during a rollout one pod may be gone.
                 if attempt == _CONNECT_ATTEMPTS:
-                    raise GatewayUnreachableError(_reason(error)) from error
+                    raise
                 await asyncio.sleep(0.1)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise GatewayUnreachableError(_reason(error)) from error
         raise AssertionError("unreachable")
-
-
-async def _finish(answer: HttpAnswer) -> bytes:
-    content = await answer.read()
-    if answer.status >= 400:
-        raise error_of(answer.status, content, answer.headers)
-    return content
 
 
 def error_of(status: int, content: bytes, headers: Mapping[str, str]) -> GatewayError:
@@ -302,9 +264,7 @@ def error_of(status: int, content: bytes, headers: Mapping[str, str]) -> Gateway
 def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
     """Return what a caller is told of the gateway's headers: which model answered, what is left, when to come back."""
     return {
-        name.lower(): value
-        for name, value in headers.items()
-        if name.lower() in _PASSED_ON or name.lower().startswith(_PASSED_ON_PREFIXES)
+        name: value for name, value in headers.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
     }
 
 
@@ -319,8 +279,3 @@ def retry_after(value: str | None) -> float | None:
         return max(0.0, float(value)) if value else None
     except ValueError:
         return None
-
-
-def _reason(error: BaseException) -> str:
-    # Types only: messages of connection errors carry addresses, and these sentences reach health answers.
-    return "timed out" if isinstance(error, TimeoutError) else type(error).__name__

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
-from opentelemetry.trace import SpanKind
 
 from assistant_api import errors
 from assistant_api.assistants.service import find
@@ -68,10 +67,10 @@ async def ask(
     passages = await _passages(asked, bases, clients, retrieve) if bases else None
     system = system_message(assistant.instructions, passages)
     members = {**asked.members, "messages": with_system_message(asked.members["messages"], system)}
-    with _tracer.start_as_current_span(
+    with traces.child(
+        _tracer,
         f"{genai.OPERATION_CHAT} {assistant.name}",
-        kind=SpanKind.CLIENT,
-        attributes={
+        {
             genai.OPERATION_NAME: genai.OPERATION_CHAT,
             genai.ASSISTANT: assistant.name,
             genai.TENANT: served.document.tenant.namespace,

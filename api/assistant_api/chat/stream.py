@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import msgspec
@@ -41,7 +41,9 @@ class Relay:
 
     def feed(self, data: bytes) -> bytes:
         """Return every event that is complete by now."""
-        buffer = self._rest + data if self._rest else data
+        if not self._rest and data.endswith(b"\n\n"):
+            return data
+        buffer = self._rest + data
         end = buffer.rfind(b"\n\n") + 2
         if end < 2:
             end = buffer.rfind(b"\n\r\n") + 3
@@ -134,20 +136,12 @@ class _Patience:
     One timer per stream that looks now and then: moving a timer on at each event would cost more than the relay.
     """
 
-    __slots__ = ("_limit", "_now", "_since", "_timer")
+    __slots__ = ("_limit", "_timer", "now", "since")
 
     def __init__(self, limit: asyncio.Timeout) -> None:
         self._limit = limit
-        self._now = asyncio.get_running_loop().time
-        self._since: float | None = None  # when the present send began
-
-    def sending(self) -> None:
-        """Note that a send begins."""
-        self._since = self._now()
-
-    def sent(self) -> None:
-        """Note that it has ended."""
-        self._since = None
+        self.now = asyncio.get_running_loop().time
+        self.since: float | None = None  # when the present send began; to be set around each
 
     async def __aenter__(self) -> Self:
         self._look()
@@ -157,8 +151,8 @@ class _Patience:
         self._timer.cancel()
 
     def _look(self) -> None:
-        now = self._now()
-        left = STALL_SECONDS if self._since is None else self._since + STALL_SECONDS - now
+        now = self.now()
+        left = STALL_SECONDS if self.since is None else self.since + STALL_SECONDS - now
         if left <= 0:
             self._limit.reschedule(now)
             left = STALL_SECONDS
@@ -169,7 +163,7 @@ class EventStream:
     """The ASGI response of a streamed answer.
 
     A caller that hangs up ends the gateway's call at once; a gateway that breaks off ends the stream with an error
-    event, never silently. `interrupted` is that event's payload.
+    event, never silently. `interrupted` makes that event's payload.
     """
 
     def __init__(
@@ -180,7 +174,7 @@ class EventStream:
         passages: Sequence[Passage],
         assistant: str,
         started: float,
-        interrupted: bytes,
+        interrupted: Callable[[], bytes],
     ) -> None:
         self._answer = answer
         self._headers = headers
@@ -205,19 +199,19 @@ class EventStream:
         waiting = True
         try:
             async with asyncio.timeout(None) as limit, _Patience(limit) as patience:
-                async for data in self._answer.chunks():
+                while data := await self._answer.next():
                     if waiting:
                         metrics.FIRST_TOKEN.labels(self._assistant).observe(time.perf_counter() - self._started)
                         waiting = False
                     out = self._relay.feed(data)
                     if out:
-                        patience.sending()
+                        patience.since = patience.now()
                         await send({"type": "http.response.body", "body": out, "more_body": True})
-                        patience.sent()
+                        patience.since = None
             tail = self._relay.end()
         except TimeoutError as error:
             raise CallerGoneError from error
         except GatewayUnreachableError as error:
             _log.warning("stream interrupted", assistant=self._assistant, reason=str(error))
-            tail = b"data: " + self._interrupted + b"\n\n"
+            tail = b"data: " + self._interrupted() + b"\n\n"
         await send({"type": "http.response.body", "body": tail, "more_body": False})

@@ -183,7 +183,7 @@ class KnowledgeController(Controller):
         """Return the passages that fit a question best."""
         base = service.find(served, name)
         try:
-            question = decode_search(await read_json_body(request, MAX_SEARCH_BODY))
+            question = decode_search(await read_json_body(request.headers, request.receive, MAX_SEARCH_BODY))
         except MALFORMED as error:
             raise from_validation(error) from error
         return await service.search(base, question, clients)

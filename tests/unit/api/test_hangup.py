@@ -81,13 +81,14 @@ async def test_a_timeout_around_it_stays_a_timeout() -> None:
             await asyncio.Event().wait()
 
 
-async def test_a_hangup_at_the_last_moment_leaves_nothing_behind() -> None:
+async def test_a_hangup_at_the_last_moment_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """The news comes in the same turn of the loop in which the body's wait is over: no later await is cancelled."""
+    monkeypatch.setattr("assistant_api.hangup.LOOK_AFTER_SECONDS", 0)
     line = Line()
 
     async def work() -> None:
         async with until_hangup(line.receive):
-            await asyncio.sleep(0)  # the watch is waiting now
+            await asyncio.sleep(0.01)  # the watch is waiting now
             done = asyncio.get_running_loop().create_future()
             asyncio.get_running_loop().call_soon(done.set_result, None)
             line.gone.set()

@@ -6,7 +6,19 @@ from typing import Any
 
 import httpx
 import pytest
-from api_world import World, chunk, client_of, completion, document, json_answer, make_world, passage, stream_answer
+from api_world import (
+    KEY,
+    FakeAnswer,
+    World,
+    chunk,
+    client_of,
+    completion,
+    document,
+    json_answer,
+    make_world,
+    passage,
+    stream_answer,
+)
 
 from assistant_api.gateway import GatewayError, GatewayUnreachableError
 
@@ -221,8 +233,7 @@ async def test_a_gateway_that_does_not_answer_is_503(client: httpx.AsyncClient, 
 
 async def test_an_answer_that_is_cut_is_an_error(client: httpx.AsyncClient, world: World) -> None:
     """Half a completion is none."""
-    world.gateway.answer = json_answer(completion("Hello."))
-    world.gateway.answer.parts = [b'{"choices"', GatewayUnreachableError("cut")]
+    world.gateway.answer = FakeAnswer(200, {}, [b'{"choices"', GatewayUnreachableError("cut")])
     answer = await client.post(CHAT, json=ask())
     assert answer.status_code == 503
     assert world.gateway.answer.closed
@@ -264,3 +275,25 @@ async def test_an_assistant_whose_knowledge_base_is_gone_answers_without_it() ->
         answer = await client.post(CHAT, json=ask("support"))
     assert answer.status_code == 200
     assert world.retrieval.asked == []
+
+
+@pytest.mark.parametrize(
+    ("members", "key"), [({}, KEY), ({"stream": True}, KEY), ({"n": 0}, KEY), ({"model": "nobody"}, KEY), ({}, "ak_x")]
+)
+async def test_both_ways_to_the_chat_answer_the_same(world: World, members: dict[str, Any], key: str) -> None:
+    """The edge's short way, and Litestar's, which finds the path with a slash at its end too."""
+    told: list[tuple[int, bytes, dict[str, str]]] = []
+    async with client_of(world, key) as client:
+        for path in (CHAT, f"{CHAT}/"):
+            make = stream_answer(b"data: [DONE]\n\n") if "stream" in members else json_answer(completion("Hello."))
+            world.gateway.answer = make
+            answer = await client.post(path, json={**ask(), **members}, headers={"x-request-id": "mine"})
+            told.append((answer.status_code, answer.content, dict(answer.headers)))
+    assert told[0] == told[1]
+
+
+async def test_other_methods_are_refused(client: httpx.AsyncClient) -> None:
+    """By Litestar, who knows which there are."""
+    answer = await client.get(CHAT)
+    assert (answer.status_code, set(answer.headers["allow"].split(", "))) == (405, {"OPTIONS", "POST"})
+    assert answer.json()["error"]["code"] == "method_not_allowed"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -162,7 +161,7 @@ class StuckCaller(Caller):
 async def sent_to_caller(answer: FakeAnswer, caller: Caller | None = None) -> Caller:
     caller = caller or Caller()
     stream = EventStream(
-        answer, headers=[], passages=[], assistant="support", started=0, interrupted=b'{"error":{"code":"x"}}'
+        answer, headers=[], passages=[], assistant="support", started=0, interrupted=lambda: b'{"error":{"code":"x"}}'
     )
     await stream({}, caller.receive, caller.send)  # type: ignore[typeddict-item]
     return caller
@@ -192,9 +191,8 @@ async def test_a_caller_who_stops_reading_is_not_waited_for(monkeypatch: pytest.
     assert answer.closed
 
     class Thinking(FakeAnswer):
-        async def chunks(self) -> AsyncIterator[bytes]:
-            yield chunk("a")
-            await asyncio.sleep(0.2)
-            yield DONE
+        async def next(self) -> bytes:
+            await asyncio.sleep(0.1)
+            return await super().next()
 
-    assert (await sent_to_caller(Thinking(200, {}, []))).body == chunk("a") + DONE
+    assert (await sent_to_caller(Thinking(200, {}, [chunk("a"), DONE]))).body == chunk("a") + DONE

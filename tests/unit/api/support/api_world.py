@@ -110,20 +110,23 @@ class FakeAnswer:
     def __init__(self, status: int, headers: Mapping[str, str], parts: Sequence[bytes | Exception]) -> None:
         self.status = status
         self.headers = headers
-        self.parts = parts
+        self._left = iter(parts)
         self.closed = False
 
     async def read(self) -> bytes:
         """The whole body."""
-        return b"".join([part async for part in self.chunks()])
+        parts = []
+        while part := await self.next():
+            parts.append(part)
+        return b"".join(parts)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def next(self) -> bytes:
         """Part by part; an exception among the parts is raised."""
-        for part in self.parts:
-            await asyncio.sleep(0)
-            if isinstance(part, Exception):
-                raise part
-            yield part
+        await asyncio.sleep(0)
+        part = next(self._left, b"")
+        if isinstance(part, Exception):
+            raise part
+        return part
 
     def close(self) -> None:
         """Remember it."""

@@ -1,0 +1,41 @@
+"""The little of ASGI that is used without Litestar: a request's headers, and an answer that is there as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from litestar.types import Receive, Scope, Send
+
+JSON = "application/json"
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    """Return the headers of a request, their names in lower case; of a repeated one the first."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(list(scope["headers"]))}
+
+
+def encoded(headers: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:
+    """Return headers as ASGI wants them."""
+    return ((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
+
+
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """An ASGI response whose body is there. `headers` are those besides the content's type and length."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+    media_type: str = JSON
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        del scope, receive
+        headers = [
+            *encoded(self.headers),
+            (b"content-type", self.media_type.encode()),
+            (b"content-length", str(len(self.content)).encode()),
+        ]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.content, "more_body": False})

@@ -1,0 +1,313 @@
+"""The HTTP client, against servers that write what no library would."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from assistant_api import http_client
+from assistant_api.http_client import HttpClient, HttpError, NotConnectedError
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+class Server:
+    """A server of which each connection is talked to by `talk`; counts them and keeps what was asked."""
+
+    def __init__(self, talk: Talk) -> None:
+        self.talk = talk
+        self.connections = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.url = ""
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        try:
+            await self.talk(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client has gone, or the test is over
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(talk: Talk) -> AsyncIterator[Server]:
+    server = Server(talk)
+    listening = await asyncio.start_server(server.accept, "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    try:
+        yield server
+    finally:
+        listening.close()
+        for task in server.tasks:
+            task.cancel()
+        await asyncio.gather(*server.tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[HttpClient]:
+    client = HttpClient(connect_seconds=5, idle_seconds=5, quiet_seconds=5)
+    yield client
+    await client.close()
+
+
+async def request_of(reader: asyncio.StreamReader) -> bytes:
+    """Read a request's head and its body."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    return head + await reader.readexactly(length)
+
+
+def answering(*answers: bytes, close: bool = False) -> Talk:
+    """Answer one request after the other on a connection, the last answer again and again."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for number in range(100):
+            await request_of(reader)
+            writer.write(answers[min(number, len(answers) - 1)])
+            await writer.drain()
+            if close:
+                return
+
+    return talk
+
+
+async def none_left(http: HttpClient) -> None:
+    """Wait until every connection is gone; the test's own time-out ends it."""
+    while http.connections:  # noqa: ASYNC110  what a test waits for, no client needs
+        await asyncio.sleep(0.01)
+
+
+async def get(http: HttpClient, server: Server, **headers: str) -> bytes:
+    return await (await http.request("GET", server.url, "/", headers, b"")).read()
+
+
+async def test_a_request_is_sent_as_asked_and_its_answer_read(http: HttpClient) -> None:
+    """Method, path, headers and body; the answer's header names come in lower case, repeated ones joined."""
+    seen: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await request_of(reader))
+        writer.write(b"HTTP/1.1 201 Created\r\nX-A: 1\r\nx-a: 2\r\ncontent-length: 0\r\n\r\n")
+
+    async with serving(talk) as server:
+        response = await http.request("POST", f"{server.url}/base/", "/v1/x?a=b", {"x-user": "ädä"}, b"body")
+        assert (response.status, response.headers["x-a"], await response.read()) == (201, "1, 2", b"")
+    authority = server.url.removeprefix("http://")
+    head = f"POST /base/v1/x?a=b HTTP/1.1\r\nhost: {authority}\r\nx-user: ädä\r\ncontent-length: 4\r\n\r\n"
+    assert seen == [head.encode() + b"body"]
+
+
+async def test_a_connection_is_used_again(http: HttpClient) -> None:
+    """But only by one exchange at a time."""
+    async with serving(answering(OK)) as server:
+        for _ in range(3):
+            assert await get(http, server) == b"ok"
+        assert server.connections == 1
+        assert await asyncio.gather(*(get(http, server) for _ in range(3))) == [b"ok"] * 3
+        assert server.connections == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        OK + OK,  # one request has one answer
+    ],
+)
+async def test_a_connection_that_cannot_be_trusted_is_not_used_again(http: HttpClient, answer: bytes) -> None:
+    """Else an answer would reach another's request."""
+    async with serving(answering(answer)) as server:
+        first = await http.request("GET", server.url, "/", {}, b"")
+        assert first.status == 200
+        first.close()
+        assert await get(http, server)
+        assert server.connections == 2
+
+
+async def test_bytes_that_nobody_asked_for_end_an_idle_connection(http: HttpClient) -> None:
+    """They would be taken for the next answer."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(OK)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(OK)
+        await reader.read()
+
+    async with serving(talk) as server:
+        assert await get(http, server) == b"ok"
+        await none_left(http)
+        assert await get(http, server) == b"ok"
+        assert server.connections == 2
+
+
+async def test_an_old_idle_connection_is_not_used_again() -> None:
+    """The server may be closing it at this moment."""
+    http = HttpClient(connect_seconds=5, idle_seconds=0.05, quiet_seconds=5)
+    async with serving(answering(OK)) as server:
+        assert await get(http, server) == b"ok"
+        await none_left(http)  # nor kept
+        assert await get(http, server) == b"ok"
+        assert server.connections == 2
+        await http.close()
+
+
+async def test_an_answer_may_come_in_any_pieces(http: HttpClient) -> None:
+    """Byte by byte, in chunks, after an interim answer."""
+    whole = b"HTTP/1.1 100 Continue\r\n\r\n" + CHUNKED + b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n"
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await request_of(reader)
+            for byte in whole:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0)
+
+    async with serving(talk) as server:
+        assert [await get(http, server), await get(http, server)] == [b"abcde"] * 2
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc",
+        CHUNKED + b"3\r\nabc\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\nabc",  # nobody said where it ends: it may be cut as well
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"x" * 200_000,
+    ],
+)
+async def test_half_an_answer_is_none(http: HttpClient, answer: bytes) -> None:
+    """Whatever is cut, and whatever is no HTTP."""
+    async with serving(answering(answer, close=True)) as server:
+        with pytest.raises(HttpError):
+            await get(http, server)
+        await none_left(http)
+
+
+async def test_a_server_that_falls_silent_is_given_up() -> None:
+    """Before its answer, and in the middle of it; one that goes on, however slowly, is not."""
+
+    async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def stuck(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(CHUNKED + b"1\r\na\r\n")
+        await reader.read()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(CHUNKED)
+        for _ in range(5):
+            await asyncio.sleep(0.5)
+            writer.write(b"1\r\na\r\n")
+        writer.write(b"0\r\n\r\n")
+        await reader.read()
+
+    http = HttpClient(connect_seconds=5, idle_seconds=5, quiet_seconds=2)
+    for talk in (silent, stuck):
+        async with serving(talk) as server:
+            with pytest.raises(HttpError, match="timed out"):
+                await get(http, server)
+            await none_left(http)
+    async with serving(slow) as server:
+        assert await get(http, server) == b"aaaaa"
+    await http.close()
+
+
+async def test_a_server_that_is_not_there_was_sent_nothing(http: HttpClient) -> None:
+    """So it may be asked again."""
+    with pytest.raises(NotConnectedError):
+        await http.request("GET", "http://127.0.0.1:1", "/", {}, b"")
+
+
+async def test_a_slow_reader_holds_the_server_back() -> None:
+    """A bounded part of an answer is kept, and the reader's slowness is not taken for the server's silence."""
+    size = 50 * http_client.MAX_UNREAD
+    sent = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await request_of(reader)
+        writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n".encode())
+        for _ in range(50):
+            writer.write(b"x" * http_client.MAX_UNREAD)
+            await writer.drain()
+            sent += http_client.MAX_UNREAD
+        await reader.read()
+
+    http = HttpClient(connect_seconds=5, idle_seconds=5, quiet_seconds=1)
+    async with serving(talk) as server:
+        response = await http.request("GET", server.url, "/", {}, b"")
+        await asyncio.sleep(2)
+        assert response.unread < 4 * http_client.MAX_UNREAD
+        assert sent < size
+        assert len(await response.read()) == size
+        await http.close()
+
+
+@pytest.mark.parametrize("started", [False, True])
+async def test_a_call_that_is_not_waited_for_is_dropped(http: HttpClient, *, started: bool) -> None:
+    """The server sees the connection close, whether its answer has begun or not."""
+    gone = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        if started:
+            writer.write(CHUNKED + b"1\r\na\r\n")
+        try:
+            await reader.read()
+        finally:
+            gone.set()
+
+    async with serving(talk) as server:
+        task = asyncio.create_task(get(http, server))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        if started:  # whoever has an answer closes it
+            await http.close()
+        await gone.wait()
+        await none_left(http)
+
+
+async def test_closing_an_answer_that_has_ended_keeps_the_connection(http: HttpClient) -> None:
+    """It may be carrying another exchange already."""
+    async with serving(answering(OK)) as server:
+        first = await http.request("GET", server.url, "/", {}, b"")
+        second = await http.request("GET", server.url, "/", {}, b"")
+        first.close()
+        assert [await second.read(), await first.read()] == [b"ok", b"ok"]
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("value", ["a\r\nx-evil: 1", "a\nb", "a\0"])
+async def test_a_header_cannot_end_its_line(http: HttpClient, value: str) -> None:
+    """What could become another header is not sent."""
+    with pytest.raises(HttpError):
+        await http.request("GET", "http://127.0.0.1:1", "/", {"x": value}, b"")
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "x", "http://"])
+async def test_a_url_of_another_kind_is_refused(http: HttpClient, url: str) -> None:
+    """A configuration that cannot work says so."""
+    with pytest.raises(HttpError):
+        await http.request("GET", url, "/", {}, b"")
