@@ -1,12 +1,14 @@
 """`make test`: every suite in order, with its time, and at the end one table of what passed and what was left out.
 
-The suites run one after another in processes of their own, so that the stores of one do not slow another down. What
-they need is fetched or built before them, with progress: on a bare machine that takes longer than any test may. A
-cluster that was not there before is taken away again.
+The suites run one after another, so that the stores of one do not slow another down; only the cluster and the images of
+the end-to-end tests get ready while the charts are tested. What else is needed is fetched or built before the suites,
+with progress: on a bare machine that takes longer than any test may. A cluster that was not there before is taken away
+again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -15,6 +17,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,9 +31,16 @@ from assistant_demo.errors import DemoError
 from assistant_demo.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
-SUITES = ("unit", "integration", "charts", "e2e")
+PREPARE_PLATFORM = "--prepare-platform"  # does only that, in a process of its own
 KINDS = ("passed", "failed", "errors", "skipped")
-PARALLEL = {"unit": ["-n", "auto"]}  # the others share stores and a cluster
+# Each process has stores and an API server of its own. The charts' tests rely on what those before them in their file
+# did; the end-to-end tests share one cluster, but for those that start a node of their own.
+PARALLEL = {
+    "unit": ["-n", "auto"],
+    "integration": ["-n", "2", "--dist", "worksteal"],
+    "charts": ["-n", "2", "--dist", "loadfile"],
+    "e2e": ["-n", "2", "--dist", "loadscope"],
+}
 
 
 @dataclass
@@ -89,6 +99,24 @@ def prepare() -> None:
         binaries.ensure(name, progress)
 
 
+@contextlib.contextmanager
+def head_start(log: Path) -> Iterator[None]:
+    """Meanwhile, do what `prepare_platform` does; then show how that goes on, and wait for its end."""
+    program = [sys.executable, __file__, PREPARE_PLATFORM]
+    with log.open("w") as output:
+        process = subprocess.Popen(program, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        yield
+        with log.open() as told:
+            while process.poll() is None:
+                print(told.read(), end="", flush=True)
+                time.sleep(0.2)
+            print(told.read(), end="", flush=True)
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def prepare_platform() -> None:
     """Bring up the cluster and build the images, which the end-to-end tests then find.
 
@@ -120,16 +148,20 @@ def main(options: list[str]) -> int:
     except ClusterError as error:
         print(f"Error: {error}")
         return 1
-    with tempfile.TemporaryDirectory() as folder:
-        results += [run(suite, Path(folder), options) for suite in SUITES[:-1]]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        results += [run(suite, folder, options) for suite in ("unit", "integration")]
         try:
             there = cluster_is_there()
         except ClusterError as error:
+            results.append(run("charts", folder, options))
             results.append(Result("e2e", left_out=str(error).splitlines()[0]))
         else:
             try:
+                with head_start(folder / "head-start.log"):
+                    results.append(run("charts", folder, options))
                 prepare_platform()
-                results.append(run("e2e", Path(folder), options))
+                results.append(run("e2e", folder, options))
             except (ClusterError, DemoError) as error:
                 print(f"Error: {error}")
                 results.append(Result("e2e", code=1))
@@ -155,4 +187,8 @@ def duration(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    if sys.argv[1:] == [PREPARE_PLATFORM]:
+        with contextlib.suppress(ClusterError, DemoError):  # what went wrong is met again, and told, after the charts
+            prepare_platform()
+    else:
+        sys.exit(main(sys.argv[1:]))

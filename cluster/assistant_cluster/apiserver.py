@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from assistant_cluster.controlplane import ISSUER, ControlPlane
 from assistant_cluster.errors import ClusterError
 from assistant_cluster.progress import Progress, wait_until
 from assistant_cluster.sandbox import log_tail
+from assistant_cluster.server import free_ports
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60
@@ -82,7 +82,7 @@ class _PortTakenError(ClusterError):
 
 def _start(stack: contextlib.ExitStack, folder: Path, kubernetes: Programs, etcd: Programs) -> ApiServer:
     folder.mkdir(mode=0o700)
-    api_port, etcd_port, peer_port = _free_ports(3)
+    api_port, etcd_port, peer_port = free_ports(3)
     plane = ControlPlane(
         folder=folder,
         pki=folder / "pki",
@@ -151,11 +151,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=10)
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((LOOPBACK, 0))
-        return [one.getsockname()[1] for one in sockets]

@@ -6,6 +6,7 @@ It ends with the thread that started it, however that came about: the kernel sen
 import contextlib
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from assistant_cluster.progress import wait_until
 HOST = "127.0.0.1"
 START_SECONDS = 30
 STOP_SECONDS = 10
+PORTS = range(10_000, 30_000)  # below NodePorts (30000) and below ip_local_port_range (32768)
 
 
 @dataclass
@@ -92,12 +94,19 @@ class Server:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody used a moment ago."""
+    """Ports of the loopback interface that nobody used a moment ago, each of them different.
+
+    They are not of the range that the kernel takes ports of outgoing connections from: between here and the server's
+    own `bind` such a connection, of which stores and API servers open many, would take one of them every now and then.
+    """
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
+        found: list[int] = []
+        while len(found) < count:
+            port = secrets.choice(PORTS)  # not `random`, which Hypothesis seeds: two test processes would agree
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.socket()).bind((HOST, port))
+                found.append(port)
+        return found
 
 
 def _wrapper(user: str | None) -> list[str]:

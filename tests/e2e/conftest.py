@@ -11,6 +11,8 @@ import pytest
 from e2e_platform import NewTenant, Platform, Tenant
 from e2e_stores import Stores
 from e2e_values import VALUES
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from assistant_demo import endpoint, machine, up
 from assistant_demo.documents import handbook
@@ -18,15 +20,35 @@ from assistant_demo.settings import STAND_IN
 from assistant_demo.terminal import Terminal
 
 E2E_SECONDS = 300
+NODE_TESTS = "test_cluster_lifecycle.py"
+
+
+class ByCluster(LoadScopeScheduling):
+    """Gives the tests of the second node one process, and all others, which share the platform, another."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "node" if NODE_TESTS in nodeid else "platform"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByCluster:
+    """Share the tests out, where there are several processes.
+
+    A scheduler of our own: `--dist loadgroup` of pytest-xdist 3.8 has no effect with pytest 9.2.
+    """
+    return ByCluster(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder needs the platform, and more time than a unit test."""
+    """Everything in this folder needs the platform, or a node, and more time than a unit test.
+
+    The tests of convergence come first: unlike others they measure no time, which the second node would lengthen.
+    """
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
             if not item.get_closest_marker("timeout"):
                 item.add_marker(pytest.mark.timeout(E2E_SECONDS))
+    items.sort(key=lambda item: item.path.name != "test_convergence.py")
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,10 @@ class Content:
         self._interrupt = interrupt
         self._error: BaseException | None = None
 
+    def is_eof(self) -> bool:
+        """Return whether all of it is here: nobody knows, and whoever reads may have to wait."""
+        return False
+
     async def readany(self) -> bytes:
         """Return the next piece, nothing at the end.
 

@@ -45,7 +45,8 @@ def test_a_caller_who_hangs_up_frees_the_gateway_within_a_second(
     with httpx.Client(base_url=api.url, headers=AUTHORIZATION, timeout=0.5) as client:
         if question == "endless":
             with client.stream("POST", CHAT, json=ask(question, stream=True)) as answer:
-                next(answer.iter_lines())
+                lines = answer.iter_lines()  # kept: the response would be closed along with a forgotten iterator
+                next(lines)
                 assert gateway.open_calls == before + 1
         else:
             with pytest.raises(httpx.ReadTimeout):
@@ -142,7 +143,8 @@ def test_a_stream_without_end_does_not_keep_it_from_stopping(gateway: FakeGatewa
         api.wait_ready()
         client = httpx.Client(base_url=api.url, headers=AUTHORIZATION, timeout=10)
         with client, client.stream("POST", CHAT, json=ask("endless", stream=True)) as running:
-            next(running.iter_lines())
+            lines = running.iter_lines()  # kept: the response would be closed along with a forgotten iterator
+            next(lines)
             api.process.send_signal(signal.SIGTERM)
             stopped = time.monotonic()
             assert api.process.wait(5) == 0

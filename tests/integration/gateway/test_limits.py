@@ -148,14 +148,16 @@ async def test_redis_away_means_local_limits_soon_and_shared_ones_after(
                     while (await one())[:2] != (wanted, marked):  # noqa: ASYNC110
                         await asyncio.sleep(0.05)
 
+            before = await gateway.metric("assistant_limit_degraded_total")
             await until(429, marked=False)
             store.server.pause()  # hangs: the worst way to be away
             counted = await gateway.metric("assistant_limit_degraded_total")
+            burst = 4 - int(counted - before)  # a busy Redis that was late once has cost a local request already
             first = await one()
             assert first[:2] == (200, True)
             assert first[2] < 0.6
             rest = [await one() for _ in range(6)]
-            assert [status for status, _, _ in rest] == [200] * 4 + [429] * 2
+            assert [status for status, _, _ in rest] == [200] * burst + [429] * (6 - burst)
             assert all(degraded for _, degraded, _ in rest)
             assert sorted(seconds for *_, seconds in rest)[3] < 0.1
             assert await gateway.metric("assistant_limit_degraded_total") == counted + 7

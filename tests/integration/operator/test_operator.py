@@ -51,7 +51,7 @@ async def test_an_assistant_becomes_ready_by_itself(world, limited):
         async def is_gone():
             return not await all_objects(world.cluster, world.namespace) and not await world.get("Assistant", "support")
 
-        await eventually(is_gone, 30)
+        await eventually(is_gone)
 
 
 async def test_resources_that_were_there_before_are_found(world, limited):
@@ -83,8 +83,8 @@ async def test_events_wake_the_operator(world, limited):
         )
         config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**metadata, "name": "prompts"}}
         await world.cluster.apply({**config_map, "data": {"p": "Be kind."}})
-        await eventually(lambda: world.is_ready("Assistant", "a"), 5)
-        await eventually(lambda: world.is_ready("Assistant", "b"), 5)
+        await eventually(lambda: world.is_ready("Assistant", "a"))
+        await eventually(lambda: world.is_ready("Assistant", "b"))
         print(f"mended after {time.monotonic() - started:.1f} s")
 
         await world.cluster.apply({**config_map, "data": {"p": "Be brief."}})
@@ -93,13 +93,13 @@ async def test_events_wake_the_operator(world, limited):
             found = await world.cluster.get("ConfigMap", naming.CONFIG_MAP, world.namespace)
             return "Be brief." in found["data"][naming.CONFIG_KEY]
 
-        await eventually(has_new_instructions, 2)
+        await eventually(has_new_instructions)
         await world.cluster.delete("Service", naming.API, world.namespace)
 
         async def is_back():
             return ("Service", naming.API) in await all_objects(world.cluster, world.namespace)
 
-        await eventually(is_back, 2)
+        await eventually(is_back)
 
 
 async def test_an_unreachable_model_shows_and_heals_within_fifteen_seconds(world, limited):

@@ -49,7 +49,7 @@ async def test_a_store_that_goes_away_is_told_and_healed(world, way):
             await world.knowledge_base()
             await world.assistant(knowledgeBases=[{"name": "handbook"}])
             for store, (_, _, kind) in STORES.items():
-                await eventually(lambda: world.is_ready("Assistant", "support"), 30)
+                await eventually(lambda: world.is_ready("Assistant", "support"))
                 await go_away_and_come_back(world, store, own[store].server, kind, way)
 
 
@@ -69,8 +69,8 @@ async def go_away_and_come_back(world, store, server, kind, way):
 
     await asyncio.to_thread(server.start if way == "stopped" else server.resume)
     back = time.monotonic()
-    await eventually(lambda: world.is_ready("Assistant", "support"), 30)
-    await eventually(lambda: world.is_ready("Assistant", f"meanwhile-{store}"), 30)
+    await eventually(lambda: world.is_ready("Assistant", "support"))
+    await eventually(lambda: world.is_ready("Assistant", f"meanwhile-{store}"))
     print(f"{store} healed after {time.monotonic() - back:.1f} s")
 
 
@@ -80,7 +80,7 @@ async def test_a_redis_that_lost_its_users_gets_them_back(world):
         changed = world.settings.model_copy(update=redis_settings(own))
         async with running(changed, world.pod_port) as operator:
             await world.assistant()
-            await eventually(lambda: world.is_ready("Assistant", "support"), 30)
+            await eventually(lambda: world.is_ready("Assistant", "support"))
             key = await world.tenant_key()
 
             def lose():
@@ -94,4 +94,4 @@ async def test_a_redis_that_lost_its_users_gets_them_back(world):
             async def is_back():
                 return f"user {key}" in await operator.context.redis.leftovers(key)
 
-            await eventually(is_back, 20)
+            await eventually(is_back)

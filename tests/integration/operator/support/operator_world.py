@@ -22,6 +22,9 @@ from assistant_operator.adapters.cluster import Cluster
 from assistant_operator.main import Operator
 
 OURS = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
+# For what takes a second or two on an idle machine. Less than the minute after which the operator looks again at what
+# is not Ready, and than the resync: what is waited for comes from an event.
+PATIENCE_SECONDS = 40
 _addresses = itertools.count(2)
 
 
@@ -236,7 +239,7 @@ def read_token(folder: Path) -> Path:
     return file
 
 
-async def eventually(check, seconds=15):
+async def eventually(check, seconds=PATIENCE_SECONDS):
     """Return the first true answer of an asynchronous question, asked again and again."""
     async with asyncio.timeout(seconds):
         while not (answer := await check()):  # noqa: ASYNC110 - the question is about another process
