@@ -15,10 +15,10 @@ from figures import Fidelity
 from measure import Round
 
 GOOD = {
-    "direct": Round(p50=50, cpu_request=10, cpu_event=5, fidelity=Fidelity(10)),
-    "gateway": Round(p50=450, cpu_request=200, cpu_event=50, memory=90, fidelity=Fidelity(10)),
-    "chain": Round(p50=850, cpu_request=400, cpu_event=80, memory=190, fidelity=Fidelity(10)),
-    "litellm": Round(p50=5850, cpu_request=5000, cpu_event=1000, memory=400, fidelity=Fidelity(10)),
+    "direct": Round(p50=50, cpu_request=10, cpu_event=5, cpu_event_busy=4, fidelity=Fidelity(10)),
+    "gateway": Round(p50=450, cpu_request=200, cpu_event=50, cpu_event_busy=40, memory=90, fidelity=Fidelity(10)),
+    "chain": Round(p50=850, cpu_request=400, cpu_event=80, cpu_event_busy=70, memory=190, fidelity=Fidelity(10)),
+    "litellm": Round(p50=5850, cpu_request=5000, cpu_event=1000, cpu_event_busy=900, memory=400, fidelity=Fidelity(10)),
 }
 STARTS = {"gateway": [1.0], "chain": [1.4], "direct": [0.1], "litellm": [9.0]}
 
@@ -41,8 +41,10 @@ def test_what_reaches_everything_misses_nothing() -> None:
     [
         ("gateway", {"cpu_request": 260.0}, "gateway: CPU per request"),
         ("chain", {"cpu_request": 510.0}, "chain: CPU per request"),
-        ("gateway", {"cpu_event": 70.0}, "gateway: CPU per streamed event"),
-        ("chain", {"cpu_event": 110.0}, "chain: CPU per streamed event"),
+        ("gateway", {"cpu_event": 70.0}, "gateway: CPU per streamed event of two"),
+        ("chain", {"cpu_event": 110.0}, "chain: CPU per streamed event of two"),
+        ("gateway", {"cpu_event_busy": 70.0}, "gateway: CPU per streamed event of as many"),
+        ("chain", {"cpu_event_busy": 110.0}, "chain: CPU per streamed event of as many"),
         ("chain", {"p50": 1100.0}, "chain: added p50"),
         ("gateway", {"memory": 101.0}, "gateway: resident"),
         ("chain", {"fidelity": Fidelity(10, lost=1)}, "chain: no event lost"),
