@@ -1,9 +1,10 @@
 """The connection to Redis as the limits need it: an answer at once or none, and no waiting for a store that is away.
 
 Calls that come together go together, in one pipeline on one connection: five hundred at once do not open five
-hundred connections, and cost a fifth of five hundred single calls. A call that fails marks Redis as away; from then
-on nobody asks it but a single task, until that one gets an answer. So an outage costs one short time-out, not one
-per request.
+hundred connections, and cost a fifth of five hundred single calls. A crowd goes in parts on two connections: while
+Redis works on one part, this process works on the answers to the other. A call that fails marks Redis as away; from
+then on nobody asks it but a single task, until that one gets an answer. So an outage costs one short time-out, not
+one per request.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ SET_UP_SECONDS = 2.0  # nobody waits for these answers
 RETRY_SECONDS = (0.05, 1.0)
 PING_SECONDS = 5.0
 STARVED = 1.2  # times the time-out
-CONNECTIONS = 2  # for tasks: who looks after Redis, and who moves the ledger; the calls share one of their own
+CONNECTIONS = 2  # for tasks: who looks after Redis, and who moves the ledger; the calls have their own
+SENDERS = 2
+CROWD = 50  # calls that go together at most; one more, and a second connection is used
 
 _Waiting: TypeAlias = tuple[Sequence[str | int | bytes], asyncio.Future[Any]]
 
@@ -60,11 +63,15 @@ class Redis:
             retry=Retry(NoBackoff(), 0),
         )
         self._client: Client = Client(connection_pool=self._pool)
-        self._connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # for the script
+        self._connections: list[AbstractConnection] = [
+            self._pool.make_connection()  # type: ignore[no-untyped-call]
+            for _ in range(SENDERS)
+        ]
+        self._idle = self._connections.copy()
         self._away = asyncio.Event()
         self._away.set()
         self._waiting: list[_Waiting] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._senders: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
         self._reason = ""
         self._proven = True  # whether it has done what it is here for since it was last away
 
@@ -89,8 +96,9 @@ class Redis:
             raise UnavailableError("away")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((arguments, future))
-        if self._sender is None:
-            self._sender = asyncio.create_task(self._send())
+        if self._idle and (len(self._idle) == SENDERS or len(self._waiting) > CROWD):
+            self._senders.add(task := asyncio.create_task(self._send(self._idle.pop())))
+            task.add_done_callback(self._senders.discard)
         return await future
 
     async def command(self, *arguments: str | bytes | int) -> Any:
@@ -119,21 +127,21 @@ class Redis:
         except (RedisError, OSError, TimeoutError) as error:
             raise UnavailableError(str(error) or "no answer in time") from None
 
-    async def _send(self) -> None:
-        """Send what waits, all of it at once, until nothing waits any more."""
+    async def _send(self, connection: AbstractConnection) -> None:
+        """Send what waits, as much as may go together, until nothing waits any more."""
         batch: list[_Waiting] = []
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting, []
+                batch, self._waiting = self._waiting[:CROWD], self._waiting[CROWD:]
                 try:
-                    replies = await self._evaluate([arguments for arguments, _ in batch])
+                    replies = await self._evaluate(connection, [arguments for arguments, _ in batch])
                 except (RedisError, OSError, TimeoutError) as error:
                     batch, self._waiting = batch + self._waiting, []
                     replies = [error] * len(batch)
                 for (_, future), reply in zip(batch, replies, strict=True):
                     self._answer(future, reply)
         finally:
-            self._sender = None
+            self._idle.append(connection)
             for _, future in batch + self._waiting:  # after a success there are none
                 self._answer(future, UnavailableError("closed"))
 
@@ -146,40 +154,27 @@ class Redis:
             self._proven = True
             future.set_result(reply)
 
-    async def _evaluate(self, calls: Sequence[Sequence[str | int | bytes]]) -> list[Any]:
+    async def _evaluate(
+        self, connection: AbstractConnection, calls: Sequence[Sequence[str | int | bytes]]
+    ) -> list[Any]:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
             async with asyncio.timeout(self._answer_seconds):
-                replies = await self._pipeline("EVALSHA", self._sha, calls)
+                replies = await _pipeline(connection, "EVALSHA", self._sha, calls)
         except TimeoutError:
             # When this process was not given the processor, the answer may well have been there in time.
             if loop.time() - started < STARVED * self._answer_seconds:
                 raise
             async with asyncio.timeout(self._answer_seconds):
-                replies = await self._pipeline("EVALSHA", self._sha, calls)
+                replies = await _pipeline(connection, "EVALSHA", self._sha, calls)
         lost = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if lost:
             async with asyncio.timeout(self._answer_seconds):
-                again = await self._pipeline("EVAL", self._script, [calls[index] for index in lost])
+                again = await _pipeline(connection, "EVAL", self._script, [calls[index] for index in lost])
             for index, reply in zip(lost, again, strict=True):
                 replies[index] = reply
         return replies
-
-    async def _pipeline(
-        self, command: str, script: str | bytes, calls: Sequence[Sequence[str | int | bytes]]
-    ) -> list[Any]:
-        """Ask all at once, on the connection of the calls: a pool and its packing cost more than the rest of a call."""
-        connection = self._connection
-        try:
-            if connection.is_connected and await connection.can_read():  # nobody asked: it was closed
-                await connection.disconnect(nowait=True)
-            packed = [pack_command((command, script, *arguments)) for arguments in calls]  # type: ignore[arg-type]
-            await connection.send_packed_command(packed, check_health=False)
-            return [await _reply(connection) for _ in calls]
-        except BaseException:
-            await connection.disconnect(nowait=True)  # what still comes must not answer those who ask next
-            raise
 
     async def run(self) -> None:
         """Make Redis available, and again whenever it is away, for ever. Says so once per change."""
@@ -209,8 +204,9 @@ class Redis:
         try:
             async with asyncio.timeout(SET_UP_SECONDS):
                 await self._command("SCRIPT LOAD", self._script)
-                if self._sender is None and not self.available:  # nobody uses it: no call has to wait for it
-                    await self._connection.connect()  # type: ignore[no-untyped-call]
+                if not self.available:  # so that no call has to wait for it
+                    for connection in self._idle.copy():
+                        await connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as error:
             self._lose(error)
             return False
@@ -227,8 +223,24 @@ class Redis:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._connection.disconnect(nowait=True)
+        for connection in self._connections:
+            await connection.disconnect(nowait=True)
         await self._pool.disconnect()
+
+
+async def _pipeline(
+    connection: AbstractConnection, command: str, script: str | bytes, calls: Sequence[Sequence[str | int | bytes]]
+) -> list[Any]:
+    """Ask all at once; a pool's connection, and its packing, would cost more than the rest of a call."""
+    try:
+        if connection.is_connected and await connection.can_read():  # nobody asked: it was closed
+            await connection.disconnect(nowait=True)
+        packed = [pack_command((command, script, *arguments)) for arguments in calls]  # type: ignore[arg-type]
+        await connection.send_packed_command(packed, check_health=False)
+        return [await _reply(connection) for _ in calls]
+    except BaseException:
+        await connection.disconnect(nowait=True)  # what still comes must not answer those who ask next
+        raise
 
 
 async def _reply(connection: AbstractConnection) -> Any:
