@@ -86,6 +86,16 @@ async def test_refused_request_takes_nothing_from_the_other_level(
     assert await statuses(ask, "limits-levels", 5, "other") == [200] * 4 + [429]
 
 
+async def until_shared(gateway: Running) -> None:
+    """Wait until a gateway asks Redis: it is ready before, with limits of its own."""
+    async with asyncio.timeout(10):
+        while True:
+            async with gateway.client.get(f"{gateway.operations}/readyz") as answer:
+                if (await answer.json())["checks"]["redis"] == "ok":
+                    return
+            await asyncio.sleep(0.02)
+
+
 async def test_two_gateways_share_one_limit(
     cluster: Cluster, settings: Callable, gateway: Running, ask: Callable
 ) -> None:
@@ -95,6 +105,7 @@ async def test_two_gateways_share_one_limit(
     headers = {"Authorization": f"Bearer {cluster.token('limits-shared')}"}
     body = {"model": "good", "messages": [{"role": "user", "content": "Hi"}]}
     async with running(settings()) as second:
+        await until_shared(second)
 
         async def one(where: Running) -> int:
             async with where.client.post(f"{where.url}/v1/chat/completions", json=body, headers=headers) as answer:

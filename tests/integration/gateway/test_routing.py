@@ -365,5 +365,16 @@ def test_each_fault_of_the_provider_is_in_one_of_these_tests() -> None:
     """A behaviour that is added to the scripted provider is tried with a fallback behind it."""
     before = {"gone", "keyless", *FREE, "hangs", "huge", "silent", "empty"}
     after = {"cut", "short", "stalls", "fails-midway", "huge-event"}
-    fine = {"good", "endless", "paced", "slow-bytes", "no-done", "recovers", "echoes", "features", "says-400", "says-503"}
+    fine = {
+        "good",
+        "endless",
+        "paced",
+        "slow-bytes",
+        "no-done",
+        "recovers",
+        "echoes",
+        "features",
+        "says-400",
+        "says-503",
+    }
     assert set(BEHAVIOURS) <= before | after | fine
