@@ -48,7 +48,7 @@ check: env ## Format, lint, types, import contracts, unit tests (under 90 s)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
-	@$(PY) -m pytest -q -n auto tests/unit
+	@$(PY) -m pytest -q -n auto --dist worksteal tests/unit
 
 .PHONY: format
 format: env ## Format and mend what can be mended

@@ -36,7 +36,7 @@ KINDS = ("passed", "failed", "errors", "skipped")
 # Each process has stores and an API server of its own. The charts' tests rely on what those before them in their file
 # did; the end-to-end tests share one cluster, but for those that start a node of their own.
 PARALLEL = {
-    "unit": ["-n", "auto"],
+    "unit": ["-n", "auto", "--dist", "worksteal"],
     "integration": ["-n", "2", "--dist", "worksteal"],
     "charts": ["-n", "2", "--dist", "loadfile"],
     "e2e": ["-n", "2", "--dist", "loadscope"],

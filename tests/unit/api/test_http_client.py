@@ -216,12 +216,12 @@ async def test_a_server_that_falls_silent_is_given_up() -> None:
         await request_of(reader)
         writer.write(CHUNKED)
         for _ in range(5):
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.3)
             writer.write(b"1\r\na\r\n")
         writer.write(b"0\r\n\r\n")
         await reader.read()
 
-    http = HttpClient(connect_seconds=5, idle_seconds=5, quiet_seconds=2)
+    http = HttpClient(connect_seconds=5, idle_seconds=5, quiet_seconds=1)
     for talk in (silent, stuck):
         async with serving(talk) as server:
             with pytest.raises(HttpError, match="timed out"):
@@ -256,7 +256,7 @@ async def test_a_slow_reader_holds_the_server_back() -> None:
     http = HttpClient(connect_seconds=5, idle_seconds=5, quiet_seconds=1)
     async with serving(talk) as server:
         response = await http.request("GET", server.url, "/", {}, b"")
-        await asyncio.sleep(2)
+        await asyncio.sleep(1.3)
         assert response.unread < 4 * http_client.MAX_UNREAD
         assert sent < size
         assert len(await response.read()) == size
