@@ -28,11 +28,19 @@ LONGEST_RETRY_AFTER = 2.0  # a provider that wants a longer pause is not waited 
 # Of the gateway itself: another provider would not help.
 _OURS = frozenset({"shutting_down", "internal_error", "limits_unavailable", "not_ready"})
 _ELSEWHERE = frozenset({"provider_rate_limit_exceeded"})
+_UNTRANSLATED = "unsupported_parameter"  # known only once the call is admitted, on its way to the translation
 # What refuses one model and may let another through, before anyone is asked: its price, its bound, its fields.
 _OF_ONE_MODEL = frozenset(
-    {"price_unknown", "not_limitable", "tokens_exhausted", "budget_exhausted", "field_not_allowed", "model_not_allowed"}
+    {
+        "price_unknown",
+        "not_limitable",
+        "tokens_exhausted",
+        "budget_exhausted",
+        "field_not_allowed",
+        "model_not_allowed",
+        _UNTRANSLATED,
+    }
 )
-_UNTRANSLATED = "unsupported_parameter"  # known only once the call is on its way to the translation
 
 T = TypeVar("T")
 
@@ -118,13 +126,10 @@ class Attempts:
         Raises:
             GatewayError: the request ends here.
         """
-        if not made.admitted:
+        if not made.admitted or error.code == _UNTRANSLATED:
             if index == 0 or error.code not in _OF_ONE_MODEL:
                 raise course.failure or error
-            _skip(course, made.to, error, index)
-            return
-        if index and error.code == _UNTRANSLATED:  # what the first provider takes is no fault of the request
-            course.first = False
+            course.first = course.first and not made.admitted
             _skip(course, made.to, error, index)
             return
         course.failure, course.first, course.headers = error, False, made.headers

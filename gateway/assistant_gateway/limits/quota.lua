@@ -260,7 +260,9 @@ if operation == 'settle' then
   if again then
     tokens, cost, late = before[2], before[3], false
   else
-    before = reaped and known() or not reaped and before -- not if it was taken back just now
+    if reaped then -- it may have been taken back just now
+      before = known()
+    end
     if before then
       hold(before, -1)
     end

@@ -21,13 +21,14 @@ from assistant_gateway.providers.translated import Content, TranslatedAnswer
 
 _KEY = "rehearsal-no-key"
 _AWS = '{"region": "us-east-1", "accessKeyId": "rehearsal", "secretAccessKey": "rehearsal-no-key"}'
-_MODELS = {
+# A model of each family, and one that embeds; which one does not matter.
+MODELS = {
     "anthropic": "claude-haiku-4-5",
     "gemini": "gemini-2.5-flash",
     "bedrock": "anthropic.claude-haiku-4-5-20251001-v1:0",
     "cohere": "command-a-03-2025",
 }
-_EMBEDDING = {"gemini": "gemini-embedding-001", "cohere": "embed-v4.0"}
+EMBEDDING = {"gemini": "gemini-embedding-001", "cohere": "embed-v4.0"}
 _SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 _PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
 _TEXT = {"messages": [{"role": "user", "content": "a"}]}
@@ -72,13 +73,13 @@ def rehearse(send: Send, upstream: RehearsedUpstream) -> list[str]:
 
 async def _all(send: Send, upstream: RehearsedUpstream) -> list[str]:
     problems = []
-    for kind, model in _MODELS.items():
+    for kind, model in MODELS.items():
         to = target("rehearsal", Provider(kind=kind, key_ref="none"), _AWS if kind == "bedrock" else _KEY)
         whole, streamed, embedded = _ANSWERS[kind]
         calls = [(200, whole, False, {"model": model, **request}) for request in _REQUESTS]
         calls += [(200, streamed, False, {"model": model, **_TEXT, "stream": True}), (400, b"{}", False, calls[0][3])]
-        if kind in _EMBEDDING:
-            calls.append((200, embedded, True, {"model": _EMBEDDING[kind], "input": ["a"]}))
+        if kind in EMBEDDING:
+            calls.append((200, embedded, True, {"model": EMBEDDING[kind], "input": ["a"]}))
         for upstream.status, upstream.answer, embedding, request in calls:
             fields = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in request.items()}
             try:

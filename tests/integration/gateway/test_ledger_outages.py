@@ -109,7 +109,6 @@ async def crowd_of(redis: stores.Redis, postgres: stores.Postgres, folder: Path)
         finally:
             await asyncio.to_thread(crowd.kill)
         await back(tenant.redis)
-        await tenant.move()  # who ends while another is at the stream leaves the rest to it, or to the next process
         await exact(tenant)
         settled, rows = crowd.settled(), await tenant.rows()
         assert await tenant.waiting() == 0

@@ -25,15 +25,9 @@ from assistant_gateway.egress import GuardedResolver
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.providers.dispatch import Dispatcher
 from assistant_gateway.providers.openai_wire import Upstream
+from assistant_gateway.providers.rehearsal import EMBEDDING, MODELS
 from assistant_gateway.server import Server
 
-MODELS = {
-    "anthropic": "claude-haiku-4-5",
-    "gemini": "gemini-2.5-flash",
-    "bedrock": "anthropic.claude-haiku-4-5-20251001-v1:0",
-    "cohere": "command-a-03-2025",
-}
-EMBEDDING = {"gemini": "gemini-embedding-001", "cohere": "embed-v4.0"}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}]
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/gif;base64,R0lGODlhAQABAAAAACw="}}
