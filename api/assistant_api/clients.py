@@ -20,8 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from assistant_api.config import Settings
 from assistant_api.gateway import Gateway, GatewayClient, TokenFile
-from assistant_api.http_client import HttpClient, HttpError
 from assistant_api.tenant_config import TenantConfigHolder
+from assistant_http.client import HttpClient
+from assistant_http.errors import HttpError
 
 if TYPE_CHECKING:  # imported when first needed: Weaviate's client costs 0.4 s and 36 MiB, Redis' 0.1 s and 8 MiB
     from redis.asyncio import Redis
@@ -145,7 +146,7 @@ class VectorStore:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 headers = {"authorization": f"Bearer {self._api_key}"}
-                response = await http.request("GET", self._url, "/v1/meta", headers, b"")
+                response = await http.request("GET", self._url, headers, b"", path="/v1/meta")
                 await response.read()
         finally:
             await http.close()

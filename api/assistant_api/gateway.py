@@ -16,7 +16,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from assistant_api.http_client import HttpClient, HttpError, NotConnectedError
+from assistant_http.client import HttpClient
+from assistant_http.errors import HttpError, NotConnectedError
 from assistant_observability import traces
 
 Road = Literal["ingest", "search"]
@@ -235,7 +236,7 @@ class GatewayClient:
         traces.inject(sent)
         for attempt in range(1, _CONNECT_ATTEMPTS + 1):
             try:
-                return await self._open().request(method, self._url(), path, sent, body)
+                return await self._open().request(method, self._url(), sent, body, path=path)
             except NotConnectedError:
                 # Nothing was sent, so asking again cannot do anything twice; during a rollout one pod may be gone.
                 if attempt == _CONNECT_ATTEMPTS:

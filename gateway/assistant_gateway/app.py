@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 import msgspec
-from aiohttp import ClientResponse, web
+from aiohttp import web
 from opentelemetry import trace
 from prometheus_client import Counter, Histogram
 
@@ -35,6 +35,7 @@ from assistant_gateway.relay import Relay, Result, StreamOptions
 from assistant_gateway.routing import Tenant
 from assistant_gateway.usage_query import parse_query
 from assistant_gateway.usage_report import UsageReports, unavailable
+from assistant_http.answers import Answer
 from assistant_observability import logs, metrics
 
 ROADS = frozenset({"ingest", "search"})
@@ -153,7 +154,7 @@ class Gateway:
             raise errors.model_not_found(body.model, identity.namespace)
         chat = bodies.chat(body)
 
-        async def relay(made: Attempt, metered: Metered, response: ClientResponse) -> Result:
+        async def relay(made: Attempt, metered: Metered, response: Answer) -> Result:
             headers = self._headers(request, made)
             if chat.stream:
                 options = StreamOptions(chat.wants_usage, headers)

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohappyeyeballs import AddrInfoType
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -28,7 +28,7 @@ _HOST_SERVICES = frozenset({ipaddress.ip_address("168.63.129.16")})
 
 
 class EgressRefusedError(OSError):
-    """The address is not one that a tenant may reach. An `OSError`, so that the connector treats it as one."""
+    """The address is not one that a tenant may reach. An `OSError`, so that the client treats it as one."""
 
 
 def parse(host: str) -> Address | None:
@@ -86,7 +86,7 @@ def check(host: str, addresses: Sequence[Address], patterns: Sequence[str]) -> N
             raise EgressRefusedError(f"{host} is not on the public internet and not in tenantEndpoints.allowHosts")
 
 
-class GuardedResolver(AbstractResolver):
+class GuardedResolver:
     """Resolves names for tenants' endpoints and hands over only addresses that were checked.
 
     It has its own threads: a name whose servers never answer must not hold up the platform's own providers.
@@ -97,7 +97,7 @@ class GuardedResolver(AbstractResolver):
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolver")
 
     def check_literal(self, host: str) -> None:
-        """Check a host that is an address: connectors do not resolve those, so nobody else would.
+        """Check a host that is an address, also of a connection that is open already.
 
         Raises:
             EgressRefusedError: it is out of bounds.
@@ -106,43 +106,22 @@ class GuardedResolver(AbstractResolver):
         if address is not None:
             check(host, [address], self._patterns())
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
+    async def resolve(self, host: str, port: int) -> list[AddrInfoType]:
         """Return the checked addresses of `host`.
 
         Raises:
             EgressRefusedError: one of them is out of bounds.
             OSError: the name does not resolve.
         """
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, self._look_up, host, port, family)
-        results: list[ResolveResult] = []
-        addresses: list[Address] = []
-        for family_found, _type, protocol, _name, where in found:
-            literal = str(where[0])
-            address = parse(literal)
-            if address is None:
-                continue
-            addresses.append(address)
-            results.append(
-                ResolveResult(
-                    hostname=host,
-                    host=literal.partition("%")[0],
-                    port=port,
-                    family=family_found,
-                    proto=protocol,
-                    flags=socket.AI_NUMERICHOST,
-                )
-            )
-        check(host, addresses, self._patterns())
-        return results
-
-    @staticmethod
-    def _look_up(
-        host: str, port: int, family: int
-    ) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int]]]:
-        return socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)  # type: ignore[return-value]
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host, port)
+        addresses = [parse(str(where[0])) for *_, where in found]
+        check(host, [address for address in addresses if address is not None], self._patterns())
+        return [entry for entry, address in zip(found, addresses, strict=True) if address is not None]
 
     async def close(self) -> None:
         """Let go of the threads without waiting for names that never answer."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _look_up(host: str, port: int) -> Sequence[AddrInfoType]:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)

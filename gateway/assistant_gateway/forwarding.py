@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from aiohttp import ClientResponse, web
+from aiohttp import web
 from opentelemetry import trace
 
 from assistant_gateway.attempts import Attempt, Attempts, retrying
@@ -24,6 +24,7 @@ from assistant_gateway.providers.dispatch import Dispatcher
 from assistant_gateway.relay import Result
 from assistant_gateway.routing import Destination
 from assistant_gateway.tracing import CallTrace
+from assistant_http.answers import Answer
 from assistant_observability import logs
 
 LONGEST_USER = 256
@@ -40,7 +41,7 @@ class Ask:
     terms: Terms
     embedding: bool
     fields: Callable[[Attempt], Fields]  # as they go to that destination
-    relay: Callable[[Attempt, Metered, ClientResponse], Awaitable[Result]]
+    relay: Callable[[Attempt, Metered, Answer], Awaitable[Result]]
 
 
 class Forwarder:
@@ -90,7 +91,7 @@ class Forwarder:
                 response.close()  # puts a connection that was read to its end back, ends any other
             span.end(outcome, self._meter.settle(metered, outcome, free=free))
 
-    async def _send(self, target: Target, metered: Metered, headers: Mapping[str, str]) -> ClientResponse:
+    async def _send(self, target: Target, metered: Metered, headers: Mapping[str, str]) -> Answer:
         """Send one request, the only place that does; return the head of its answer.
 
         Raises:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
-import aiohttp
 import msgspec
 from yarl import URL
 
@@ -24,6 +23,8 @@ from assistant_gateway.errors import GatewayError
 from assistant_gateway.gates import Gates
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.routing import ChatRoute, Destination, Tenant
+from assistant_http.answers import Answer
+from assistant_http.errors import HttpError
 
 PROBE_SECONDS = 5.0
 KEPT_SECONDS = 10.0
@@ -163,16 +164,16 @@ class _Turns(NamedTuple):
     until: float
 
 
-async def _listed(response: aiohttp.ClientResponse) -> frozenset[str]:
+async def _listed(response: Answer) -> frozenset[str]:
     if response.status != 200:
         return frozenset()
     body = b""
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            while len(body) < LARGEST_LIST and (chunk := await response.content.readany()):
+            while len(body) < LARGEST_LIST and (chunk := await response.next()):
                 body += chunk
         return frozenset(model.id for model in msgspec.json.decode(body, type=_Models).data)
-    except (TimeoutError, aiohttp.ClientError, ConnectionError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (TimeoutError, HttpError, msgspec.MsgspecError, UnicodeDecodeError):
         return frozenset()
 
 

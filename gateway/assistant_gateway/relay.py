@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import aiohttp
 import msgspec
-from aiohttp import ClientResponse, web
+from aiohttp import web
 
 from assistant_gateway import errors
 from assistant_gateway.calls import Outcome, outcome_of
@@ -24,6 +23,8 @@ from assistant_gateway.events import DONE, EventRelay, TooLargeError
 from assistant_gateway.metering import Metered, answered_by
 from assistant_gateway.providers import openai_wire
 from assistant_gateway.usage import Chunk, Usage
+from assistant_http.answers import Answer
+from assistant_http.errors import HttpError
 
 END_SECONDS = 1.0
 STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
@@ -61,7 +62,7 @@ class DeadlineError(TimeoutError):
 class IdleWatch:
     """One timer per answer: notices that nothing has moved for too long, at next to no cost per event."""
 
-    def __init__(self, response: ClientResponse, request: web.Request, seconds: float, deadline: float) -> None:
+    def __init__(self, response: Answer, request: web.Request, seconds: float, deadline: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._response = response
         self._request = request
@@ -89,13 +90,13 @@ class IdleWatch:
         now, idle = self._loop.time(), self._moved + self._seconds
         if now >= self._deadline:
             self._deadline = math.inf
-            self._response.content.set_exception(DeadlineError())
+            self._response.fail(DeadlineError())
         if now < idle:
             self._timer = self._loop.call_at(min(idle, self._deadline), self._look)
         elif self.writing and self._request.transport is not None:
             self._request.transport.abort()  # a client that does not read is a client that is gone
         else:
-            self._response.content.set_exception(TimeoutError())
+            self._response.fail(TimeoutError())
 
 
 class Relay:
@@ -103,7 +104,7 @@ class Relay:
 
     def __init__(self, max_answer_bytes: int) -> None:
         self._max_answer_bytes = max_answer_bytes
-        self._streams: set[ClientResponse] = set()
+        self._streams: set[Answer] = set()
 
     @property
     def running(self) -> int:
@@ -113,12 +114,12 @@ class Relay:
     def interrupt(self) -> None:
         """End every stream with an error event."""
         for response in self._streams:
-            response.content.set_exception(InterruptedByShutdown())
+            response.fail(InterruptedByShutdown())
 
     async def answer(
         self,
         request: web.Request,
-        response: ClientResponse,
+        response: Answer,
         target: Target,
         metered: Metered,
         headers: Mapping[str, str],
@@ -130,7 +131,7 @@ class Relay:
         """
         try:
             raw = await self._whole(request, response, target, metered)
-        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+        except (HttpError, TimeoutError) as error:
             raise _broken(target, error).paid() from None
         metered.reported = _checked(raw, target, embedding=metered.embedding)
         metered.body, metered.call.answered = raw, answered_by(raw)
@@ -139,20 +140,20 @@ class Relay:
         answer = web.Response(body=raw, content_type="application/json", headers=headers)
         return Result(answer, Outcome.OK)
 
-    async def _whole(self, request: web.Request, response: ClientResponse, target: Target, metered: Metered) -> bytes:
+    async def _whole(self, request: web.Request, response: Answer, target: Target, metered: Metered) -> bytes:
         """Return the body of an answer.
 
         Raises:
-            ClientError, ConnectionError, TimeoutError: it broke off, or nothing came for too long.
+            HttpError, TimeoutError: it broke off, or nothing came for too long.
             GatewayError: 502: it is too large.
         """
-        content, watch = response.content, None
-        if not content.is_eof():  # else it came with its head, as small answers do
+        watch = None
+        if not response.complete:  # else it came with its head, as small answers do
             watch = IdleWatch(response, request, target.settings.idle_seconds, metered.call.deadline)
         parts: list[bytes] = []
         size = 0
         try:
-            while part := await content.readany():
+            while part := await response.next():
                 metered.call.note_first_byte()
                 if watch is not None:
                     watch.moved()
@@ -167,7 +168,7 @@ class Relay:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def stream(
-        self, request: web.Request, response: ClientResponse, target: Target, metered: Metered, options: StreamOptions
+        self, request: web.Request, response: Answer, target: Target, metered: Metered, options: StreamOptions
     ) -> Result:
         """Pass on a stream of events. The head goes out with the first of them, and from then on nothing is raised but
         the client's going away: whoever gets an error from here may still be answered by another provider.
@@ -175,7 +176,7 @@ class Relay:
         Raises:
             GatewayError: the provider did not answer with a stream, or broke off before its first byte.
         """
-        if not response.headers.get("Content-Type", "").lower().startswith("text/event-stream"):
+        if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             raise await _not_a_stream(target, response)
         relay = EventRelay(keep_usage=options.keep_usage, secret=target.secret, limit=self._max_answer_bytes)
         metered.stream = relay
@@ -214,7 +215,7 @@ class StreamOptions(msgspec.Struct, frozen=True):
 class _Stream:
     """One stream, from the provider's head to its end."""
 
-    response: ClientResponse
+    response: Answer
     answer: web.StreamResponse
     relay: EventRelay
     watch: IdleWatch
@@ -228,7 +229,7 @@ class _Stream:
             ConnectionError: the client is gone.
         """
         read, feed, moved, watch, write = (
-            self.response.content.readany,
+            self.response.next,
             self.relay.feed,
             self.watch.moved,
             self.watch,
@@ -272,17 +273,17 @@ class _Stream:
         return errors.provider_error(self.target.provider, "ended the stream in the middle of the answer")
 
 
-_BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError, InterruptedByShutdown)
+_BROKEN = (HttpError, TimeoutError, InterruptedByShutdown)
 
 
-async def _first(response: ClientResponse, target: Target) -> bytes:
+async def _first(response: Answer, target: Target) -> bytes:
     """Return the first bytes of a stream.
 
     Raises:
         GatewayError: there are none. The provider may have read the prompt, so it may send a bill.
     """
     try:
-        if first := await response.content.readany():
+        if first := await response.next():
             return first
     except _BROKEN as error:
         raise _problem(target, error).paid() from None
@@ -328,7 +329,7 @@ def _checked(raw: bytes, target: Target, *, embedding: bool) -> Usage | None:
     return decoded.reported()
 
 
-async def _not_a_stream(target: Target, response: ClientResponse) -> GatewayError:
+async def _not_a_stream(target: Target, response: Answer) -> GatewayError:
     detail = await openai_wire.detail_of(target, response)
     if detail is not None:
         return openai_wire.hidden(target, detail)

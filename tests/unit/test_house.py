@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("crds", "observability", "operator", "gateway", "api", "cluster", "demo")
+ROOMS = ("crds", "observability", "http", "operator", "gateway", "api", "cluster", "demo")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)(?:\[[^]]*\])?==([^\s;]+)", re.IGNORECASE | re.MULTILINE)

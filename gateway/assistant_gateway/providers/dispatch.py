@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from aiohttp import ClientResponse
 
 from assistant_gateway import bodies, errors
 from assistant_gateway.catalog import LOOK_SECONDS, Target
 from assistant_gateway.providers import families
 from assistant_gateway.providers.openai_wire import Upstream
+from assistant_http.answers import Answer
 from assistant_observability import logs
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Dispatcher:
 
     async def send(
         self, target: Target, *, embedding: bool, fields: dict[str, msgspec.Raw], trace: Mapping[str, str]
-    ) -> ClientResponse:
+    ) -> Answer:
         """Send a call and return its answer when it begins; the caller closes it.
 
         Raises:
@@ -46,8 +46,7 @@ class Dispatcher:
             url = target.embeddings if embedding else target.chat
             return await self._upstream.post(target, url, bodies.encode(fields), trace)
         translator = await self._translator(target)
-        answer = await translator.send(target, embedding=embedding, fields=fields, trace=trace)
-        return cast("ClientResponse", answer)  # those parts of one that the relay uses
+        return await translator.send(target, embedding=embedding, fields=fields, trace=trace)
 
     async def _translator(self, target: Target) -> Translator:
         if self._loading is None or (self._loading.done() and self._loading.exception() is not None):

@@ -21,7 +21,6 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
 import msgspec
-from aiohttp import ClientError
 
 from assistant_gateway import errors
 from assistant_gateway.catalog import Target
@@ -31,8 +30,9 @@ from assistant_gateway.providers import families, openai_wire, translatable
 from assistant_gateway.providers.collector import undisturbed
 from assistant_gateway.providers.openai_wire import Detail, Upstream
 from assistant_gateway.providers.rehearsal import RehearsedUpstream, rehearse
-from assistant_gateway.providers.translated import Content, TranslatedAnswer
+from assistant_gateway.providers.translated import TranslatedAnswer
 from assistant_gateway.providers.transport import Exchange, NoTransport, Transport, current
+from assistant_http.errors import HttpError
 from assistant_observability import logs
 
 # Before the import: prices, headers and tokenizers from the package's files instead of the network, nothing sent home.
@@ -118,7 +118,7 @@ class Translator:
         if answer.completion_stream is None:
             await answer.fetch_stream()
         events = _Events(target, exchange, answer)
-        return TranslatedAnswer("text/event-stream", Content(events.pull, exchange.interrupt), exchange.close)
+        return TranslatedAnswer("text/event-stream", events.pull, exchange.interrupt, exchange.close)
 
     async def _embed(self, target: Target, fields: Fields, exchange: Exchange) -> TranslatedAnswer:
         family = families.FAMILIES[target.settings.kind]
@@ -227,7 +227,7 @@ class _Events:
         """Return the next event, nothing after the last.
 
         Raises:
-            ClientError, ConnectionError, TimeoutError, TooLargeError: the provider broke off, or sent too much.
+            HttpError, TimeoutError, TooLargeError: the provider broke off, or sent too much.
         """
         token = current.set(self._exchange)
         try:
@@ -335,7 +335,7 @@ def _whole(document: dict[str, Any], exchange: Exchange) -> TranslatedAnswer:
     async def pull() -> bytes:
         return pieces.popleft() if pieces else b""
 
-    return TranslatedAnswer("application/json", Content(pull, exchange.interrupt), exchange.close)
+    return TranslatedAnswer("application/json", pull, exchange.interrupt, exchange.close)
 
 
 def _plain(answer: Any) -> dict[str, Any]:
@@ -376,7 +376,7 @@ def _failure(target: Target, exchange: Exchange, error: Exception) -> GatewayErr
         return errors.provider_timeout(target.provider, f"sent nothing for {target.settings.idle_seconds:g} s").paid()
     if isinstance(broken, TooLargeError):
         return errors.provider_error(target.provider, "sent more than the gateway takes").paid()
-    if isinstance(broken, ClientError | ConnectionError):
+    if isinstance(broken, HttpError):
         return errors.provider_error(target.provider, "broke off in the middle of the answer").paid()
     if exchange.answered:
         what = f"answered with something that cannot be translated ({type(error).__name__})"

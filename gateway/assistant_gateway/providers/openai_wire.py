@@ -7,30 +7,37 @@ proxies of the environment not used: a call goes to the address that was configu
 from __future__ import annotations
 
 import asyncio
-import errno
+import math
 import re
+import socket
+import ssl
 from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import Any
 
-import aiohttp
 import msgspec
-from aiohttp import ClientResponse, ClientTimeout
-from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from assistant_gateway import errors
 from assistant_gateway.catalog import Target
 from assistant_gateway.egress import EgressRefusedError, GuardedResolver
+from assistant_http.addresses import Resolve
+from assistant_http.answers import Answer
+from assistant_http.client import HttpClient
+from assistant_http.errors import (
+    ConnectTimeoutError,
+    HttpError,
+    InvalidUrlError,
+    NotConnectedError,
+    NotHttpError,
+    StaleConnectionError,
+)
 from assistant_observability import metrics
 
-CONNECTIONS_PER_PROVIDER = 1000
 KEEP_ALIVE_SECONDS = 30.0
+STALE_SECONDS = 0.5
 LARGEST_ERROR = 64 * 1024
 ERROR_BODY_SECONDS = 5.0
 LONGEST_MESSAGE = 1000
-
-_fresh: ContextVar[bool] = ContextVar("fresh", default=True)  # whether this request opened its connection itself
 
 # Where a code does not say it, words do: vLLM, Mistral, OpenRouter, Ollama and llama.cpp have none for these.
 _TOO_LONG_CODES = frozenset({"context_length_exceeded", "string_above_max_length", "exceed_context_size_error", "3051"})
@@ -68,12 +75,12 @@ class Detail(msgspec.Struct, frozen=True):
 
 
 class Upstream:
-    """The connections to providers: one pool per host, and a guarded resolver for tenants' own endpoints."""
+    """The connections to providers: those of tenants' own endpoints are made by a guarded resolver."""
 
     def __init__(self, resolver: GuardedResolver) -> None:
         self._resolver = resolver
-        self._platform = _session(None)
-        self._guarded = _session(resolver)
+        self._platform = _client(None)
+        self._guarded = _client(resolver.resolve)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -81,28 +88,28 @@ class Upstream:
         await self._guarded.close()
         await self._resolver.close()
 
-    async def post(self, target: Target, url: URL, body: bytes, trace: Mapping[str, str]) -> ClientResponse:
+    async def post(self, target: Target, url: URL, body: bytes, trace: Mapping[str, str]) -> Answer:
         """Send a request and return the answer when its head is here, whatever its status; the caller closes it.
 
         Raises:
             GatewayError: no answer: 502 or 504.
         """
         started = asyncio.get_running_loop().time()
-        _fresh.set(False)
         try:
             return await self._send("POST", target, url, body, trace)
-        except (aiohttp.ClientError, ConnectionError) as error:
-            # A pooled connection that the provider closed in the same moment: it has not seen the request.
-            soon = asyncio.get_running_loop().time() - started < 0.5
-            if _fresh.get() or not (soon and _is_stale_connection(error)):
-                raise _failed(target, error) from None
+        except StaleConnectionError as error:
+            # Closed by the provider in the same moment: it has not seen the request.
+            if asyncio.get_running_loop().time() - started >= STALE_SECONDS:
+                raise _failed(target, url, error) from None
+        except HttpError as error:
+            raise _failed(target, url, error) from None
         metrics.PROVIDER_RETRIES.labels(target.provider, "stale_connection").inc()
         try:
             return await self._send("POST", target, url, body, trace)
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise _failed(target, error) from None
+        except HttpError as error:
+            raise _failed(target, url, error) from None
 
-    async def get(self, target: Target, url: URL, seconds: float) -> ClientResponse:
+    async def get(self, target: Target, url: URL, seconds: float) -> Answer:
         """Ask for a document, for probes.
 
         Raises:
@@ -110,113 +117,87 @@ class Upstream:
         """
         try:
             async with asyncio.timeout(seconds):
-                return await self._send("GET", target, url, None, {})
+                return await self._send("GET", target, url, b"", {})
         except TimeoutError:
             raise errors.provider_timeout(target.provider, f"did not answer within {seconds:g} s") from None
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise _failed(target, error) from None
+        except HttpError as error:
+            raise _failed(target, url, error) from None
 
-    async def _send(
-        self, method: str, target: Target, url: URL, body: bytes | None, trace: Mapping[str, str]
-    ) -> ClientResponse:
-        session = self._platform
+    async def _send(self, method: str, target: Target, url: URL, body: bytes, trace: Mapping[str, str]) -> Answer:
+        client = self._platform
         if target.own:
-            session = self._guarded
+            client = self._guarded
             try:
                 self._resolver.check_literal(url.raw_host or "")
             except EgressRefusedError as error:
                 raise errors.provider_not_allowed(target.provider, str(error)) from None
         settings = target.settings
         headers = {**target.headers, **trace} if trace else target.headers
+        connect = settings.connect_seconds
         try:
-            async with asyncio.timeout(settings.connect_seconds + settings.first_byte_seconds):
-                return await session.request(
-                    method,
-                    url,
-                    data=body,
-                    headers=headers,
-                    allow_redirects=False,
-                    timeout=ClientTimeout(total=None, connect=settings.connect_seconds),
-                )
-        except aiohttp.ConnectionTimeoutError:
+            async with asyncio.timeout(connect + settings.first_byte_seconds):
+                answer = await client.request(method, str(url), headers, body, connect_seconds=connect)
+        except ConnectTimeoutError:
             what = f"did not accept a connection within {settings.connect_seconds:g} s"
             raise errors.provider_timeout(target.provider, what) from None
         except TimeoutError:
             what = f"did not begin to answer within {settings.first_byte_seconds:g} s"
             raise errors.provider_timeout(target.provider, what).paid() from None
+        coding = answer.headers.get("content-encoding", "identity")
+        if coding.lower() != "identity":
+            answer.close()
+            what = "answered in a content coding that it was not asked for"
+            raise errors.provider_error(target.provider, what).paid()
+        return answer
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Notes when a request gets a new connection: one that breaks there was not closed while it lay in the pool."""
-
-    async def _create_connection(self, *arguments: Any, **named: Any) -> ResponseHandler:
-        _fresh.set(True)
-        return await super()._create_connection(*arguments, **named)
-
-
-def _session(resolver: GuardedResolver | None) -> aiohttp.ClientSession:
-    connector = _Connector(
-        limit=0,
-        limit_per_host=CONNECTIONS_PER_PROVIDER,
-        keepalive_timeout=KEEP_ALIVE_SECONDS,
-        resolver=resolver,
-        ttl_dns_cache=10,
-    )
-    return aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=True,
-        read_bufsize=2**18,
-        trust_env=False,
+def _client(resolve: Resolve | None) -> HttpClient:
+    # How many connections there may be is a matter of `concurrency`, and how long an answer may be silent of the relay.
+    return HttpClient(
+        connect_seconds=math.inf, idle_seconds=KEEP_ALIVE_SECONDS, quiet_seconds=math.inf, resolve=resolve
     )
 
 
-def _is_stale_connection(error: Exception) -> bool:
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return True
-    return isinstance(error, OSError) and error.errno in {errno.ECONNRESET, errno.EPIPE}
-
-
-def _failed(target: Target, error: Exception) -> errors.GatewayError:
-    if isinstance(error, aiohttp.ClientConnectorError):
-        if isinstance(error.os_error, EgressRefusedError):
-            return errors.provider_not_allowed(target.provider, str(error.os_error))
-        why = _why(error, error.host if target.own else "its host")
-        lasting = isinstance(error, aiohttp.ClientSSLError)
+def _failed(target: Target, url: URL, error: HttpError) -> errors.GatewayError:
+    if isinstance(error, NotConnectedError):
+        cause = error.__cause__
+        if isinstance(cause, EgressRefusedError):
+            return errors.provider_not_allowed(target.provider, str(cause))
+        why = _why(cause, str(url.host) if target.own else "its host")
+        lasting = isinstance(cause, ssl.SSLError)
         return errors.provider_unreachable(target.provider, why, unsent=not lasting)
-    if isinstance(error, aiohttp.ClientResponseError):
+    if isinstance(error, NotHttpError):
         return errors.provider_error(target.provider, "did not answer in HTTP")
-    if isinstance(error, aiohttp.InvalidURL):
+    if isinstance(error, InvalidUrlError):
         return errors.provider_unreachable(target.provider, "its URL cannot be used")
     return errors.provider_unreachable(target.provider, "it closed the connection without an answer")
 
 
-def _why(error: aiohttp.ClientConnectorError, host: str) -> str:
+def _why(cause: BaseException | None, host: str) -> str:
     """Return a reason that people can act on; where the platform's providers are is not the tenant's business."""
-    if isinstance(error, aiohttp.ClientSSLError):
+    if isinstance(cause, ssl.SSLError):
         return f"no trusted TLS connection to {host}"
-    cause = error.os_error
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
+    if isinstance(cause, socket.gaierror):
         return f"{host} cannot be resolved"
     if isinstance(cause, ConnectionRefusedError):
         return f"{host} refused the connection"
     return f"no connection to {host}"
 
 
-async def refusal(target: Target, response: ClientResponse) -> errors.GatewayError:
+async def refusal(target: Target, response: Answer) -> errors.GatewayError:
     """Return what to tell the client for an answer that is not a success; reads the answer's body, within bounds."""
     detail = await detail_of(target, response)
-    return translate(target, response.status, detail or Detail(), response.headers.get("Retry-After"))
+    return translate(target, response.status, detail or Detail(), response.headers.get("retry-after"))
 
 
-async def detail_of(target: Target, response: ClientResponse) -> Detail | None:
+async def detail_of(target: Target, response: Answer) -> Detail | None:
     """Return the error in an answer, None when there is none in its body."""
     body = b""
     try:
         async with asyncio.timeout(ERROR_BODY_SECONDS):
-            while len(body) < LARGEST_ERROR and (chunk := await response.content.readany()):
+            while len(body) < LARGEST_ERROR and (chunk := await response.next()):
                 body += chunk
-    except (TimeoutError, aiohttp.ClientError, ConnectionError):
+    except (TimeoutError, HttpError):
         pass
     return error_detail(target, body)
 

@@ -17,7 +17,7 @@ from yarl import URL
 
 from assistant_gateway.catalog import Provider, Target, target
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.providers.translated import Content, TranslatedAnswer
+from assistant_gateway.providers.translated import TranslatedAnswer
 
 _KEY = "rehearsal-no-key"
 _AWS = '{"region": "us-east-1", "accessKeyId": "rehearsal", "secretAccessKey": "rehearsal-no-key"}'
@@ -57,7 +57,7 @@ class RehearsedUpstream:
         async def pull() -> bytes:
             return pieces.pop() if pieces else b""
 
-        answer = TranslatedAnswer("application/json", Content(pull, lambda _error: None), lambda: None)
+        answer = TranslatedAnswer("application/json", pull, lambda _error: None, lambda: None)
         answer.status = self.status
         return answer
 
@@ -84,7 +84,7 @@ async def _all(send: Send, upstream: RehearsedUpstream) -> list[str]:
             fields = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in request.items()}
             try:
                 answer = await send(to, embedding=embedding, fields=fields, trace={})
-                while await answer.content.readany():
+                while await answer.next():
                     pass
             except GatewayError as error:
                 if upstream.status == 200 and error.code != "unsupported_parameter":

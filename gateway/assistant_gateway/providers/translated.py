@@ -1,7 +1,7 @@
 """A translated answer, in the shape of the answer of a provider that speaks the OpenAI wire.
 
-The relay uses a few parts of aiohttp's answer; these are they. An event is made when it is asked for and not before, so
-a client that reads slowly slows the provider down, and nothing piles up here.
+An event is made when it is asked for and not before, so a client that reads slowly slows the provider down, and nothing
+piles up here.
 """
 
 from __future__ import annotations
@@ -9,26 +9,35 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
-from multidict import CIMultiDict
 
+class TranslatedAnswer:
+    """A success, see `assistant_http.answers.Answer`; refusals are raised before there is one.
 
-class Content:
-    """The body: pieces of OpenAI's wire, one event each."""
+    `pull` gives the body: pieces of OpenAI's wire, one event each, nothing at the end. `interrupt` wakes up whoever
+    waits in it, `close` ends the provider's connection unless that has been read to its end.
+    """
 
-    def __init__(self, pull: Callable[[], Awaitable[bytes]], interrupt: Callable[[BaseException], None]) -> None:
+    complete = False  # nobody knows whether whoever reads has to wait
+
+    def __init__(
+        self,
+        content_type: str,
+        pull: Callable[[], Awaitable[bytes]],
+        interrupt: Callable[[Exception], None],
+        close: Callable[[], None],
+    ) -> None:
+        self.status = int(HTTPStatus.OK)
+        self.headers: Mapping[str, str] = {"content-type": content_type}
         self._pull = pull
         self._interrupt = interrupt
-        self._error: BaseException | None = None
+        self._close = close
+        self._error: Exception | None = None
 
-    def is_eof(self) -> bool:
-        """Return whether all of it is here: nobody knows, and whoever reads may have to wait."""
-        return False
-
-    async def readany(self) -> bytes:
-        """Return the next piece, nothing at the end.
+    async def next(self) -> bytes:
+        """Return the next piece.
 
         Raises:
-            ClientError, ConnectionError, TimeoutError: the provider broke off; or what was set from outside.
+            HttpError, TimeoutError: the provider broke off; or what `fail` was given.
         """
         if self._error is not None:
             raise self._error
@@ -37,21 +46,11 @@ class Content:
             raise self._error
         return piece
 
-    def set_exception(self, error: BaseException) -> None:
+    def fail(self, error: Exception) -> None:
         """End the body with an error, for the one who waits for a piece as well."""
         self._error = error
         self._interrupt(error)
 
-
-class TranslatedAnswer:
-    """A success; refusals are raised before there is one."""
-
-    def __init__(self, content_type: str, content: Content, close: Callable[[], None]) -> None:
-        self.status = int(HTTPStatus.OK)
-        self.headers: Mapping[str, str] = CIMultiDict({"Content-Type": content_type})
-        self.content = content
-        self._close = close
-
     def close(self) -> None:
-        """End the provider's connection unless it has been read to its end."""
+        """Give up what has not been read."""
         self._close()

@@ -11,7 +11,6 @@ import contextvars
 from collections.abc import AsyncIterator, Mapping
 
 import httpx
-from aiohttp import ClientError, ClientResponse
 from yarl import URL
 
 from assistant_gateway import errors
@@ -20,6 +19,8 @@ from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import TooLargeError
 from assistant_gateway.providers import families, refusals
 from assistant_gateway.providers.openai_wire import ERROR_BODY_SECONDS, LARGEST_ERROR, Upstream
+from assistant_http.answers import Answer
+from assistant_http.errors import HttpError
 
 # LiteLLM's headers that the connection, or the target, has its own of.
 _OURS = frozenset({"host", "connection", "content-length", "accept-encoding", "user-agent", "transfer-encoding"})
@@ -37,7 +38,7 @@ class Exchange:
         self._target = target
         self._trace = trace
         self._limit = limit
-        self._response: ClientResponse | None = None
+        self._response: Answer | None = None
         self._unused = 0
         self._last = families.FAMILIES[target.settings.kind].last
         self.tail = b""  # the end of what was received
@@ -60,23 +61,23 @@ class Exchange:
             raise
         self.close()  # of an attempt before this one
         self._response, self.refusal = response, None
-        content_type = response.headers.get("Content-Type", "application/json")
+        content_type = response.headers.get("content-type", "application/json")
         if response.status == 200:
             self.answered = True
             return httpx.Response(200, headers={"content-type": content_type}, stream=_Stream(self))
         body = await self._error_body(response)
-        retry_after = response.headers.get("Retry-After")
+        retry_after = response.headers.get("retry-after")
         self.refusal = refusals.of(target, response.status, body, retry_after)
         response.close()
         return httpx.Response(response.status, headers={"content-type": content_type}, content=body)
 
-    async def _error_body(self, response: ClientResponse) -> bytes:
+    async def _error_body(self, response: Answer) -> bytes:
         body = b""
         try:
             async with asyncio.timeout(ERROR_BODY_SECONDS):
-                while len(body) < LARGEST_ERROR and (chunk := await response.content.readany()):
+                while len(body) < LARGEST_ERROR and (chunk := await response.next()):
                     body += chunk
-        except (TimeoutError, ClientError, ConnectionError):
+        except (TimeoutError, HttpError):
             pass
         return body
 
@@ -84,13 +85,13 @@ class Exchange:
         """Yield the answer's bytes.
 
         Raises:
-            ClientError, ConnectionError, TimeoutError, TooLargeError: it broke off, or is too much.
+            HttpError, TimeoutError, TooLargeError: it broke off, or is too much.
         """
         response = self._response
         while response is not None:
             try:
                 async with asyncio.timeout(self._target.settings.idle_seconds):
-                    piece = await response.content.readany()
+                    piece = await response.next()
                 self._unused += len(piece)
                 if self._unused > self._limit:
                     raise TooLargeError  # noqa: TRY301  # it is remembered like the others
@@ -108,11 +109,11 @@ class Exchange:
         """Note that what was read so far has become an event."""
         self._unused = 0
 
-    def interrupt(self, error: BaseException) -> None:
+    def interrupt(self, error: Exception) -> None:
         """Wake up whoever reads, with an error."""
         self.broken = error
         if self._response is not None:
-            self._response.content.set_exception(error)
+            self._response.fail(error)
 
     def close(self) -> None:
         """End the connection unless it was read to its end."""

@@ -105,7 +105,7 @@ async def call(dispatcher: Dispatcher, target: Target, *, embedding: bool, **req
     except GatewayError:
         return
     try:
-        while await answer.content.readany():
+        while await answer.next():
             pass
     except (ClientError, OSError):
         pass

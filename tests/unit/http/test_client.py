@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+from aiohappyeyeballs import AddrInfoType
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from assistant_api import http_client
-from assistant_api.http_client import HttpClient, HttpError, NotConnectedError
+from assistant_http import connection
+from assistant_http.client import HttpClient
+from assistant_http.errors import (
+    ConnectTimeoutError,
+    HttpError,
+    NotConnectedError,
+    NotHttpError,
+    StaleConnectionError,
+)
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -87,7 +102,7 @@ async def none_left(http: HttpClient) -> None:
 
 
 async def get(http: HttpClient, server: Server, **headers: str) -> bytes:
-    return await (await http.request("GET", server.url, "/", headers, b"")).read()
+    return await (await http.request("GET", server.url, headers, b"")).read()
 
 
 async def test_a_request_is_sent_as_asked_and_its_answer_read(http: HttpClient) -> None:
@@ -99,7 +114,7 @@ async def test_a_request_is_sent_as_asked_and_its_answer_read(http: HttpClient) 
         writer.write(b"HTTP/1.1 201 Created\r\nX-A: 1\r\nx-a: 2\r\ncontent-length: 0\r\n\r\n")
 
     async with serving(talk) as server:
-        response = await http.request("POST", f"{server.url}/base/", "/v1/x?a=b", {"x-user": "ädä"}, b"body")
+        response = await http.request("POST", f"{server.url}/base/", {"x-user": "ädä"}, b"body", path="/v1/x?a=b")
         assert (response.status, response.headers["x-a"], await response.read()) == (201, "1, 2", b"")
     authority = server.url.removeprefix("http://")
     head = f"POST /base/v1/x?a=b HTTP/1.1\r\nhost: {authority}\r\nx-user: ädä\r\ncontent-length: 4\r\n\r\n"
@@ -127,7 +142,7 @@ async def test_a_connection_is_used_again(http: HttpClient) -> None:
 async def test_a_connection_that_cannot_be_trusted_is_not_used_again(http: HttpClient, answer: bytes) -> None:
     """Else an answer would reach another's request."""
     async with serving(answering(answer)) as server:
-        first = await http.request("GET", server.url, "/", {}, b"")
+        first = await http.request("GET", server.url, {}, b"")
         assert first.status == 200
         first.close()
         assert await get(http, server)
@@ -187,7 +202,7 @@ async def test_an_answer_may_come_in_any_pieces(http: HttpClient) -> None:
         b"HTTP/1.1 200 OK\r\ncontent-le",
         b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc",
         CHUNKED + b"3\r\nabc\r\n",
-        b"HTTP/1.1 200 OK\r\n\r\nabc",  # nobody said where it ends: it may be cut as well
+        CHUNKED + b"0\r\n" + b"x: y\r\n" * 20_000,
         b"nonsense\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: " + b"x" * 200_000,
@@ -235,12 +250,12 @@ async def test_a_server_that_falls_silent_is_given_up() -> None:
 async def test_a_server_that_is_not_there_was_sent_nothing(http: HttpClient) -> None:
     """So it may be asked again."""
     with pytest.raises(NotConnectedError):
-        await http.request("GET", "http://127.0.0.1:1", "/", {}, b"")
+        await http.request("GET", "http://127.0.0.1:1", {}, b"")
 
 
 async def test_a_slow_reader_holds_the_server_back() -> None:
     """A bounded part of an answer is kept, and the reader's slowness is not taken for the server's silence."""
-    size = 50 * http_client.MAX_UNREAD
+    size = 50 * connection.MAX_UNREAD
     sent = 0
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -248,16 +263,16 @@ async def test_a_slow_reader_holds_the_server_back() -> None:
         await request_of(reader)
         writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n".encode())
         for _ in range(50):
-            writer.write(b"x" * http_client.MAX_UNREAD)
+            writer.write(b"x" * connection.MAX_UNREAD)
             await writer.drain()
-            sent += http_client.MAX_UNREAD
+            sent += connection.MAX_UNREAD
         await reader.read()
 
     http = HttpClient(connect_seconds=5, idle_seconds=5, quiet_seconds=1)
     async with serving(talk) as server:
-        response = await http.request("GET", server.url, "/", {}, b"")
+        response = await http.request("GET", server.url, {}, b"")
         await asyncio.sleep(1.3)
-        assert response.unread < 4 * http_client.MAX_UNREAD
+        assert response.unread < 4 * connection.MAX_UNREAD
         assert sent < size
         assert len(await response.read()) == size
         await http.close()
@@ -292,8 +307,8 @@ async def test_a_call_that_is_not_waited_for_is_dropped(http: HttpClient, *, sta
 async def test_closing_an_answer_that_has_ended_keeps_the_connection(http: HttpClient) -> None:
     """It may be carrying another exchange already."""
     async with serving(answering(OK)) as server:
-        first = await http.request("GET", server.url, "/", {}, b"")
-        second = await http.request("GET", server.url, "/", {}, b"")
+        first = await http.request("GET", server.url, {}, b"")
+        second = await http.request("GET", server.url, {}, b"")
         first.close()
         assert [await second.read(), await first.read()] == [b"ok", b"ok"]
         assert server.connections == 1
@@ -303,11 +318,192 @@ async def test_closing_an_answer_that_has_ended_keeps_the_connection(http: HttpC
 async def test_a_header_cannot_end_its_line(http: HttpClient, value: str) -> None:
     """What could become another header is not sent."""
     with pytest.raises(HttpError):
-        await http.request("GET", "http://127.0.0.1:1", "/", {"x": value}, b"")
+        await http.request("GET", "http://127.0.0.1:1", {"x": value}, b"")
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "x", "http://"])
 async def test_a_url_of_another_kind_is_refused(http: HttpClient, url: str) -> None:
     """A configuration that cannot work says so."""
     with pytest.raises(HttpError):
-        await http.request("GET", url, "/", {}, b"")
+        await http.request("GET", url, {}, b"")
+
+
+async def test_an_answer_may_end_with_its_connection(http: HttpClient) -> None:
+    """Nobody said where it ends, so where the server closes is its end (RFC 9112, 6.3)."""
+    async with serving(answering(b"HTTP/1.1 200 OK\r\n\r\nabc", close=True)) as server:
+        assert [await get(http, server), await get(http, server)] == [b"abc"] * 2
+        assert server.connections == 2
+
+
+async def test_a_trailer_is_no_header_of_the_next_answer(http: HttpClient) -> None:
+    """Each answer has its own."""
+    trailed = CHUNKED + b"1\r\na\r\n0\r\nx-late: 1\r\n\r\n"
+    async with serving(answering(trailed, OK)) as server:
+        assert await get(http, server) == b"a"
+        second = await http.request("GET", server.url, {}, b"")
+        assert (await second.read(), dict(second.headers)) == (b"ok", {"content-length": "2"})
+        assert server.connections == 1
+
+
+async def test_a_kept_connection_that_is_closed_as_it_is_used_again_is_told_apart(http: HttpClient) -> None:
+    """Whoever hears it may ask again; not so when the connection was new, or when something had come already."""
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(OK)
+        await request_of(reader)
+
+    async with serving(once) as server:
+        assert await get(http, server) == b"ok"
+        with pytest.raises(StaleConnectionError):
+            await get(http, server)
+    for answers in ((b"",), (OK, b"HTTP/1.1 2")):
+
+        async def talk(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: tuple[bytes, ...] = answers
+        ) -> None:
+            for answer in answers:
+                await request_of(reader)
+                writer.write(answer)
+                await writer.drain()
+
+        async with serving(talk) as server:
+            for _ in answers[1:]:
+                assert await get(http, server) == b"ok"
+            with pytest.raises(HttpError) as raised:
+                await get(http, server)
+            assert not isinstance(raised.value, StaleConnectionError)
+
+
+async def test_what_is_no_http_is_told_apart(http: HttpClient) -> None:
+    """A server that speaks something else is not one that has gone."""
+    async with serving(answering(b"SSH-2.0-x\r\n\r\n")) as server:
+        with pytest.raises(NotHttpError):
+            await get(http, server)
+
+
+async def test_a_reader_hears_what_its_answer_was_failed_with(http: HttpClient) -> None:
+    """What had arrived is read before; the server sees the connection close."""
+    gone = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(CHUNKED + b"1\r\na\r\n")
+        await reader.read()
+        gone.set()
+
+    async with serving(talk) as server:
+        response = await http.request("GET", server.url, {}, b"")
+        assert await response.next() == b"a"
+        waiting = asyncio.create_task(response.next())
+        await asyncio.sleep(0)
+        assert not response.complete
+        response.fail(ZeroDivisionError("x"))
+        with pytest.raises(ZeroDivisionError):
+            await waiting
+        await gone.wait()
+        assert response.complete
+
+
+class Resolver:
+    """Gives the addresses it is told, and counts how often it was asked."""
+
+    def __init__(self, *addresses: tuple[str, int], seconds: float = 0) -> None:
+        self.addresses, self.seconds, self.asked = addresses, seconds, 0
+
+    async def resolve(self, _host: str, _port: int) -> list[AddrInfoType]:
+        self.asked += 1
+        await asyncio.sleep(self.seconds)
+        if not self.addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [
+            (socket.AF_INET6 if ":" in where[0] else socket.AF_INET, socket.SOCK_STREAM, 0, "", where)
+            for where in self.addresses
+        ]
+
+
+def resolving(resolver: Resolver, seconds: float = 5) -> HttpClient:
+    return HttpClient(connect_seconds=seconds, idle_seconds=5, quiet_seconds=5, resolve=resolver.resolve)
+
+
+async def test_connections_lead_where_the_resolver_says() -> None:
+    """To the address it gave, and the server hears the name; a crowd asks for it once."""
+    async with serving(answering(OK)) as server:
+        port = int(server.url.rpartition(":")[2])
+        resolver = Resolver(("127.0.0.1", port), seconds=0.05)
+        http = resolving(resolver)
+        url = f"http://model.example:{port}/v1"
+        found = await asyncio.gather(*(http.request("GET", url, {}, b"") for _ in range(5)))
+        assert [await response.read() for response in found] == [b"ok"] * 5
+        assert (server.connections, resolver.asked) == (5, 1)
+        await http.close()
+
+
+async def test_a_names_second_address_serves_when_the_first_does_not() -> None:
+    """As with a name that has an IPv6 address where there is no IPv6."""
+    async with serving(answering(OK)) as server:
+        port = int(server.url.rpartition(":")[2])
+        http = resolving(Resolver(("127.0.0.1", 1), ("127.0.0.1", port)))
+        response = await http.request("GET", "http://model.example", {}, b"")
+        assert await response.read() == b"ok"
+        await http.close()
+
+
+async def test_a_name_that_did_not_resolve_is_asked_for_again() -> None:
+    """A failure is not remembered; its cause is told."""
+    resolver = Resolver()
+    http = resolving(resolver)
+    for times in (1, 2):
+        with pytest.raises(NotConnectedError) as raised:
+            await http.request("GET", "http://model.example", {}, b"")
+        assert isinstance(raised.value.__cause__, socket.gaierror)
+        assert resolver.asked == times
+
+
+async def test_a_connection_is_not_waited_for_longer_than_asked() -> None:
+    """The look-up of the name counts; one caller that gives up does not end it for another."""
+    async with serving(answering(OK)) as server:
+        port = int(server.url.rpartition(":")[2])
+        resolver = Resolver(("127.0.0.1", port), seconds=0.3)
+        http = resolving(resolver)
+        patient = asyncio.create_task(http.request("GET", "http://model.example", {}, b""))
+        await asyncio.sleep(0)
+        with pytest.raises(ConnectTimeoutError):
+            await http.request("GET", "http://model.example", {}, b"", connect_seconds=0.05)
+        assert await (await patient).read() == b"ok"
+        assert resolver.asked == 1
+        await http.close()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_tls_is_for_servers_that_prove_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, trusted: bool
+) -> None:
+    """By a certificate that the machine trusts; nothing is sent to any other."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "model.example")])
+    now = dt.datetime.now(dt.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + dt.timedelta(days=1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("model.example")]), critical=False)
+    pem = serialization.Encoding.PEM
+    plain = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    certificate = builder.sign(key, hashes.SHA256()).public_bytes(pem)
+    (tmp_path / "both.pem").write_bytes(plain + certificate)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "both.pem")
+    server = Server(answering(OK))
+    listening = await asyncio.start_server(server.accept, "127.0.0.1", 0, ssl=tls)
+    port = listening.sockets[0].getsockname()[1]
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "both.pem"))
+    http = resolving(Resolver(("127.0.0.1", port)))
+    for host in ("model.example", "other.example"):
+        if trusted and host == "model.example":
+            assert await (await http.request("GET", f"https://{host}", {}, b"")).read() == b"ok"
+        else:
+            with pytest.raises(NotConnectedError) as raised:
+                await http.request("GET", f"https://{host}", {}, b"")
+            assert isinstance(raised.value.__cause__, ssl.SSLError)
+    await http.close()
+    listening.close()

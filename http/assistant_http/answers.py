@@ -1,0 +1,120 @@
+"""An answer: what is known of it at once, and its body as it arrives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+from assistant_http.errors import HttpError
+
+MAX_ANSWER = 32 * 1024 * 1024  # of one that is read as a whole
+
+
+class Answer(Protocol):
+    """An answer whose body has not been read yet. It has to be read to its end, or closed."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """HTTP headers, their names in lower case."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is here, so that nobody has to wait."""
+
+    async def next(self) -> bytes:
+        """Return what has arrived and was not read yet, at least one byte; b"" at the end.
+
+        Raises:
+            HttpError: the connection was lost before the end, or nothing arrived for too long.
+        """
+
+    def fail(self, error: Exception) -> None:
+        """Give up what has not arrived yet, and let whoever reads hear of it."""
+
+    def close(self) -> None:
+        """Give up what has not arrived yet."""
+
+
+class _Connection(Protocol):
+    def go_on(self, response: Response) -> None: ...
+
+    def drop(self, error: Exception) -> None: ...
+
+
+class Response:
+    """An answer as it arrives; see `Answer`."""
+
+    __slots__ = ("_waiter", "connection", "error", "headers", "held", "parts", "status", "unread")
+
+    def __init__(self, status: int, headers: Mapping[str, str], connection: _Connection) -> None:
+        self.status = status
+        self.headers = headers
+        self._waiter: asyncio.Future[None] | None = None
+        # The connection's side.
+        self.connection: _Connection | None = connection  # None: the whole answer is here, or it was given up
+        self.error: Exception | None = None
+        self.parts: list[bytes] = []
+        self.unread = 0
+        self.held = False  # the server has to wait for the reader
+
+    @property
+    def complete(self) -> bool:
+        """See `Answer.complete`."""
+        return self.connection is None
+
+    async def next(self) -> bytes:
+        """See `Answer.next`."""
+        if not self.parts and self.connection is not None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self.parts:
+            data = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+            self.parts.clear()
+            self.unread = 0
+            if self.held and self.connection is not None:
+                self.connection.go_on(self)
+            return data
+        if self.error is not None:
+            raise self.error
+        return b""
+
+    async def read(self) -> bytes:
+        """Return all that was not read yet.
+
+        Raises:
+            HttpError: as `next`, or it is larger than any sane answer.
+        """
+        parts: list[bytes] = []
+        size = 0
+        while part := await self.next():
+            size += len(part)
+            if size > MAX_ANSWER:
+                self.close()
+                raise HttpError("the answer is too large")
+            parts.append(part)
+        return b"".join(parts)
+
+    def fail(self, error: Exception) -> None:
+        """See `Answer.fail`: the connection is dropped."""
+        if self.connection is not None:
+            self.connection.drop(error)
+
+    def close(self) -> None:
+        """See `Answer.close`: the connection is dropped."""
+        self.fail(HttpError("closed"))
+
+    def arrived(self) -> None:
+        """Wake the reader."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def end(self, error: Exception | None = None) -> None:
+        """Note that nothing more will come, and wake the reader."""
+        self.connection = None
+        self.error = error
+        self.arrived()
