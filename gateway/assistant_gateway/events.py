@@ -63,13 +63,17 @@ class EventRelay:
         self._last_said: deque[bytes] = deque(maxlen=_KEPT)
         self.generated = Generated()
 
+    def whole(self, data: bytes) -> bool:
+        """Whether `data` is made of whole events only."""
+        return not self._rest and data.endswith(b"\n\n")
+
     def feed(self, data: bytes) -> bytes:
         """Return the whole events that `data` completes, as one block, or nothing.
 
         Raises:
             TooLargeError: an event does not end.
         """
-        if not self._rest and data.endswith(b"\n\n"):
+        if self.whole(data):
             return self._pass(data)
         # Only what is new is searched, so that a large event in small pieces costs no more than its size.
         start = max(0, len(self._rest) - 3)

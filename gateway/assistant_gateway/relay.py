@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from assistant_gateway import errors
 from assistant_gateway.calls import Outcome, outcome_of
@@ -27,6 +27,7 @@ from assistant_http.answers import Answer
 from assistant_http.errors import HttpError
 
 END_SECONDS = 1.0
+MAX_UNSENT = 64 * 1024  # bytes that the client has not taken yet; beyond that the provider has to wait
 STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 
 
@@ -185,8 +186,10 @@ class Relay:
         try:
             first = await _first(response, target)
             answer = web.StreamResponse(headers={**options.headers, **STREAM_HEADERS})
+            if request.version >= HttpVersion11:
+                answer.enable_chunked_encoding()
             await answer.prepare(request)
-            problem = await _Stream(response, answer, relay, watch, metered, target).run(first)
+            problem = await _Stream(request, response, answer, relay, watch, metered, target).run(first)
             outcome, message, code = Outcome.OK, "", ""
             if problem is not None:
                 outcome, message = outcome_of(problem.status, problem.code), problem.message
@@ -215,6 +218,7 @@ class StreamOptions(msgspec.Struct, frozen=True):
 class _Stream:
     """One stream, from the provider's head to its end."""
 
+    request: web.Request
     response: Answer
     answer: web.StreamResponse
     relay: EventRelay
@@ -236,6 +240,7 @@ class _Stream:
             self.answer.write,
         )
         call = self.metered.call
+        straight = None
         while data:
             try:
                 block = feed(data)
@@ -252,14 +257,34 @@ class _Stream:
                 watch.writing = True
                 await write(block)
                 watch.writing = False
+                straight = self._straight if self.answer.chunked else None  # the head is out
                 if block.endswith(DONE):
                     watch.hurry()
             moved()
             try:
-                data = await read()
+                data = await read(straight)
             except _BROKEN as error:
                 return None if self.relay.done else _problem(self.target, error)
         return await self._end()
+
+    def _straight(self, data: bytes) -> bool:
+        """Pass whole events on at once, without waking the task; False when there is more to it, and nothing is done.
+
+        After the first event has gone out with the head, and before the end, chunks are all there is to write.
+        """
+        transport = self.request.transport
+        if (
+            transport is None
+            or transport.is_closing()
+            or transport.get_write_buffer_size() > MAX_UNSENT
+            or not self.relay.whole(data)
+            or data.endswith(DONE)
+        ):
+            return False
+        if block := self.relay.feed(data):
+            transport.write(b"%x\r\n%b\r\n" % (len(block), block))
+        self.watch.moved()
+        return True
 
     async def _end(self) -> GatewayError | None:
         """Deal with a stream that the provider ended without breaking off."""

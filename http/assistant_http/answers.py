@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias
 
 from assistant_http.errors import HttpError
 
 MAX_ANSWER = 32 * 1024 * 1024  # of one that is read as a whole
+
+
+Straight: TypeAlias = Callable[[bytes], bool]
 
 
 class Answer(Protocol):
@@ -26,8 +29,12 @@ class Answer(Protocol):
     def complete(self) -> bool:
         """Whether all of it is here, so that nobody has to wait."""
 
-    async def next(self) -> bytes:
+    async def next(self, straight: Straight | None = None) -> bytes:
         """Return what has arrived and was not read yet, at least one byte; b"" at the end.
+
+        Args:
+            straight: is offered what arrives meanwhile and says whether it took it; then the wait goes on. It runs
+                where the bytes arrive, so it may not raise. An answer may never ask it.
 
         Raises:
             HttpError: the connection was lost before the end, or nothing arrived for too long.
@@ -49,12 +56,13 @@ class _Connection(Protocol):
 class Response:
     """An answer as it arrives; see `Answer`."""
 
-    __slots__ = ("_waiter", "connection", "error", "headers", "held", "parts", "status", "unread")
+    __slots__ = ("_straight", "_waiter", "connection", "error", "headers", "held", "parts", "status", "unread")
 
     def __init__(self, status: int, headers: Mapping[str, str], connection: _Connection) -> None:
         self.status = status
         self.headers = headers
         self._waiter: asyncio.Future[None] | None = None
+        self._straight: Straight | None = None
         # The connection's side.
         self.connection: _Connection | None = connection  # None: the whole answer is here, or it was given up
         self.error: Exception | None = None
@@ -67,17 +75,17 @@ class Response:
         """See `Answer.complete`."""
         return self.connection is None
 
-    async def next(self) -> bytes:
+    async def next(self, straight: Straight | None = None) -> bytes:
         """See `Answer.next`."""
         if not self.parts and self.connection is not None:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            self._waiter, self._straight = asyncio.get_running_loop().create_future(), straight
+            try:
+                await self._waiter
+            finally:
+                self._straight = None
         if self.parts:
-            data = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
-            self.parts.clear()
-            self.unread = 0
-            if self.held and self.connection is not None:
-                self.connection.go_on(self)
+            data = self._joined()
+            self._taken()
             return data
         if self.error is not None:
             raise self.error
@@ -109,7 +117,23 @@ class Response:
         self.fail(HttpError("closed"))
 
     def arrived(self) -> None:
-        """Wake the reader."""
+        """Hand on what is there, or wake the reader."""
+        if self._straight is not None and self._straight(self._joined()):
+            self._taken()
+        else:
+            self._wake()
+
+    def _joined(self) -> bytes:
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+
+    def _taken(self) -> None:
+        self.parts.clear()
+        self.unread = 0
+        if self.held and self.connection is not None:
+            self.connection.go_on(self)
+
+    def _wake(self) -> None:
+        self._straight = None  # what comes before the reader has woken up has to wait in line
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -117,4 +141,4 @@ class Response:
         """Note that nothing more will come, and wake the reader."""
         self.connection = None
         self.error = error
-        self.arrived()
+        self._wake()

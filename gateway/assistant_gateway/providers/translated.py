@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
+from assistant_http.answers import Straight
+
 
 class TranslatedAnswer:
     """A success, see `assistant_http.answers.Answer`; refusals are raised before there is one.
@@ -33,8 +35,8 @@ class TranslatedAnswer:
         self._close = close
         self._error: Exception | None = None
 
-    async def next(self) -> bytes:
-        """Return the next piece.
+    async def next(self, _straight: Straight | None = None) -> bytes:
+        """Return the next piece; nothing is handed on by another road.
 
         Raises:
             HttpError, TimeoutError: the provider broke off; or what `fail` was given.

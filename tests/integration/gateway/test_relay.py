@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from gateway_provider import BEHAVIOURS, SECRET, USAGE, WORDS, Provider
-from gateway_world import Cluster, Running, own_endpoint, policy, running
+from gateway_world import Cluster, Running, own_endpoint, policy, running, until_still
 
 from assistant_gateway.server import Server
 
@@ -132,6 +132,26 @@ async def test_events_are_not_held_back(ask: Callable) -> None:
     async with ask(NAMESPACE, "endless", stream=True) as answer:
         first = await asyncio.wait_for(answer.content.readuntil(b"\n\n"), 1)
     assert text_of(events(first.decode())) == "again "
+
+
+async def test_a_stream_that_begins_with_what_nobody_asked_for_has_its_head(ask: Callable) -> None:
+    """The head goes out before whatever is passed on first."""
+    async with ask(NAMESPACE, "counts-first", stream=True) as answer:
+        assert answer.status == 200
+        assert text_of(events(await answer.text())) == "".join(WORDS)
+
+
+async def test_a_client_that_does_not_read_slows_the_provider_down(ask: Callable, upstream: Provider) -> None:
+    """Nothing piles up in between: the provider stops writing when buffers are full, and goes on when they are not."""
+    async with ask(NAMESPACE, "flood", stream=True) as answer:
+        await answer.content.readuntil(b"\n\n")
+        written = await until_still(lambda: upstream.written)
+        assert upstream.open == 1
+        for _ in range(written // 2500):
+            event = await answer.content.readuntil(b"\n\n")
+            assert text_of(events(event.decode())) == "x" * 2000
+        assert upstream.written > written
+        answer.close()
 
 
 async def test_missing_done_is_added_to_a_whole_answer(ask: Callable) -> None:

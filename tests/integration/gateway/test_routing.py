@@ -370,6 +370,8 @@ def test_each_fault_of_the_provider_is_in_one_of_these_tests() -> None:
         "endless",
         "paced",
         "slow-bytes",
+        "flood",
+        "counts-first",
         "no-done",
         "recovers",
         "echoes",

@@ -14,7 +14,7 @@ from typing import Any
 import openai
 import pytest
 import yaml
-from gateway_world import PLATFORM, Cluster, Running, identity, running
+from gateway_world import PLATFORM, Cluster, Running, identity, running, until_still
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from native_provider import AWS_ID, AWS_SECRET, AWS_TOKEN, KEY, WORDS, Native, native_provider
@@ -602,11 +602,7 @@ async def test_a_client_that_does_not_read_slows_the_provider_down(tenant: Tenan
     """Nothing piles up in between: the provider stops writing when buffers are full."""
     async with tenant.ask("anthropic", "flood", stream=True) as answer:
         await answer.content.readuntil(b"Hel")
-        seen: list[int] = []
-        async with asyncio.timeout(30):
-            while len(seen) < 4 or len(set(seen[-4:])) > 1:  # for less than the second after which the reader is gone
-                seen.append(native.written)
-                await asyncio.sleep(0.1)
+        await until_still(lambda: native.written)
         assert native.open == 1
         answer.close()
 

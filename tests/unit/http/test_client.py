@@ -405,6 +405,64 @@ async def test_a_reader_hears_what_its_answer_was_failed_with(http: HttpClient) 
         assert response.complete
 
 
+async def test_what_arrives_may_be_taken_without_waking_the_reader(http: HttpClient) -> None:
+    """As long as it is wanted that way; the rest, and the end, the reader gets. Nothing is lost, doubled or moved."""
+    turn = asyncio.Semaphore(0)
+    taken: list[bytes] = []
+    read: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(CHUNKED)
+        for number in range(20):
+            writer.write(b"1\r\n%c\r\n" % (65 + number))
+            await turn.acquire()
+        writer.write(b"1\r\n!\r\n0\r\n\r\n")
+        await reader.read()
+
+    def straight(data: bytes) -> bool:
+        if data in b"DHI":
+            return False
+        taken.append(data)
+        turn.release()
+        return True
+
+    async with serving(talk) as server:
+        response = await http.request("GET", server.url, {}, b"")
+        while data := await response.next(straight):
+            read.append(data)
+            turn.release()
+        assert (b"".join(taken), b"".join(read)) == (b"BCEFGJKLMNOPQRST", b"ADHI!")
+        assert response.complete
+
+
+async def test_a_server_goes_on_after_much_was_taken_at_once(http: HttpClient) -> None:
+    """What is taken without waking the reader does not count as unread."""
+    size = 20 * connection.MAX_UNREAD
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n".encode() + b"x")
+        await writer.drain()
+        writer.write(b"x" * (size - 1))
+        await reader.read()
+
+    taken = 0
+
+    def straight(data: bytes) -> bool:
+        nonlocal taken
+        taken += len(data)
+        return True
+
+    async with serving(talk) as server:
+        response = await http.request("GET", server.url, {}, b"")
+        left = 0
+        while data := await response.next(straight):
+            left += len(data)
+        assert taken > 0
+        assert taken + left == size
+
+
 class Resolver:
     """Gives the addresses it is told, and counts how often it was asked."""
 

@@ -38,6 +38,7 @@ class Provider:
     headers: list[dict[str, str]] = field(default_factory=list)
     peers: set[object] = field(default_factory=set)  # connections that chat requests came on
     open: int = 0  # answers that are being written now
+    written: int = 0  # bytes that `flood` got rid of
     models: list[str] = field(default_factory=lambda: sorted(BEHAVIOURS))
 
     async def begin(self, request: web.Request) -> web.StreamResponse:
@@ -169,6 +170,25 @@ async def slow_bytes(provider: Provider, request: web.Request, body: dict) -> we
     return answer
 
 
+async def flood(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Send events as fast as they are taken, without an end; `written` tells how many bytes were."""
+    answer = await provider.begin(request)
+    event = delta(body["model"], "x" * 2000)
+    while True:
+        await answer.write(event)
+        provider.written += len(event)
+
+
+async def counts_first(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Send usage before any word, and each event by itself."""
+    answer = await provider.begin(request)
+    events = [chunk(body["model"], choices=[], usage=USAGE), *(delta(body["model"], word) for word in WORDS)]
+    for event in (*events, delta(body["model"], "", "stop"), b"data: [DONE]\n\n"):
+        await answer.write(event)
+        await asyncio.sleep(0.02)
+    return answer
+
+
 async def cut(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
     """Break off in the middle of an event."""
     answer = await provider.begin(request)
@@ -287,6 +307,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "endless": endless,
     "paced": paced,
     "slow-bytes": slow_bytes,
+    "flood": flood,
+    "counts-first": counts_first,
     "cut": cut,
     "short": short,
     "no-done": no_done,

@@ -184,3 +184,16 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             yield gateway
         finally:
             await server.stop(drain_seconds=0)
+
+
+async def until_still(written: Callable[[], int]) -> int:
+    """Wait until a provider gets rid of nothing more; return what it had by then.
+
+    It takes less than the second after which a client that does not read is gone.
+    """
+    seen: list[int] = []
+    async with asyncio.timeout(30):
+        while len(seen) < 4 or len(set(seen[-4:])) > 1:
+            seen.append(written())
+            await asyncio.sleep(0.1)
+    return seen[-1]

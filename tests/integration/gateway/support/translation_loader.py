@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 import yaml
-from aiohttp import ClientError
 from native_provider import AWS_ID, AWS_SECRET, AWS_TOKEN, KEY, native_provider
 
 from assistant_gateway.catalog import Catalog, Target
@@ -27,6 +26,7 @@ from assistant_gateway.providers.dispatch import Dispatcher
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.providers.rehearsal import EMBEDDING, MODELS
 from assistant_gateway.server import Server
+from assistant_http.errors import HttpError
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}]
@@ -107,7 +107,7 @@ async def call(dispatcher: Dispatcher, target: Target, *, embedding: bool, **req
     try:
         while await answer.next():
             pass
-    except (ClientError, OSError):
+    except HttpError:
         pass
     finally:
         answer.close()
