@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from assistant_http.answers import Straight
 from assistant_http.client import HttpClient
 from assistant_http.errors import HttpError, NotConnectedError
 from assistant_observability import traces
@@ -113,8 +114,11 @@ class Answer(Protocol):
     async def read(self) -> bytes:
         """Return the whole body; GatewayUnreachableError when it is cut, or larger than any sane answer."""
 
-    async def next(self) -> bytes:
-        """Return what has arrived since, b"" at the end; GatewayUnreachableError when it is cut."""
+    async def next(self, straight: Straight | None = None) -> bytes:
+        """Return what has arrived since, b"" at the end; GatewayUnreachableError when it is cut.
+
+        `straight` is offered what arrives meanwhile and says whether it took it (`assistant_http.answers.Answer`).
+        """
 
     def close(self) -> None:
         """Drop the call: the gateway sees the connection close and drops the provider's call in turn."""

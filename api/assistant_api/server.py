@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 import uvicorn
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from assistant_api.chunks import ChunksProtocol
 from assistant_observability import logs, metrics
 
 KEEPALIVE_SECONDS = 75  # longer than OpenAI's client keeps a connection idle
@@ -38,7 +39,7 @@ def server(app: ASGIApp, host: str, port: int, shutdown_seconds: float, *, lifes
             host=host,
             port=port,
             loop="none",
-            http="httptools",
+            http=ChunksProtocol,
             ws="none",
             lifespan="on" if lifespan else "off",
             interface="asgi3",

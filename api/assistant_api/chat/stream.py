@@ -18,6 +18,7 @@ from litestar.types import Receive, Scope, Send
 
 from assistant_api.chat.citations import Tracker, annotations_of
 from assistant_api.chat.schemas import MAX_CHOICES, Choice, Chunk
+from assistant_api.chunks import Chunks, chunks_of
 from assistant_api.gateway import Answer, GatewayUnreachableError
 from assistant_api.hangup import CallerGoneError, until_hangup
 from assistant_api.knowledge.schemas import Passage
@@ -182,10 +183,11 @@ class EventStream:
         self._assistant = assistant
         self._started = started
         self._interrupted = interrupted
+        self._chunks: Chunks | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer."""
-        del scope
+        self._chunks = chunks_of(scope)
         try:
             async with until_hangup(receive):
                 await send({"type": "http.response.start", "status": 200, "headers": list(self._headers)})
@@ -196,13 +198,13 @@ class EventStream:
             self._answer.close()
 
     async def _body(self, send: Send) -> None:
-        waiting = True
+        waiting, straight = True, None
         try:
             async with asyncio.timeout(None) as limit, _Patience(limit) as patience:
-                while data := await self._answer.next():
+                while data := await self._answer.next(straight):
                     if waiting:
                         metrics.FIRST_TOKEN.labels(self._assistant).observe(time.perf_counter() - self._started)
-                        waiting = False
+                        waiting, straight = False, self._straight if self._chunks is not None else None
                     out = self._relay.feed(data)
                     if out:
                         patience.since = patience.now()
@@ -215,3 +217,11 @@ class EventStream:
             _log.warning("stream interrupted", assistant=self._assistant, reason=str(error))
             tail = b"data: " + self._interrupted() + b"\n\n"
         await send({"type": "http.response.body", "body": tail, "more_body": False})
+
+    def _straight(self, data: bytes) -> bool:
+        """Send what `data` completes at once; False, and nothing done, where that has to be waited for."""
+        if self._chunks is None or not self._chunks.ready:
+            return False
+        if out := self._relay.feed(data):
+            self._chunks.write(out)
+        return True

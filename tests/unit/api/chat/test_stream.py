@@ -191,7 +191,7 @@ async def test_a_caller_who_stops_reading_is_not_waited_for(monkeypatch: pytest.
     assert answer.closed
 
     class Thinking(FakeAnswer):
-        async def next(self) -> bytes:
+        async def next(self, _straight: object = None) -> bytes:
             await asyncio.sleep(0.1)
             return await super().next()
 

@@ -120,7 +120,7 @@ class FakeAnswer:
             parts.append(part)
         return b"".join(parts)
 
-    async def next(self) -> bytes:
+    async def next(self, _straight: object = None) -> bytes:
         """Part by part; an exception among the parts is raised."""
         await asyncio.sleep(0)
         part = next(self._left, b"")
