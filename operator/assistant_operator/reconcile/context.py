@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from assistant_operator.adapters.cluster import Cluster
 from assistant_operator.adapters.postgres import Postgres
 from assistant_operator.adapters.probes import Probes
 from assistant_operator.adapters.redis import Redis
-from assistant_operator.adapters.weaviate import Weaviate
 from assistant_operator.catalog import Catalog
 from assistant_operator.config import Settings
 from assistant_operator.desired.platform import Egress, Platform, Resources
@@ -20,6 +20,9 @@ from assistant_operator.index import Index
 from assistant_operator.observed import Counts, GatewayView
 from assistant_operator.reconcile.resolve import Defaults
 from assistant_operator.usage import Digest, Quotas
+
+if TYPE_CHECKING:  # to import its client takes a second, and who only computes needs none
+    from assistant_operator.adapters.weaviate import Weaviate
 
 
 @dataclass

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import msgspec
 import pytest
@@ -20,10 +18,25 @@ from assistant_api.i18n import Catalogs
 CHAT = "/v1/chat/completions"
 HELLO = {"model": "plain", "messages": [{"role": "user", "content": "Hello"}]}
 
+REFUSALS = [
+    (429, "rate_limit_exceeded", "requests"),
+    (429, "tokens_exhausted", "tokens"),
+    (429, "budget_exhausted", "insufficient_quota"),
+    (403, "price_unknown", "invalid_request_error"),
+    (400, "not_limitable", "invalid_request_error"),
+    (503, "limits_unavailable", "server_error"),
+]
 
-@pytest.fixture
-def broken() -> Iterator[World]:
-    """An application with a route that fails as it is told to."""
+
+def refusal(status: int, code: str) -> GatewayError:
+    """What the gateway says when a limit is reached."""
+    headers = {"retry-after": "7", "x-should-retry": "false"}
+    return GatewayError(status, code, "Said by the gateway.", 7, headers=headers)
+
+
+@pytest.fixture(scope="module")
+def broken() -> World:
+    """An application with a route that fails as it is told to: by a name or a refusal's code."""
     world = make_world()
     failures: dict[str, Exception] = {
         "secret": RuntimeError("password=hunter2 at /home/x"),
@@ -31,6 +44,7 @@ def broken() -> Iterator[World]:
         "limited": GatewayError(429, "rate_limit_exceeded", "slow", retry_after=1.2),
         "parameter": ValidationException(extra=[{"key": "limit", "message": "x"}]),
         "full": errors.ApiError(errors.KNOWLEDGE_BASE_FULL, knowledge_base="handbook"),
+        **{code: refusal(status, code) for status, code, _ in REFUSALS},
     }
 
     @get("/v1/boom/{kind:str}", sync_to_thread=False)
@@ -172,8 +186,7 @@ async def test_what_is_not_json_is_a_400(client: httpx.AsyncClient, body: bytes)
 
 async def test_every_kind_of_error_can_be_rendered_in_every_language() -> None:
     """No sentence asks for a value that its error does not have."""
-    world = make_world()
-    catalogs = world.routes.state.catalogs
+    catalogs = Catalogs.load(LOCALES)
     values = {"model": "m", "knowledge_base": "k", "limit": 1, "expected": "text/plain", "cause": "c"}
     for kind in errors.KINDS.values():
         reason = errors.Reason("missing", {})
@@ -190,39 +203,14 @@ def test_only_codes_of_ours_are_told_in_our_words() -> None:
     assert not errors.is_ours(GatewayError(400, "invalid_request", ""))
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "openai_type"),
-    [
-        (429, "rate_limit_exceeded", "requests"),
-        (429, "tokens_exhausted", "tokens"),
-        (429, "budget_exhausted", "insufficient_quota"),
-        (403, "price_unknown", "invalid_request_error"),
-        (400, "not_limitable", "invalid_request_error"),
-        (503, "limits_unavailable", "server_error"),
-    ],
-)
+@pytest.mark.parametrize(("status", "code", "openai_type"), REFUSALS)
 async def test_refusals_of_limits_keep_code_and_status_in_either_envelope(
-    status: int, code: str, openai_type: str
+    broken: World, status: int, code: str, openai_type: str
 ) -> None:
     """And the headers that programs wait by, on every road."""
-    world = make_world()
-    error = GatewayError(
-        status, code, "Said by the gateway.", 7, headers={"retry-after": "7", "x-should-retry": "false"}
-    )
-
-    @get("/api/v1/boom", sync_to_thread=False)
-    def rest() -> None:
-        raise error
-
-    @get("/v1/boom", sync_to_thread=False)
-    def openai() -> None:
-        raise error
-
-    world.routes.register(rest)
-    world.routes.register(openai)
-    async with client_of(world) as client:
-        problem = await client.get("/api/v1/boom", headers={"accept-language": "de"})
-        envelope = await client.get("/v1/boom", headers={"accept-language": "ar"})
+    async with client_of(broken) as client:
+        problem = await client.get(f"/api/v1/boom/{code}", headers={"accept-language": "de"})
+        envelope = await client.get(f"/v1/boom/{code}", headers={"accept-language": "ar"})
     for answer in (problem, envelope):
         assert answer.status_code == status
         assert answer.headers["retry-after"] == "7"

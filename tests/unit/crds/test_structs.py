@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ KINDS: dict[str, tuple[str, type, type]] = {
 SCALARS: dict[type, str] = {inspect.StrType: "string", inspect.IntType: "integer", inspect.BoolType: "boolean"}
 
 
+@functools.cache
 def crd(kind: str) -> dict[str, Any]:
     document: dict[str, Any] = yaml.safe_load((CRDS / KINDS[kind][0]).read_text())
     return document

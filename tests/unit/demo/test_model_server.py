@@ -1,16 +1,21 @@
 """The stand-in model server, asked by the official client and by bad ones."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import aiohttp
-import openai
 import pytest
 from aiohttp import web
 
 from assistant_demo.model_server import ModelServerSettings, create_app
+
+if TYPE_CHECKING:  # to import it takes a second, which only the process that runs these tests has to spend
+    import openai
 
 Start = Callable[..., Awaitable[str]]
 QUESTION: list = [{"role": "user", "content": "Are you there?"}]
@@ -41,6 +46,8 @@ async def url(start: Start) -> str:
 @pytest.fixture
 async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
     """The official client."""
+    import openai
+
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
         yield client
 
@@ -109,6 +116,8 @@ async def test_a_bad_body_is_a_400_that_names_the_field(url: str, path: str, bod
 
 async def test_an_unknown_model_and_a_wrong_key_are_told_apart(start: Start, client: openai.AsyncOpenAI) -> None:
     """The official client raises its own class for each."""
+    import openai
+
     with pytest.raises(openai.NotFoundError):
         await client.chat.completions.create(model="gpt-9", messages=QUESTION)
     guarded = await start(api_key="secret")

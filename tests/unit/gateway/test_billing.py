@@ -4,6 +4,7 @@ Every case is run twice: as the code is, and without the lines that handle it, w
 case passes by accident, and no handling stays that nothing needs.
 """
 
+import functools
 import sys
 import types
 from collections.abc import Iterator
@@ -32,6 +33,12 @@ UNSAID = {
 }
 
 
+@functools.cache
+def compiled(source: str, name: str) -> types.CodeType:
+    """Most cases change one module only."""
+    return compile(source, f"{name}.py", "exec")
+
+
 class Code:
     """The three modules, as they are or with one place of one of them changed."""
 
@@ -46,7 +53,7 @@ class Code:
                 source = source.replace(f"from assistant_gateway.{other} import", f"from replayed_{other} import")
             module = types.ModuleType(f"replayed_{name}")
             sys.modules[module.__name__] = module
-            exec(compile(source, f"{name}.py", "exec"), module.__dict__)
+            exec(compiled(source, name), module.__dict__)
             self.modules[name] = module
 
     def entry(self, name: str, body: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -19,6 +20,12 @@ from assistant_gateway.kubernetes import ClusterError
 ISSUER = "https://cluster.example"
 
 
+@functools.cache
+def rsa_key(kid: str) -> rsa.RSAPrivateKey:
+    """One key of each name for all tests: to make one takes longer than any test."""
+    return rsa.generate_private_key(65537, 2048)
+
+
 class Cluster:
     """The discovery documents of a cluster whose keys can change, and which can be away."""
 
@@ -29,9 +36,8 @@ class Cluster:
         self.add("one")
 
     def add(self, kid: str, curve: ec.EllipticCurve | None = None) -> None:
-        """Make a key."""
-        made = ec.generate_private_key(curve) if curve else rsa.generate_private_key(65537, 2048)
-        self.keys[kid] = made
+        """Have a key."""
+        self.keys[kid] = ec.generate_private_key(curve) if curve else rsa_key(kid)
 
     async def get(self, path: str) -> bytes:
         """Answer as the API server does."""

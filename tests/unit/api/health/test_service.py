@@ -7,22 +7,15 @@ import time
 
 import pytest
 from api_world import FakeStore, World, client_of, document, make_world
-from litestar.datastructures import State
 
+from assistant_api.clients import Clients
 from assistant_api.gateway import GatewayError
 from assistant_api.health.service import Health
 
 
-@pytest.fixture
-def world() -> World:
-    """A process of its own: health remembers."""
-    return make_world()
-
-
 def health_of(world: World) -> Health:
-    state: State = world.routes.state
-    health: Health = state.health
-    return health
+    """One that remembers nothing yet, of what is around the application."""
+    return Health(Clients(world.gateway, world.database, world.redis, world.weaviate), world.config)  # type: ignore[arg-type]
 
 
 async def eventually_ready(health: Health) -> None:
@@ -42,12 +35,17 @@ async def test_a_process_is_ready_once_everything_needed_has_answered(world: Wor
     await health.stop()
 
 
-async def test_it_is_not_ready_while_a_needed_store_is_away_and_heals_by_itself(world: World) -> None:
+async def test_it_is_not_ready_while_a_needed_store_is_away_and_heals_by_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A rollout with a wrong credential must not replace a working pod."""
+    monkeypatch.setattr("assistant_api.health.service.START_INTERVAL", 0.02)
     world.weaviate.error = OSError("Connect call failed ('10.1.2.3', 8080)")
     health = health_of(world)
     await health.start()
-    await asyncio.sleep(0.4)
+    async with asyncio.timeout(3):
+        while world.weaviate.pings < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     readiness = health.readiness()
     assert readiness.status == "not_ready"
     assert readiness.checks["weaviate"] == "unreachable"
@@ -56,9 +54,9 @@ async def test_it_is_not_ready_while_a_needed_store_is_away_and_heals_by_itself(
     await health.stop()
 
 
-async def test_a_store_that_no_assistant_needs_is_not_waited_for() -> None:
+async def test_a_store_that_no_assistant_needs_is_not_waited_for(world: World) -> None:
     """Without knowledge bases only the gateway counts."""
-    world = make_world(document(knowledge_bases=[], assistants=[]))
+    world.config.replace(document(knowledge_bases=[], assistants=[]))
     world.weaviate.error = world.database.error = OSError("down")
     health = health_of(world)
     await health.start()
@@ -67,14 +65,17 @@ async def test_a_store_that_no_assistant_needs_is_not_waited_for() -> None:
     await health.stop()
 
 
-async def test_a_later_outage_does_not_take_the_process_out_of_service(world: World) -> None:
+async def test_a_later_outage_does_not_take_the_process_out_of_service(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A caller who is told what is missing is better off than one whose connection is refused."""
+    monkeypatch.setattr("assistant_api.health.service.CACHE_SECONDS", 0.05)
     health = health_of(world)
     await health.start()
     await eventually_ready(health)
     world.weaviate.error = OSError("down")
     world.gateway.down = True
-    await asyncio.sleep(1.05)  # answers are remembered for a second
+    await asyncio.sleep(0.06)  # no answer is remembered any longer
     assert (await health.detailed()).status == "unhealthy"
     assert health.readiness().status == "ready"
     assert health.readiness().checks["weaviate"] == "unreachable"
@@ -170,8 +171,9 @@ async def test_a_store_that_hangs_costs_its_time_out_and_no_more(monkeypatch: py
     assert answer.json()["checks"]["postgres"]["status"] == "healthy"
 
 
-async def test_many_callers_ask_a_store_once(world: World) -> None:
+async def test_many_callers_ask_a_store_once() -> None:
     """Health is public: asking it often must not burden the stores."""
+    world = make_world()  # its health remembers nothing yet
     world.database.seconds = 0.05
     async with client_of(world, key=None) as client:
         await asyncio.gather(*(client.get("/health/postgres") for _ in range(20)))

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from api_world import World, client_of, make_world
+from api_world import World, client_of
 
 from assistant_api.gateway import GatewayError, GatewayUnreachableError
 from assistant_api.usage import service
@@ -208,9 +208,8 @@ async def test_what_a_table_lacks_is_never_told_as_nothing(
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_usage_needs_a_key(path: str) -> None:
+async def test_usage_needs_a_key(world: World, path: str) -> None:
     """As everything of a tenant does."""
-    world = make_world()
     async with client_of(world, key=None) as client:
         assert (await client.get(path)).status_code == 401
     assert world.gateway.asked_usage == []

@@ -29,7 +29,10 @@ def test_a_gateway_without_translated_providers_runs_without_litellm(tmp_path: P
         from pathlib import Path
         from assistant_gateway.config import Settings
         from assistant_gateway.prices import PriceMap
+        from assistant_gateway.providers import dispatch
         from assistant_gateway.server import Server
+
+        dispatch.LOOK_SECONDS = 0.01
 
         async def main(folder):
             settings = Settings(
@@ -40,7 +43,7 @@ def test_a_gateway_without_translated_providers_runs_without_litellm(tmp_path: P
             server = Server(settings)
             await server.start()
             assert server.port
-            await asyncio.sleep(1.5)  # longer than between two looks at the catalogue
+            await asyncio.sleep(0.2)  # longer than between two looks at the catalogue
             assert PriceMap.installed().price("anthropic", "claude-haiku-4-5") is not None
             await server.stop(drain_seconds=0)
 

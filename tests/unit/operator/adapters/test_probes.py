@@ -88,12 +88,16 @@ async def test_a_pod_that_hangs_or_is_not_there_is_told_in_time(asked, monkeypat
     probes, state = asked
     monkeypatch.setattr("assistant_operator.adapters.probes.POD_SECONDS", 0.05)
 
+    told = asyncio.Event()
+
     async def hang(_request):
-        await asyncio.sleep(1)
+        await told.wait()
+        return web.Response()
 
     state["handler"] = hang
     with pytest.raises(ProbeError, match="no answer within"):
         await probes.pod("127.0.0.1")
+    told.set()
     with pytest.raises(ProbeError, match="no connection"):
         await probes.pod("127.255.255.1")
 
