@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     routes_namespace: str
     pod_name: str = Field(default_factory=lambda: os.environ.get("HOSTNAME", "operator"))
     lease_name: str = "assistant-operator"
+    lease_seconds: int = Field(default=15, ge=5)
 
     postgres_dsn: SecretStr
     ledger_url: SecretStr = SecretStr("")  # as the gateway logs in; "": there is no ledger in Postgres

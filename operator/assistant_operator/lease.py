@@ -1,7 +1,8 @@
 """Who leads: one operator at a time holds a Lease; whoever cannot renew it stops writing before another may start.
 
-Times as in client-go: a Lease that nobody renewed for `DURATION` seconds, by the watcher's own clock, may be taken; its
-holder gives up `DEADLINE` seconds after the last renewal: it refuses further writes and cancels those under way.
+Times as in client-go: a Lease that nobody renewed for as long as it says, by the watcher's own clock, may be taken; its
+holder gives up when two thirds of that have passed since the last renewal: it refuses further writes and cancels those
+under way.
 Source: https://pkg.go.dev/k8s.io/client-go/tools/leaderelection
 """
 
@@ -19,19 +20,27 @@ from assistant_operator.errors import ClusterError, ClusterUnreachableError, Not
 from assistant_operator.snapshot import Json
 
 DURATION = 15.0
-DEADLINE = 10.0
-PERIOD = 2.0
 _log = logs.logger(__name__)
 
 
 class Lease:
-    """The Lease `name`, as seen by the operator called `identity`."""
+    """The Lease `name`, as seen by the operator called `identity`, which holds it for `duration` seconds at a time."""
 
-    def __init__(self, namespace: str, name: str, identity: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        name: str,
+        identity: str,
+        clock: Callable[[], float] = time.monotonic,
+        duration: float = DURATION,
+    ) -> None:
         self._namespace = namespace
         self._name = name
         self._identity = identity
         self._clock = clock
+        self._duration = duration
+        self.deadline = duration * 2 / 3  # after a renewal: then we do not lead any more
+        self.period = duration * 2 / 15  # between two renewals, or two looks at another's Lease
         self._renewed: float | None = None  # when we last asked for what was then granted
         self._observed: tuple[object, float] | None = None  # the holder's last sign, and when we first saw it
         self._cluster: Cluster | None = None
@@ -43,7 +52,7 @@ class Lease:
     @property
     def held(self) -> bool:
         """Whether we lead, for certain, at this moment."""
-        return self._renewed is not None and self._clock() - self._renewed < DEADLINE
+        return self._renewed is not None and self._clock() - self._renewed < self.deadline
 
     def guard(self) -> None:
         """Raise NotLeaderError unless we lead; asked before every write."""
@@ -53,14 +62,14 @@ class Lease:
     async def acquire(self) -> None:
         """Return once we lead."""
         while not await self.attempt():  # noqa: ASYNC110 - the API server is asked, no event of ours
-            await asyncio.sleep(PERIOD * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
+            await asyncio.sleep(self.period * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
         metrics.LEADER.set(1)
         _log.info("leading", lease=self._name, identity=self._identity)
 
     async def hold(self) -> None:
         """Renew the Lease; return when it is lost."""
         while self.held:
-            await asyncio.sleep(PERIOD)
+            await asyncio.sleep(self.period)
             await self.attempt()
         metrics.LEADER.set(0)
         _log.error("the lease is lost", lease=self._name, identity=self._identity)
@@ -72,7 +81,7 @@ class Lease:
         self._renewed = None
         metrics.LEADER.set(0)
         try:
-            async with asyncio.timeout(PERIOD):
+            async with asyncio.timeout(self.period):
                 lease = await self._read()
                 if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
                     lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
@@ -84,7 +93,7 @@ class Lease:
         """Try once to take or renew the Lease; return whether we lead."""
         asked = self._clock()
         try:
-            async with asyncio.timeout(DEADLINE / 3):
+            async with asyncio.timeout(self.deadline / 3):
                 granted = await self._attempt()
         except (ClusterError, ClusterUnreachableError, TimeoutError) as error:
             _log.warning("the lease could not be renewed", error=str(error) or "no answer in time")
@@ -120,7 +129,7 @@ class Lease:
             "metadata": lease.get("metadata") or {"name": self._name, "namespace": self._namespace},
             "spec": {
                 "holderIdentity": self._identity,
-                "leaseDurationSeconds": int(DURATION),
+                "leaseDurationSeconds": int(self._duration),
                 "acquireTime": spec.get("acquireTime") or now if is_ours else now,
                 "renewTime": now,
                 "leaseTransitions": int(spec.get("leaseTransitions") or 0) + (0 if is_ours else 1),

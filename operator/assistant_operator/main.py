@@ -41,7 +41,7 @@ class Operator:
 
     def __init__(self, settings: Settings, pod_port: int = API_PORT) -> None:
         self._settings = settings
-        self.lease = Lease(settings.namespace, settings.lease_name, settings.pod_name)
+        self.lease = Lease(settings.namespace, settings.lease_name, settings.pod_name, duration=settings.lease_seconds)
         guard = self.lease.guard
         self.liveness = Liveness(settings.resync_seconds)
         self.queue = WorkQueue(settings.workers)

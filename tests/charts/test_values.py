@@ -67,6 +67,7 @@ REFUSED = {
     "providers.x.url=https://x.example,providers.x.breaker.share=1": "additional properties 'share' not allowed",
     "providers.x.url=https://x.example,providers.x.allowFields={messages}": "/providers/x/allowFields/0",
     "operator.resyncSeconds=3000": "/operator/resyncSeconds",
+    "operator.leaseSeconds=1": "/operator/leaseSeconds",
     "tenantDefaults.requestsPerMinute=0": "/tenantDefaults/requestsPerMinute",
     "tenantDefaults.budget.amount=1": "/tenantDefaults/budget/amount",
     "tenantDefaults.budget.amount=1.1234567USD": "/tenantDefaults/budget/amount",

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from assistant_operator.errors import ClusterUnreachableError, NotLeaderError
-from assistant_operator.lease import DEADLINE, DURATION, PERIOD, Lease
+from assistant_operator.lease import DURATION, Lease
 
 
 class Leases:
@@ -48,19 +48,25 @@ class Clock:
         return self.now
 
 
-def operator(leases, clock, name):
-    lease = Lease("platform", "assistant-operator", name, clock)
+@pytest.fixture(params=[DURATION, 5.0])
+def duration(request):
+    """How long a Lease is held, as the platform team may set it."""
+    return request.param
+
+
+def operator(leases, clock, name, duration=DURATION):
+    lease = Lease("platform", "assistant-operator", name, clock, duration)
     lease.attach(leases)
     return lease
 
 
-async def test_the_first_one_leads_and_the_second_waits():
+async def test_the_first_one_leads_and_the_second_waits(duration):
     """A Lease that is renewed is never taken."""
     leases, clock = Leases(), Clock()
-    one, two = operator(leases, clock, "one"), operator(leases, clock, "two")
+    one, two = operator(leases, clock, "one", duration), operator(leases, clock, "two", duration)
     assert await one.attempt()
     for _ in range(20):
-        clock.now += PERIOD
+        clock.now += one.period
         assert await one.attempt()
         assert not await two.attempt()
     one.guard()
@@ -68,13 +74,17 @@ async def test_the_first_one_leads_and_the_second_waits():
         two.guard()
 
 
-async def test_a_lease_that_is_not_renewed_is_taken_after_its_time():
-    """The successor waits by its own clock, from when it first saw the last sign of life."""
+@pytest.mark.parametrize("watcher", [DURATION, 5.0])
+async def test_a_lease_that_is_not_renewed_is_taken_after_its_time(duration, watcher):
+    """The successor waits by its own clock, from when it first saw the last sign of life, and by the Lease's duration.
+
+    While the platform is upgraded its own duration may be another.
+    """
     leases, clock = Leases(), Clock()
-    one, two = operator(leases, clock, "one"), operator(leases, clock, "two")
+    one, two = operator(leases, clock, "one", duration), operator(leases, clock, "two", watcher)
     await one.attempt()
     assert not await two.attempt()
-    clock.now += DURATION - 0.1
+    clock.now += duration - 0.1
     assert not await two.attempt()
     clock.now += 0.2
     assert await two.attempt()
@@ -82,20 +92,20 @@ async def test_a_lease_that_is_not_renewed_is_taken_after_its_time():
     assert leases.lease["spec"]["leaseTransitions"] == 2
 
 
-async def test_writes_stop_before_another_may_lead():
+async def test_writes_stop_before_another_may_lead(duration):
     """Cut off from the API server, the holder refuses writes well before its Lease can be taken."""
     leases, clock = Leases(), Clock()
-    one = operator(leases, clock, "one")
+    one = operator(leases, clock, "one", duration)
     await one.attempt()
     leases.down = True
-    clock.now += DEADLINE - 0.1
+    clock.now += one.deadline - 0.1
     assert await one.attempt()
     one.guard()
     clock.now += 0.2
     assert not await one.attempt()
     with pytest.raises(NotLeaderError):
         one.guard()
-    assert DEADLINE < DURATION - PERIOD
+    assert one.deadline < leases.lease["spec"]["leaseDurationSeconds"] - one.period
 
 
 async def test_a_renewal_counts_from_when_it_was_asked_for():
@@ -108,7 +118,7 @@ async def test_a_renewal_counts_from_when_it_was_asked_for():
 
     leases.get = slowly
     await one.attempt()
-    clock.now += DEADLINE - 5.1
+    clock.now += one.deadline - 5.1
     assert one.held
     clock.now += 0.2
     assert not one.held
