@@ -9,6 +9,7 @@ from api_world import KEY, LOCALES, World, client_of, make_world
 from litestar import get
 from litestar.exceptions import ValidationException
 from litestar.params import FromPath
+from structlog.testing import capture_logs
 
 from assistant_api import errors
 from assistant_api.chat.schemas import ChatRequest
@@ -63,12 +64,15 @@ def broken() -> World:
 async def test_an_unexpected_error_says_nothing_but_the_request_id(broken: World) -> None:
     """500 without a traceback, in either envelope; the id leads to the log line."""
     async with client_of(broken) as client:
-        openai = await client.get("/v1/boom/secret")
-        rest = await client.get("/api/v1/boom/secret")
+        with capture_logs() as lines:
+            openai = await client.get("/v1/boom/secret")
+            rest = await client.get("/api/v1/boom/secret")
     assert openai.status_code == rest.status_code == 500
     assert openai.json()["error"]["code"] == rest.json()["code"] == "internal_error"
     assert openai.headers["x-request-id"] in openai.json()["error"]["message"]
     assert rest.json()["request_id"] == rest.headers["x-request-id"]
+    logged = {line["request_id"] for line in lines if line["log_level"] == "error"}
+    assert logged == {openai.headers["x-request-id"], rest.headers["x-request-id"]}
     for answer in (openai, rest):
         assert "hunter2" not in answer.text
         assert "Traceback" not in answer.text
