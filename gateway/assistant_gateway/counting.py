@@ -85,7 +85,7 @@ def chat_bound(fields: Fields, model: str, image_tokens: int | None = None) -> B
         (f"the field {name!r}" for name in fields if name in _UNBOUNDED_FIELDS and _is_set(fields, name)), None
     )
     if _is_set(fields, "modalities") and _decoded(fields["modalities"]) != ["text"]:
-        problem = problem or "output that is not text"
+        problem = problem or "the field 'modalities' asks for more than text"
     tokens = TEMPLATE_TOKENS
     for name, raw in fields.items():
         if name == "messages":

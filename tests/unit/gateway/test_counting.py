@@ -112,7 +112,9 @@ def test_nothing_that_costs_more_than_its_bytes_passes_as_text(messages: bytes) 
 )
 def test_fields_whose_cost_cannot_be_told_are_named(more: dict[str, Any]) -> None:
     """Other models, searches, sound: a limit cannot be kept, so the request says why."""
-    assert chat_bound(chat("Hi", **more), "m").unbounded
+    problem = chat_bound(chat("Hi", **more), "m").unbounded
+    assert problem is not None
+    assert next(iter(more)).removesuffix("s") in problem
 
 
 def test_tools_and_schemas_are_part_of_the_prompt() -> None:
