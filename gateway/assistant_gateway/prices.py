@@ -13,15 +13,12 @@ import re
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
 from assistant_gateway.usage import Usage
 from assistant_observability import logs
-
-if TYPE_CHECKING:  # the catalogue checks its entries with this module
-    from assistant_gateway.catalog import Target
 
 PER = 1_000_000  # tokens that a price is for; also micro-units of one unit of a currency
 HIGHEST = 1_000_000 * PER  # a million units of the currency per million tokens: beyond it is a mistake
@@ -213,7 +210,23 @@ def checked(settings: ModelSettings) -> CatalogPrice:
     return CatalogPrice(Price(rate=rate, currency=settings.currency, source="catalogue", **limits), limits)
 
 
-def price_of(target: Target, model: str, public: PriceMap, service_tier: object = None) -> Price | None:
+class Seller(Protocol):
+    """What a price depends on besides the model; the catalogue's targets have it."""
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the tenant's own endpoint."""
+
+    @property
+    def billed_by(self) -> str | None:
+        """LiteLLM's name of who sends the bill."""
+
+    @property
+    def prices(self) -> ModelPrices:
+        """The catalogue's entries."""
+
+
+def price_of(target: Seller, model: str, public: PriceMap, service_tier: object = None) -> Price | None:
     """Return the price of a model at a provider, None where nobody knows it.
 
     Args:
