@@ -33,12 +33,11 @@ from assistant_demo.terminal import Terminal
 ROOT = Path(__file__).parents[1]
 PREPARE_PLATFORM = "--prepare-platform"  # does only that, in a process of its own
 KINDS = ("passed", "failed", "errors", "skipped")
-# Each process has stores and an API server of its own. Integration tests wait much of their time, so there is one
-# process more than a small machine has cores. The charts' tests rely on what those before them in their file did; the
-# end-to-end tests share one cluster, but for those that start a node of their own.
+# Each process has stores and an API server of its own. The charts' tests rely on what those before them in their file
+# did; the end-to-end tests share one cluster, but for those that start a node of their own.
 PARALLEL = {
     "unit": ["-n", "auto", "--dist", "worksteal"],
-    "integration": ["-n", "3", "--dist", "worksteal"],
+    "integration": ["-n", "2", "--dist", "worksteal"],
     "charts": ["-n", "2", "--dist", "loadfile"],
     "e2e": ["-n", "2", "--dist", "loadscope"],
 }

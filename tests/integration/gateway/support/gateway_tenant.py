@@ -11,6 +11,7 @@ from redis.asyncio import Redis as Client
 
 from assistant_crds import naming
 from assistant_gateway import ledger
+from assistant_gateway.limits.redis import UnavailableError
 
 
 class Tenant:
@@ -57,7 +58,12 @@ class Tenant:
         return [ledger.decode(fields[b"entry"]) for _, fields in found]
 
     async def held(self) -> int:
-        """Return the tokens that calls hold now."""
+        """Return the tokens that calls hold now; asks again when a busy machine lets Redis be late for the gateway."""
         limiter = self.gateway.server._limiter
         terms = self.gateway.server._gateway._policies.get(self.namespace).terms
-        return (await limiter._quota.usage(terms.limits))["tenant"].held_tokens
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    return (await limiter._quota.usage(terms.limits))["tenant"].held_tokens
+                except UnavailableError:
+                    await asyncio.sleep(0.1)
