@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from assistant_http.answers import Straight
+from assistant_http import answers
 from assistant_http.client import HttpClient
 from assistant_http.errors import HttpError, NotConnectedError
 from assistant_observability import traces
@@ -100,28 +100,11 @@ class _Embeddings(msgspec.Struct):
     data: list[_Embedding]
 
 
-class Answer(Protocol):
-    """An answer of the gateway whose body has not been read yet. It must be closed, or read to its end."""
-
-    @property
-    def status(self) -> int:
-        """HTTP status."""
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """HTTP headers, their names in lower case."""
+class Answer(answers.Answer, Protocol):
+    """An answer of the gateway; to close it lets the gateway drop the provider's call in turn."""
 
     async def read(self) -> bytes:
         """Return the whole body; GatewayUnreachableError when it is cut, or larger than any sane answer."""
-
-    async def next(self, straight: Straight | None = None) -> bytes:
-        """Return what has arrived since, b"" at the end; GatewayUnreachableError when it is cut.
-
-        `straight` is offered what arrives meanwhile and says whether it took it (`assistant_http.answers.Answer`).
-        """
-
-    def close(self) -> None:
-        """Drop the call: the gateway sees the connection close and drops the provider's call in turn."""
 
 
 class Gateway(Protocol):

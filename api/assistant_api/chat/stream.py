@@ -204,7 +204,7 @@ class EventStream:
                 while data := await self._answer.next(straight):
                     if waiting:
                         metrics.FIRST_TOKEN.labels(self._assistant).observe(time.perf_counter() - self._started)
-                        waiting, straight = False, self._straight if self._chunks is not None else None
+                        waiting, straight = False, self._straight
                     out = self._relay.feed(data)
                     if out:
                         patience.since = patience.now()

@@ -192,6 +192,11 @@ async def refusal(target: Target, response: Answer) -> errors.GatewayError:
 
 async def detail_of(target: Target, response: Answer) -> Detail | None:
     """Return the error in an answer, None when there is none in its body."""
+    return error_detail(target, await error_body(response))
+
+
+async def error_body(response: Answer) -> bytes:
+    """Return the body of an answer that says what went wrong, as far as it comes soon and is not too large."""
     body = b""
     try:
         async with asyncio.timeout(ERROR_BODY_SECONDS):
@@ -199,7 +204,7 @@ async def detail_of(target: Target, response: Answer) -> Detail | None:
                 body += chunk
     except (TimeoutError, HttpError):
         pass
-    return error_detail(target, body)
+    return body
 
 
 def error_detail(target: Target, body: bytes) -> Detail | None:

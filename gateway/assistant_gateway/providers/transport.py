@@ -18,9 +18,8 @@ from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import TooLargeError
 from assistant_gateway.providers import families, refusals
-from assistant_gateway.providers.openai_wire import ERROR_BODY_SECONDS, LARGEST_ERROR, Upstream
+from assistant_gateway.providers.openai_wire import Upstream, error_body
 from assistant_http.answers import Answer
-from assistant_http.errors import HttpError
 
 # LiteLLM's headers that the connection, or the target, has its own of.
 _OURS = frozenset({"host", "connection", "content-length", "accept-encoding", "user-agent", "transfer-encoding"})
@@ -65,21 +64,11 @@ class Exchange:
         if response.status == 200:
             self.answered = True
             return httpx.Response(200, headers={"content-type": content_type}, stream=_Stream(self))
-        body = await self._error_body(response)
+        body = await error_body(response)
         retry_after = response.headers.get("retry-after")
         self.refusal = refusals.of(target, response.status, body, retry_after)
         response.close()
         return httpx.Response(response.status, headers={"content-type": content_type}, content=body)
-
-    async def _error_body(self, response: Answer) -> bytes:
-        body = b""
-        try:
-            async with asyncio.timeout(ERROR_BODY_SECONDS):
-                while len(body) < LARGEST_ERROR and (chunk := await response.next()):
-                    body += chunk
-        except (TimeoutError, HttpError):
-            pass
-        return body
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield the answer's bytes.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,10 +11,8 @@ from pathlib import Path
 
 import pytest
 from aiohappyeyeballs import AddrInfoType
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from assistant_cluster.certificates import Authority
 from assistant_http import connection
 from assistant_http.client import HttpClient
 from assistant_http.errors import (
@@ -538,23 +535,15 @@ async def test_tls_is_for_servers_that_prove_their_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, trusted: bool
 ) -> None:
     """By a certificate that the machine trusts; nothing is sent to any other."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "model.example")])
-    now = dt.datetime.now(dt.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + dt.timedelta(days=1))
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("model.example")]), critical=False)
-    pem = serialization.Encoding.PEM
-    plain = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    certificate = builder.sign(key, hashes.SHA256()).public_bytes(pem)
-    (tmp_path / "both.pem").write_bytes(plain + certificate)
+    authority = Authority(tmp_path)
+    files = authority.server("provider", ["model.example"])
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(tmp_path / "both.pem")
+    tls.load_cert_chain(files.certificate, files.key)
     server = Server(answering(OK))
     listening = await asyncio.start_server(server.accept, "127.0.0.1", 0, ssl=tls)
     port = listening.sockets[0].getsockname()[1]
     if trusted:
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "both.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.files.certificate))
     http = resolving(Resolver(("127.0.0.1", port)))
     for host in ("model.example", "other.example"):
         if trusted and host == "model.example":

@@ -12,11 +12,8 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from assistant_cluster.certificates import Authority
 from assistant_gateway.catalog import Provider, target
 from assistant_gateway.egress import GuardedResolver
 from assistant_gateway.errors import GatewayError
@@ -359,17 +356,9 @@ async def test_own_endpoint_reaches_nothing_inside(host: str, upstream: Upstream
 
 async def test_certificate_that_nobody_trusts_is_refused(upstream: Upstream, tmp_path: Path) -> None:
     """A provider with a certificate of its own making is not given the key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + dt.timedelta(days=1))
-    certificate = builder.sign(key, hashes.SHA256())
-    pem = serialization.Encoding.PEM
-    plain = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (tmp_path / "both.pem").write_bytes(plain + certificate.public_bytes(pem))
+    files = Authority(tmp_path).server("provider", ["localhost"])
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(tmp_path / "both.pem")
+    tls.load_cert_chain(files.certificate, files.key)
     heard = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
