@@ -190,3 +190,14 @@ def test_a_command_can_be_changed_without_changing_the_next_one(cache: Path) -> 
     programs.command().append("install")
     assert len(programs.command()) == 1
     assert os.access(programs.command()[0], os.X_OK)
+
+
+def test_compilers_collect_garbage_only_near_their_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shares of all processors together are half of the memory, and what the caller has set stays."""
+    monkeypatch.delenv("GOGC", raising=False)
+    monkeypatch.delenv("GOMEMLIMIT", raising=False)
+    found = gobuild.environment(KUBERNETES.build, Path())
+    assert found["GOGC"] == "off"
+    assert found["GOMEMLIMIT"] == f"{gobuild.compiler_memory_mib()}MiB"
+    monkeypatch.setenv("GOGC", "50")
+    assert gobuild.environment(KUBERNETES.build, Path())["GOGC"] == "50"
