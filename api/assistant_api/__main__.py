@@ -13,7 +13,7 @@ from assistant_api.config import Settings
 from assistant_api.i18n import Catalogs
 from assistant_api.server import MetricsApp, server, until_stopped
 from assistant_api.tenant_config import TenantConfigHolder
-from assistant_observability import logs, traces
+from assistant_observability import logs, metrics, traces
 
 SERVICE = "assistant-api"
 # Nearly all that a request makes is freed by counting references; the collector finds little, however often it looks.
@@ -25,7 +25,7 @@ async def serve(settings: Settings) -> None:
     config = TenantConfigHolder(settings.config_file)
     app = create_app(config, connect(settings, config), Catalogs.load(settings.locales_dir))
     main = server(app, settings.host, settings.port, settings.shutdown_seconds, lifespan=True)
-    side = server(MetricsApp(), settings.host, settings.metrics_port, 1, lifespan=False)
+    side = server(MetricsApp(metrics.API), settings.host, settings.metrics_port, 1, lifespan=False)
     # What start-up made stays; collecting it again and again would only cost time.
     gc.collect()
     gc.freeze()

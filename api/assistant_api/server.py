@@ -84,10 +84,11 @@ async def until_stopped(main: Server, side: Server, on_signal: Callable[[], None
 class MetricsApp:
     """`/metrics` and `/livez` on a port that no tenant's client reaches; also used by the worker.
 
-    `alive` is asked for `/livez`.
+    `part` says whose metrics, `alive` is asked for `/livez`.
     """
 
-    def __init__(self, alive: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, part: metrics.Part, alive: Callable[[], bool] = lambda: True) -> None:
+        self._part = part
         self._alive = alive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,7 +96,7 @@ class MetricsApp:
         del receive
         path = scope["path"]
         if path == "/metrics":
-            content, media_type = metrics.exposition()
+            content, media_type = metrics.exposition(self._part)
             await _send(send, 200, content, media_type)
         elif path == "/livez":
             alive = self._alive()

@@ -22,7 +22,7 @@ from assistant_api.knowledge.sandbox import Sandbox
 from assistant_api.knowledge.vectors import Vectors
 from assistant_api.server import MetricsApp, server
 from assistant_api.tenant_config import TenantConfigHolder
-from assistant_observability import logs, traces
+from assistant_observability import logs, metrics, traces
 
 SERVICE = "assistant-worker"
 STUCK_SECONDS = 60.0  # the loop goes round every few seconds; one that does not is of no use
@@ -50,7 +50,7 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     parsers = Sandbox(settings.parser_memory_bytes, settings.parser_seconds, settings.parser_processes)
     dispatcher = build(settings, clients, config, parsers)
     side = server(
-        MetricsApp(lambda: dispatcher.idle_for < STUCK_SECONDS),
+        MetricsApp(metrics.WORKER, lambda: dispatcher.idle_for < STUCK_SECONDS),
         settings.host,
         settings.metrics_port,
         1,

@@ -45,5 +45,5 @@ class Operations:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Return the process's metrics."""
-        body, content_type = metrics.exposition()
+        body, content_type = metrics.exposition(metrics.GATEWAY)
         return web.Response(body=body, headers={"Content-Type": content_type})

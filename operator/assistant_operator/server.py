@@ -20,7 +20,7 @@ async def serve(port: int, alive: Callable[[], str], ready: Callable[[], str]) -
         return answer
 
     def exposition(_request: web.Request) -> web.Response:
-        body, content_type = metrics.exposition()
+        body, content_type = metrics.exposition(metrics.OPERATOR)
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     app = web.Application()

@@ -107,6 +107,8 @@ def test_metrics_are_on_a_port_of_their_own(api: ApiProcess, client: httpx.Clien
     )
     assert 'assistant_time_to_first_token_seconds_count{assistant="plain"}' in metrics
     assert client.get("/metrics").status_code == 404
+    for foreign in ("assistant_operator_", "assistant_ledger_", "assistant_model_", "assistant_documents"):
+        assert foreign not in metrics
 
 
 def test_neither_key_nor_token_nor_question_is_logged(api: ApiProcess, client: httpx.Client) -> None:

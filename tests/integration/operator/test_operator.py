@@ -191,4 +191,6 @@ async def test_it_answers_probes_and_shows_its_metrics(world, limited):
                 text = await answer.text()
         assert 'assistant_reconciles_total{result="settled"}' in text
         assert "assistant_operator_leader 1.0" in text
+        assert "assistant_ledger_" not in text
+        assert "assistant_model_" not in text
         assert 'assistant_cluster_writes_total{kind="Deployment",verb="apply"}' in text

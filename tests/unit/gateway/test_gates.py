@@ -238,12 +238,12 @@ async def test_reloaded_catalogue_keeps_what_is_known_and_drops_what_is_gone() -
     gate, gone = gates.gate(to(), now["demo"]), gates.gate(to(), now["gone"])
     await fail(gate, 2)
     assert metrics.PROVIDER_BREAKER.labels("demo")._value is not None
-    assert b'breaker_state{provider="gone"} 0.0' in metrics.exposition()[0]
+    assert b'breaker_state{provider="gone"} 0.0' in metrics.exposition(metrics.GATEWAY)[0]
     now = {"demo": demo(concurrency=1)}
     assert gates.gate(to(), now["demo"]) is gate
     assert gate.target.settings.concurrency == 1
-    assert b'breaker_state{provider="demo"} 2.0' in metrics.exposition()[0]
-    assert b'breaker_state{provider="gone"}' not in metrics.exposition()[0]
+    assert b'breaker_state{provider="demo"} 2.0' in metrics.exposition(metrics.GATEWAY)[0]
+    assert b'breaker_state{provider="gone"}' not in metrics.exposition(metrics.GATEWAY)[0]
     now = {"demo": demo(url="http://elsewhere.test/v1")}
     moved = gates.gate(to(), now["demo"])
     assert moved.breaker.state is State.CLOSED

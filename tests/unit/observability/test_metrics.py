@@ -32,6 +32,22 @@ def test_no_label_can_grow_without_bound() -> None:
 def test_the_exposition_is_prometheus_text() -> None:
     """The exposition holds our metrics in the text format."""
     metrics.HTTP_REQUESTS.labels("api", "GET", "/x", "200").inc()
-    body, content_type = metrics.exposition()
+    body, content_type = metrics.exposition(metrics.API)
     assert content_type.startswith("text/plain")
     assert b'assistant_http_requests_total{method="GET",part="api",route="/x",status="200"}' in body
+
+
+def test_every_metric_names_the_parts_that_export_it() -> None:
+    """A metric without `registry=` would be exported by nobody."""
+    exported = [collector for part in metrics.PARTS.values() for collector in part.own]
+    assert not [metric._name for metric in ours() if metric not in exported]
+
+
+def test_a_part_exports_its_own_metrics_and_those_of_its_process() -> None:
+    """Metrics of one part are absent from another's exposition; those of the process are in each."""
+    metrics.LEADER.set(1)
+    assert b"assistant_operator_leader 1.0" in metrics.exposition(metrics.OPERATOR)[0]
+    for part in (metrics.GATEWAY, metrics.API, metrics.WORKER):
+        text = metrics.exposition(part)[0]
+        assert b"assistant_operator_leader" not in text
+        assert b"process_cpu_seconds_total" in text

@@ -136,6 +136,8 @@ async def test_the_worker_shows_what_it_did(world: World, gateway: SlowGateway, 
         'assistant_chunks_total{knowledge_base="handbook"} 1.0',
     ):
         assert line in metrics
+    for foreign in ("assistant_operator_", "assistant_ledger_", "assistant_retrieval"):
+        assert foreign not in metrics
     assert str(good.id) in log
     for secret in ("Matterhorn", "Zugspitze", world.tenant.vector_key, world.tenant.dsn):
         assert secret not in log
