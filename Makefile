@@ -80,3 +80,7 @@ down: env ## Take away everything that `make demo` made
 .PHONY: test
 test: env ## Everything on real stores and a real node: unit, integration, charts, e2e (25 min warm, 46 min on a bare machine)
 	@$(PY) tests/run.py $(ARGS)
+
+.PHONY: test-long
+test-long: env ## What is too long for each commit, at full size; prints the figures of docs/figures.md (hours; ARGS="-k quota" chooses)
+	@TEST_LONG=1 $(PY) tests/run.py --long $(ARGS)

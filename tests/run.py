@@ -4,6 +4,9 @@ The suites run one after another, so that the stores of one do not slow another 
 the end-to-end tests get ready while the charts are tested. What else is needed is fetched or built before the suites,
 with progress: on a bare machine that takes longer than any test may. A cluster that was not there before is taken away
 again.
+
+`make test-long` (`--long`): only the tests that are marked `long` or look at TEST_LONG, one at a time so that they do
+not disturb each other's figures; without the charts and a node. What tests record with `record_property` is printed.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from assistant_cluster import ClusterError, binaries, kind, modes, stores
 from assistant_cluster.checkout import Checkout
 from assistant_cluster.node import NodeCluster
@@ -31,6 +36,7 @@ from assistant_demo.errors import DemoError
 from assistant_demo.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
+LONG = "--long"
 PREPARE_PLATFORM = "--prepare-platform"  # does only that, in a process of its own
 KINDS = ("passed", "failed", "errors", "skipped")
 # Each process has stores and an API server of its own. The charts' tests rely on what those before them in their file
@@ -52,6 +58,7 @@ class Result:
     code: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     left_out: str = ""
+    figures: list[str] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
@@ -67,17 +74,22 @@ class Result:
         return f"  {self.suite:<12} {duration(self.seconds):>10}  {told}"
 
 
-def run(suite: str, folder: Path, options: list[str]) -> Result:
-    """Run one suite with pytest."""
+def run(suite: str, folder: Path, options: list[str], parallel: list[str] | None = None) -> Result:
+    """Run one suite with pytest; `parallel` replaces how its tests are shared out."""
     print(f"\n=== {suite} ===", flush=True)
     report = folder / f"{suite}.xml"
     started = time.monotonic()
-    given = [*PARALLEL.get(suite, []), "--durations=5", *options]
+    parallel = PARALLEL.get(suite, []) if parallel is None else parallel
+    given = [*parallel, "--durations=5", *options]
     command = [sys.executable, "-m", "pytest", f"tests/{suite}", f"--junitxml={report}", *given]
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     result = Result(suite, time.monotonic() - started, code)
     if report.exists():
-        for element in ET.parse(report).iter("testsuite"):
+        tree = ET.parse(report)
+        for case in tree.iter("testcase"):
+            told = [f"{found.get('name')} {found.get('value')}" for found in case.iter("property")]
+            result.figures += [f"  {case.get('name')}: {', '.join(told)}"] if told else []
+        for element in tree.iter("testsuite"):
             for name, attribute in (("failed", "failures"), ("errors", "errors"), ("skipped", "skipped")):
                 result.counts[name] += int(element.get(attribute, 0))
             result.counts["passed"] += int(element.get("tests", 0))
@@ -139,6 +151,19 @@ def cluster_is_there() -> bool:
     return mode == "current" or kind.KindCluster().exists()
 
 
+def run_long(options: list[str]) -> int:
+    """Run what is too long for every commit and print the figures; returns 0 when all of it passed."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        chosen = ["-m", "long or sized", *options]
+        results = [run(suite, Path(name), chosen, parallel=[]) for suite in ("unit", "integration")]
+    for result in results:
+        result.code = 0 if result.code == pytest.ExitCode.NO_TESTS_COLLECTED else result.code
+    print("\n=== figures ===", *(figure for result in results for figure in result.figures), sep="\n")
+    print("\n=== long runs ===", *results, f"=== {duration(time.monotonic() - started)} ===", sep="\n")
+    return int(any(result.failed for result in results))
+
+
 def main(options: list[str]) -> int:
     """Run all suites; returns 0 when all of them passed."""
     results: list[Result] = []
@@ -148,6 +173,8 @@ def main(options: list[str]) -> int:
     except ClusterError as error:
         print(f"Error: {error}")
         return 1
+    if LONG in options:
+        return run_long([option for option in options if option != LONG])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         results += [run(suite, folder, options) for suite in ("unit", "integration")]

@@ -1,7 +1,7 @@
 """Five hundred calls at once over three gateway processes that are killed, on a Redis that restarts, by clients that
 hang up.
 
-`QUOTA_GATEWAY_SECONDS` sets how long it lasts, `QUOTA_GATEWAY_ROUNDS` how often: 20 times with `QUOTA_FULL=1`.
+`QUOTA_GATEWAY_SECONDS` sets how long it lasts, `QUOTA_GATEWAY_ROUNDS` how often: 20 times with `TEST_LONG=1`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from assistant_gateway.limits.levels import Level, Limits
 from assistant_gateway.limits.quota import SCRIPT, Quota, Usage
 from assistant_gateway.limits.redis import Redis, UnavailableError
 
-FULL = os.environ.get("QUOTA_FULL") == "1"
+FULL = os.environ.get("TEST_LONG") == "1"
 SECONDS = float(os.environ.get("QUOTA_GATEWAY_SECONDS", "8"))
 ROUNDS = int(os.environ.get("QUOTA_GATEWAY_ROUNDS", "20" if FULL else "1"))
 CALLS = 500

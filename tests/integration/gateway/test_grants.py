@@ -1,6 +1,6 @@
 """`failurePolicy: Bounded` on a real Redis that goes away: grants let a little through, and no limit is passed.
 
-`QUOTA_GRANT_ROUNDS` sets how many random schedules there are; `QUOTA_FULL=1` makes it 20.
+`QUOTA_GRANT_ROUNDS` sets how many random schedules there are; `TEST_LONG=1` makes it 20.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from assistant_gateway.limits.quota import SCRIPT, Quota, Usage
 from assistant_gateway.limits.redis import Redis
 from assistant_gateway.limits.terms import Terms
 
-ROUNDS = int(os.environ.get("QUOTA_GRANT_ROUNDS", "20" if os.environ.get("QUOTA_FULL") == "1" else "1"))
+ROUNDS = int(os.environ.get("QUOTA_GRANT_ROUNDS", "20" if os.environ.get("TEST_LONG") == "1" else "1"))
 TENANT = Level("tenant", tokens=500_000, budget=450_000)
 ASSISTANTS = (
     Level("assistant", "support", tokens=350_000, period="Day"),

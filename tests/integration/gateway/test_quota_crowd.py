@@ -1,7 +1,7 @@
 """Five hundred calls at once from three processes that are killed, on a Redis that is killed as well.
 
 `QUOTA_CROWD_SECONDS` sets how long the crowd lasts, `QUOTA_CROWD_ROUNDS` how often it comes: 20 times with
-`QUOTA_FULL=1`.
+`TEST_LONG=1`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from assistant_gateway.limits.quota import SCRIPT, Quota, Usage
 from assistant_gateway.limits.redis import Redis, UnavailableError
 
 SECONDS = float(os.environ.get("QUOTA_CROWD_SECONDS", "12"))
-ROUNDS = int(os.environ.get("QUOTA_CROWD_ROUNDS", "20" if os.environ.get("QUOTA_FULL") == "1" else "1"))
+ROUNDS = int(os.environ.get("QUOTA_CROWD_ROUNDS", "20" if os.environ.get("TEST_LONG") == "1" else "1"))
 CALLS = (167, 167, 166)
 BURST = gcra.Level("assistant", "", REQUESTS_PER_MINUTE).burst
 

@@ -1,6 +1,6 @@
 """The limits in a real Redis against their plain Python reference, through random operations and clock jumps.
 
-`QUOTA_MODEL_OPERATIONS` sets how many operations to try; the default suits every run, `QUOTA_FULL=1` makes it 100,000.
+`QUOTA_MODEL_OPERATIONS` sets how many operations to try; the default suits every run, `TEST_LONG=1` makes it 100,000.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from assistant_gateway.limits.levels import Level, Limits
 from assistant_gateway.limits.quota import Totals, command, counters, reserved, settled
 from assistant_gateway.limits.windows import Windows
 
-FULL = os.environ.get("QUOTA_FULL") == "1"
+FULL = os.environ.get("TEST_LONG") == "1"
 OPERATIONS = int(os.environ.get("QUOTA_MODEL_OPERATIONS", "100000" if FULL else "6000"))
 STEPS = 100
 SHRINK = os.environ.get("QUOTA_MODEL_SHRINK", "1") == "1"
