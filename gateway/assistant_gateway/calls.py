@@ -137,5 +137,6 @@ def forget_tenant(namespace: str) -> None:
         metrics.LIMIT_REFUSALS,
         metrics.FALLBACKS,
         metrics.LIMIT_GRANT_CALLS,
+        metrics.LIMIT_ADMITTED_ALONE,
     ):
         metric.remove_by_labels({"tenant": namespace})

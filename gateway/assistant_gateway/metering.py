@@ -156,6 +156,7 @@ class Meter:
         """
         metered = Metered(call, terms, fields, embedding, self.price(target, call.model, fields), {})
         if not terms.limited:
+            self._limiter.ensure_room(terms)
             return metered
         own_output = 0
         if terms.hard:

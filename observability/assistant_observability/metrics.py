@@ -176,6 +176,18 @@ LIMIT_REFUSALS = Counter(
 LIMIT_DEGRADED = Counter(
     "assistant_limit_degraded", "Requests admitted by local limits because Redis was away.", registry=GATEWAY
 )
+LIMIT_ADMITTED_ALONE = Counter(
+    "assistant_limit_admitted_alone",
+    "Calls admitted while Redis was away, by local rates or on a grant; each is counted and billed when it is back.",
+    ["tenant"],
+    registry=GATEWAY,
+)
+LIMIT_ERRORS = Counter(
+    "assistant_limit_errors",
+    "Calls of the limits that Redis answered with an error: its memory is full, or another cause (see the log).",
+    ["cause"],
+    registry=GATEWAY,
+)
 LEDGER_WAITING = Gauge(
     "assistant_ledger_entries_waiting", "Entries in Redis that are not known to be in Postgres.", registry=GATEWAY
 )

@@ -34,10 +34,13 @@ HOLD_SECONDS = 60.0  # what a killed gateway held is free again after so long
 RENEW_SECONDS = 20.0
 LOOK_SECONDS = 0.2
 PATIENCE_SECONDS = 0.5  # for calls that are refused otherwise: a Redis that is busy or restarts is soon back
-MOST_UNSETTLED = 100_000  # kept while Redis is away; then calls are refused rather than forgotten
+MOST_UNSETTLED = 50_000  # kept while Redis is away, some 1.5 KB each; then calls are refused rather than forgotten
+MOST_UNSETTLED_OF_A_TENANT = 10_000  # so that one tenant's calls do not use up what the others need
 AT_ONCE = 200
 _HOLD = int(HOLD_SECONDS * 1e6)
 _SOON = 1_000_000  # refusals until then are for what others hold, not for what was used
+
+_NOTHING = Amount(0, 0)
 
 Settling: TypeAlias = tuple[Limits, str, Amount, bytes]
 
@@ -64,6 +67,8 @@ class Limiter:
         self._held: dict[str, _Held] = {}
         self._unsettled: deque[Settling] = deque()
         self._settling: set[asyncio.Task[None]] = set()
+        self._waiting: dict[str, int] = {}  # how many of `_unsettled` each tenant has
+        self._unanswered: set[str] = set()  # calls that Redis was asked for, and may hold
         self._rebuilding: dict[str, asyncio.Lock] = {}
         self._exhausted: dict[str, set[tuple[str, str]]] = {}
         self._windows: dict[ZoneInfo, Windows] = {}
@@ -86,16 +91,19 @@ class Limiter:
         Raises:
             GatewayError: 503: nobody can say whether it fits; 429 of a local rate.
         """
-        if len(self._unsettled) >= MOST_UNSETTLED:
-            raise _unavailable("Too many calls wait to be accounted for.")
+        self.ensure_room(terms)
         try:
             answer = await self._ask(terms, call, worst)
         except UnavailableError:
             if terms.hard:
                 metrics.LIMIT_GRANT_CALLS.labels(terms.namespace, "refused").inc()
+                self._withdraw(terms, call)
                 message = "The limits of this tenant cannot be checked at the moment, so the call was not made."
                 raise _unavailable(message) from None
-            return self._admit_alone(terms)
+            return self._admit_alone(terms, call)
+        except (errors.GatewayError, asyncio.CancelledError):
+            self._withdraw(terms, call)
+            raise
         if not isinstance(answer, Admitted | Refused):
             return answer
         if isinstance(answer, Admitted):
@@ -109,23 +117,35 @@ class Limiter:
     async def _ask(self, terms: Terms, call: str, worst: Amount) -> Admitted | Refused | Mapping[str, str]:
         if self._quota is None:
             raise UnavailableError("not configured")
-        asked = False
         until = time.monotonic() + (PATIENCE_SECONDS if terms.hard else 0)
-        try:
-            while True:
-                if not self._is_away(terms):
-                    asked = True
-                    with contextlib.suppress(UnavailableError):
-                        return await self._ask_once(self._quota, terms, call, worst)
-                if terms.bounded and terms.hard and (granted := self._admit_on_grants(terms, call, worst)) is not None:
-                    return granted  # its settling gives back whatever Redis may hold for it
-                if time.monotonic() >= until:
-                    raise UnavailableError("away")  # noqa: TRY301  # the way out is below
-                await asyncio.sleep(PATIENCE_SECONDS / 10)
-        except (UnavailableError, errors.GatewayError, asyncio.CancelledError):
-            if asked:  # it may have been held all the same
-                self._settle_later((terms.limits, call, Amount(0, 0), b""))
-            raise
+        while True:
+            if not self._is_away(terms):
+                self._unanswered.add(call)
+                with contextlib.suppress(UnavailableError):
+                    answer = await self._ask_once(self._quota, terms, call, worst)
+                    self._unanswered.discard(call)
+                    return answer
+            if terms.bounded and terms.hard and (granted := self._admit_on_grants(terms, call, worst)) is not None:
+                return granted
+            if time.monotonic() >= until:
+                raise UnavailableError("away")
+            await asyncio.sleep(PATIENCE_SECONDS / 10)
+
+    def ensure_room(self, terms: Terms) -> None:
+        """Refuse a call when too many wait for Redis already, of this tenant or in all.
+
+        Raises:
+            GatewayError: 503.
+        """
+        of_tenant = self._waiting.get(terms.limits.tenant, 0)
+        if len(self._unsettled) >= MOST_UNSETTLED or of_tenant >= MOST_UNSETTLED_OF_A_TENANT:
+            raise _unavailable("Too many calls wait to be accounted for.")
+
+    def _withdraw(self, terms: Terms, call: str) -> None:
+        """Give back what Redis may hold for a call that is not made. One that is made is settled under its id, once."""
+        if call in self._unanswered:
+            self._unanswered.discard(call)
+            self._settle_later((terms.limits, call, _NOTHING, b""))
 
     def _is_away(self, terms: Terms) -> bool:
         if terms.bounded:
@@ -138,7 +158,7 @@ class Limiter:
         grants = self._grants.room(terms, worst)
         if grants is None:
             return None
-        headers = self._admit_alone(terms)
+        headers = self._admit_alone(terms, call)
         self._grants.draw(grants, call, worst)
         metrics.LIMIT_GRANT_CALLS.labels(terms.namespace, "admitted").inc()
         return headers
@@ -169,10 +189,15 @@ class Limiter:
             if self._redis is not None and self._quota is not None:
                 await rebuild(self._redis, self._quota, limits, self._ledger)
 
-    def _admit_alone(self, terms: Terms) -> dict[str, str]:
+    def _admit_alone(self, terms: Terms, call: str) -> dict[str, str]:
+        """Admit a call by what this process knows; whatever Redis may hold for it is given back when it is settled."""
         metrics.LIMIT_DEGRADED.inc()
-        if not terms.rates:
-            return {"x-ratelimit-degraded": "1"}
+        headers = self._local_rates(terms, call) if terms.rates else {"x-ratelimit-degraded": "1"}
+        self._unanswered.discard(call)
+        metrics.LIMIT_ADMITTED_ALONE.labels(terms.namespace).inc()
+        return headers
+
+    def _local_rates(self, terms: Terms, call: str) -> dict[str, str]:
         verdict = self._local.admit(terms.rates, time.monotonic_ns() // 1000)
         level = terms.limits.levels[terms.rate_levels[verdict.level]]
         headers = {
@@ -184,6 +209,7 @@ class Limiter:
         if verdict.allowed:
             return headers
         refused = Refused(level, "requests", verdict.retry, level.requests_per_minute or 0, 0)
+        self._withdraw(terms, call)
         error = self.refusal(terms, refused)
         error.headers.update(headers)
         raise error
@@ -226,7 +252,7 @@ class Limiter:
 
     def _settle_later(self, settling: Settling) -> None:
         if self.degraded:
-            self._unsettled.append(settling)
+            self._wait(settling)
             return
         task = asyncio.get_running_loop().create_task(self._settle(settling))
         self._settling.add(task)
@@ -239,7 +265,20 @@ class Limiter:
             await self._quota.settle(*settling)
             self._grants.settled(settling[1])
         except UnavailableError:
-            self._unsettled.append(settling)
+            self._wait(settling)
+
+    def _wait(self, settling: Settling) -> None:
+        self._unsettled.append(settling)
+        tenant = settling[0].tenant
+        self._waiting[tenant] = self._waiting.get(tenant, 0) + 1
+
+    def _next(self) -> Settling:
+        settling = self._unsettled.popleft()
+        tenant = settling[0].tenant
+        self._waiting[tenant] -= 1
+        if not self._waiting[tenant]:
+            del self._waiting[tenant]
+        return settling
 
     async def run(self) -> None:
         """Settle what could not be settled, and renew the holds of calls that last, for ever."""
@@ -253,13 +292,13 @@ class Limiter:
                 await asyncio.gather(*(self._renew(call, held) for call, held in due[start : start + AT_ONCE]))
 
     async def _catch_up(self) -> None:
-        while self._unsettled and not self.degraded:
-            batch = [self._unsettled.popleft() for _ in range(min(AT_ONCE, len(self._unsettled)))]
+        left = len(self._unsettled)  # one that Redis refuses again has its next turn later
+        while left > 0 and not self.degraded:
+            batch = [self._next() for _ in range(min(AT_ONCE, left))]
+            left -= len(batch)
             self._settling.add(task := asyncio.create_task(self._settle_all(batch)))
             task.add_done_callback(self._settling.discard)
             await asyncio.shield(task)
-            if self._unsettled and self.degraded:
-                return
 
     async def _settle_all(self, batch: list[Settling]) -> None:
         await asyncio.gather(*(self._settle(settling) for settling in batch))

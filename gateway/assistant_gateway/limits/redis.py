@@ -2,9 +2,9 @@
 
 Calls that come together go together, in one pipeline on one connection: five hundred at once do not open five
 hundred connections, and cost a fifth of five hundred single calls. A crowd goes in parts on two connections: while
-Redis works on one part, this process works on the answers to the other. A call that fails marks Redis as away; from
-then on nobody asks it but a single task, until that one gets an answer. So an outage costs one short time-out, not
-one per request.
+Redis works on one part, this process works on the answers to the other. A call without an answer marks Redis as away;
+from then on nobody asks it but a single task, until that one gets an answer. So an outage costs one short time-out,
+not one per request. An answer that refuses one call says nothing about the others: only that call fails.
 """
 
 from __future__ import annotations
@@ -22,9 +22,18 @@ from redis.asyncio import Redis as Client
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    MasterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
-from assistant_observability import logs
+from assistant_observability import logs, metrics
 
 ANSWER_SECONDS = 0.1
 SET_UP_SECONDS = 2.0  # nobody waits for these answers
@@ -33,7 +42,13 @@ PING_SECONDS = 5.0
 STARVED = 1.2  # times the time-out
 CONNECTIONS = 2  # for tasks: who looks after Redis, and who moves the ledger; the calls have their own
 SENDERS = 2
+REFUSALS_QUIET_SECONDS = 10.0
 CROWD = 50  # calls that go together at most; one more, and a second connection is used
+
+# Refusals that every other call would get as well; the last text: a user's rights lack what the script calls.
+_WHOLE_STORE = (AuthenticationError, MasterDownError, NoPermissionError, ReadOnlyError)
+_WHOLE_STORE_CODES = ("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOREPLICAS", "UNKILLABLE")
+_NO_RIGHTS = "can't run this command"
 
 _Waiting: TypeAlias = tuple[Sequence[str | int | bytes], asyncio.Future[Any]]
 
@@ -73,6 +88,7 @@ class Redis:
         self._waiting: list[_Waiting] = []
         self._senders: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
         self._reason = ""
+        self._quiet_until = 0.0  # no refusal of a single call is logged before
         self._proven = True  # whether it has done what it is here for since it was last away
 
     @property
@@ -148,11 +164,22 @@ class Redis:
     def _answer(self, future: asyncio.Future[Any], reply: Any) -> None:
         if future.done():  # answered, or whoever asked has gone
             return
-        if isinstance(reply, Exception):
+        if isinstance(reply, ResponseError) and not _is_of_the_whole_store(reply):
+            self._note_refusal(reply)
+            future.set_exception(UnavailableError(str(reply)))
+        elif isinstance(reply, Exception):
             future.set_exception(UnavailableError(self._lose(reply)))
         else:
             self._proven = True
             future.set_result(reply)
+
+    def _note_refusal(self, error: ResponseError) -> None:
+        """Log the first refusal of a call in ten seconds; the metric counts all."""
+        metrics.LIMIT_ERRORS.labels("memory" if isinstance(error, OutOfMemoryError) else "other").inc()
+        now = asyncio.get_running_loop().time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + REFUSALS_QUIET_SECONDS
+            _log.error("Redis refuses a call of the limits", address=self.address, reason=str(error)[:300])
 
     async def _evaluate(
         self, connection: AbstractConnection, calls: Sequence[Sequence[str | int | bytes]]
@@ -248,3 +275,9 @@ async def _reply(connection: AbstractConnection) -> Any:
         return await connection.read_response()
     except ResponseError as error:
         return error
+
+
+def _is_of_the_whole_store(error: ResponseError) -> bool:
+    """Whether a refusal says that Redis serves nobody, as opposed to one call that it cannot serve."""
+    text = str(error)
+    return isinstance(error, _WHOLE_STORE) or text.startswith(_WHOLE_STORE_CODES) or _NO_RIGHTS in text
