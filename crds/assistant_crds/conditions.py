@@ -19,7 +19,9 @@ class ConditionType(StrEnum):
     QUOTA_SYNCED = "QuotaSynced"
     WORKLOAD_AVAILABLE = "WorkloadAvailable"
     ENDPOINT_ANSWERING = "EndpointAnswering"
-    QUOTA_EXHAUSTED = "QuotaExhausted"  # for information only: Ready does not depend on it
+    # For information only: Ready does not depend on these.
+    QUOTA_EXHAUSTED = "QuotaExhausted"
+    FALLBACKS_USABLE = "FallbacksUsable"  # of an Assistant with fallbacks
 
 
 class Reason(StrEnum):
@@ -47,6 +49,8 @@ class Reason(StrEnum):
     PROVIDER_UNREACHABLE = "ProviderUnreachable"
     PROVIDER_UNAVAILABLE = "ProviderUnavailable"  # it answers, but has failed too many calls
     MODEL_UNKNOWN = "ModelUnknown"
+    MODEL_UNSUITABLE = "ModelUnsuitable"  # it does not do what the resource needs, such as embeddings
+    PRICE_UNKNOWN = "PriceUnknown"  # a limit in money holds, and nobody knows what the model costs
     GATEWAY_UNREACHABLE = "GatewayUnreachable"
     # KnowledgeReady, QuotaSynced
     STORE_UNREACHABLE = "StoreUnreachable"
@@ -64,6 +68,8 @@ class Reason(StrEnum):
     NEAR_LIMIT = "NearLimit"
     TOKENS_EXHAUSTED = "TokensExhausted"
     BUDGET_EXHAUSTED = "BudgetExhausted"
+    # FallbacksUsable
+    DUPLICATE_FALLBACK = "DuplicateFallback"
     # any, while an earlier condition is false
     WAITING = "Waiting"
     # Ready, while the resource is being deleted

@@ -141,11 +141,13 @@ class TenantPolicy(Contract, frozen=True):
 
 
 class ModelProbe(Contract, frozen=True):
-    """Whether one model answers. `reason` is a `conditions.Reason`; `message` names the next step."""
+    """Whether a call would be answered. `reason` is a `conditions.Reason`; `message` names the next step."""
 
     reachable: bool
     reason: str
     message: str
+    model: str = ""  # for people: provider/name
+    fallbacks: list[ModelProbe] = []  # of an assistant, each by itself, in the order in which they are asked
 
 
 class LevelUsage(Contract, frozen=True):

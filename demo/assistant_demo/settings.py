@@ -49,6 +49,8 @@ class Model:
         entry: dict[str, Any] = {"url": self.url}
         if self.key or self.stand_in:
             entry["keyRef"] = self.provider
+        if self.stand_in:  # it costs nothing, and budgets can be tried with it
+            entry["models"] = {"*": {"inputPerMillion": "0", "outputPerMillion": "0"}}
         return entry if self.sends_dimensions else entry | {"embeddingDimensions": False}
 
     def __str__(self) -> str:

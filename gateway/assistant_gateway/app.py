@@ -77,7 +77,7 @@ class Gateway:
         meter = clients.meter or Meter(clients.limiter)
         dispatcher = Dispatcher(clients.upstream, settings.max_answer_bytes)
         self._forwarder = Forwarder(attempts, meter, dispatcher, clients.tracer)
-        self._prober = Prober(clients.upstream, lambda: clients.catalog.targets, self.gates)
+        self._prober = Prober(clients.upstream, lambda: clients.catalog.targets, self.gates, meter)
         self.relay = Relay(settings.max_answer_bytes)
         self.running = 0
         self.draining = False

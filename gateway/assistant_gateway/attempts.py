@@ -65,6 +65,7 @@ class _Course:
 
     failure: GatewayError | None = None  # of the last that was asked
     skipped: GatewayError | None = None  # of the first that was not
+    reasons: list[str] = field(default_factory=list)  # why fallbacks were not asked
     headers: Mapping[str, str] = field(default_factory=dict)
     first: bool = True
 
@@ -73,6 +74,8 @@ class _Course:
         found = self.failure or self.skipped
         if found is None:
             raise AssertionError("a route has at least one destination")
+        if self.reasons:
+            found.message = " ".join([found.message, *self.reasons])
         return found
 
 
@@ -149,6 +152,8 @@ def _skip(course: _Course, to: Destination, error: GatewayError, index: int) -> 
     metrics.PROVIDER_SKIPPED.labels(to.provider, error.code).inc()
     error.headers["x-assistant-model"] = to.label
     course.skipped = course.skipped or error
+    if index:
+        course.reasons.append(f"Fallback {to.label} was not asked: {error.message}")
 
 
 async def retrying(made: Attempt, send: Callable[[], Awaitable[T]]) -> T:

@@ -16,6 +16,7 @@ import msgspec
 INVALID_REQUEST = "invalid_request_error"
 RATE_LIMIT = "rate_limit_error"
 SERVER = "server_error"
+OWN_ENDPOINT = "The tenant's own endpoint"  # in messages
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -105,9 +106,14 @@ def model_not_found(name: str, namespace: str, kind: str = "assistant") -> Gatew
     return GatewayError(404, "model_not_found", f"Namespace {namespace} has no {kind} {name!r}.", param="model")
 
 
+def _who(provider: str) -> str:
+    """Return what people call a provider of the catalogue, or a tenant's own endpoint."""
+    return OWN_ENDPOINT if provider == "endpoint" else f"Provider {provider}"
+
+
 def provider_unreachable(provider: str, why: str, *, unsent: bool = False) -> GatewayError:
     """Return a 502: no connection to the provider. `unsent`: nothing was sent, so it may be tried again."""
-    error = GatewayError(502, "provider_unreachable", f"Provider {provider} cannot be reached: {why}.", kind=SERVER)
+    error = GatewayError(502, "provider_unreachable", f"{_who(provider)} cannot be reached: {why}.", kind=SERVER)
     error.unsent = unsent
     return error
 
@@ -121,7 +127,7 @@ def provider_not_allowed(provider: str, why: str) -> GatewayError:
 
 def provider_error(provider: str, why: str, *, code: str = "provider_error") -> GatewayError:
     """Return a 502: the provider answered, but not with what was asked."""
-    return GatewayError(502, code, f"Provider {provider} {why}.", kind=SERVER)
+    return GatewayError(502, code, f"{_who(provider)} {why}.", kind=SERVER)
 
 
 def provider_unauthorized(provider: str, *, own: bool) -> GatewayError:
@@ -131,29 +137,29 @@ def provider_unauthorized(provider: str, *, own: bool) -> GatewayError:
         if own
         else "the platform's key; the platform team has to mend it"
     )
-    return GatewayError(502, "provider_unauthorized", f"Provider {provider} refused {whose}.", kind=SERVER)
+    return GatewayError(502, "provider_unauthorized", f"{_who(provider)} refused {whose}.", kind=SERVER)
 
 
 def provider_timeout(provider: str, what: str) -> GatewayError:
     """Return a 504."""
-    return GatewayError(504, "provider_timeout", f"Provider {provider} {what}.", kind=SERVER)
+    return GatewayError(504, "provider_timeout", f"{_who(provider)} {what}.", kind=SERVER)
 
 
 def provider_unavailable(provider: str, seconds: float) -> GatewayError:
     """Return a 503: too many calls have failed, so nobody asks for a while."""
-    message = f"Provider {provider} has failed too often in the last moments and is not asked at present."
+    message = f"{_who(provider)} has failed too often in the last moments and is not asked at present."
     return _come_back(GatewayError(503, "provider_unavailable", message, kind=SERVER), seconds)
 
 
 def provider_busy(provider: str) -> GatewayError:
     """Return a 503: as many calls run as the catalogue allows."""
-    message = f"Provider {provider} has as many calls as it may have at once."
+    message = f"{_who(provider)} has as many calls as it may have at once."
     return _come_back(GatewayError(503, "provider_busy", message, kind=SERVER), 1)
 
 
 def provider_rate_limited(provider: str, why: str, seconds: float | None = None) -> GatewayError:
     """Return a 429 that comes from the provider, not from the tenant's limits."""
-    message = f"Provider {provider} is limiting its callers: {why}."
+    message = f"{_who(provider)} is limiting its callers: {why}."
     error = GatewayError(429, "provider_rate_limit_exceeded", message, kind=RATE_LIMIT)
     return error if seconds is None else _come_back(error, seconds)
 

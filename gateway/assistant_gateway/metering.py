@@ -148,6 +148,12 @@ class Meter:
         self._prices[key] = (target, found)
         return found
 
+    def price_refusal(self, terms: Terms, target: Target, model: str) -> GatewayError | None:
+        """Return the refusal that every plain call of a model gets for want of a price, None when there is none."""
+        if not terms.money:
+            return None
+        return _price_refusal(terms, target.provider, model, self.price(target, model, {}))
+
     async def admit(self, terms: Terms, call: Call, target: Target, fields: Fields, *, embedding: bool) -> Metered:
         """Hold the most that a call can use; may set the length of its answer in `fields`.
 
@@ -180,8 +186,8 @@ class Meter:
             GatewayError: there is none.
         """
         terms, fields, price = metered.terms, metered.fields, metered.price
-        if terms.money and (price is None or price.currency != terms.currency):
-            raise _price_unknown(metered.call, terms, price)
+        if (refused := _price_refusal(terms, metered.call.provider, metered.call.model, price)) is not None:
+            raise refused
         bound = metered._bound()  # noqa: SLF001  # one module
         if bound.unbounded is not None:
             message = f"Nobody can say what this call may use at most: {bound.unbounded}. It is under a limit."
@@ -271,11 +277,14 @@ def _decoded(raw: bytes) -> object:
         return raw  # no tier that anyone knows
 
 
-def _price_unknown(call: Call, terms: Terms, price: Price | None) -> GatewayError:
-    model = f"{call.provider}/{call.model}"
+def _price_refusal(terms: Terms, provider: str, name: str, price: Price | None) -> GatewayError | None:
+    """Return the 403 of a call under a budget whose cost nobody can tell in the budget's currency."""
+    if not terms.money or (price is not None and price.currency == terms.currency):
+        return None
+    model = f"{provider}/{name}"
     if price is not None:
         what = f"The price of {model} is in {price.currency}, the budget in {terms.currency}."
     else:
         what = f"Nobody knows what {model} costs, and this call is under a budget."
-    step = f"The platform team can add its price to the catalogue (providers.{call.provider}.models)"
+    step = f"The platform team can add its price to the catalogue (providers.{provider}.models)"
     return GatewayError(403, "price_unknown", f"{what} {step}; or remove the budget, or choose another model.")

@@ -1,7 +1,9 @@
-"""Whether a tenant's models can be reached, for the operator to show on its resources.
+"""What a call of each of a tenant's models would meet now, for the operator to show on its resources.
 
-A probe asks for the provider's list of models: it costs nothing and proves address, TLS and key. Answers are kept
-for a few seconds and shared, so that a thousand assistants with one provider make one call.
+What refuses a call before it is sent (allowed models, missing key, breaker, unknown price) is asked for with the same
+functions as in a call. Whether the provider answers is found out by asking for its list of models: it costs nothing
+and proves address, TLS and key. Answers are kept for a few seconds and shared, so that a thousand assistants with one
+provider make one call.
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ from yarl import URL
 
 from assistant_crds.conditions import Reason
 from assistant_crds.contracts import ModelProbe, TenantProbe
+from assistant_gateway import errors
 from assistant_gateway.breaker import State
 from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.gates import Gates
+from assistant_gateway.limits.terms import Terms
+from assistant_gateway.metering import Meter
+from assistant_gateway.providers import families
 from assistant_gateway.providers.openai_wire import Upstream
-from assistant_gateway.routing import ChatRoute, Destination, Tenant
+from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute, Tenant, resolve
 from assistant_http.answers import Answer
 from assistant_http.errors import HttpError
 
@@ -32,6 +38,17 @@ KEPT_FAILURE_SECONDS = 3.0  # a mended provider is seen soon
 AT_ONCE = 16
 ALL_SECONDS = 8.0  # the operator does not wait longer than ten
 LARGEST_LIST = 8 * 2**20
+
+# What refuses a call before its provider is asked, by the code that the call would get.
+_REFUSALS = {
+    "model_not_allowed": Reason.MODEL_NOT_ALLOWED,
+    "provider_unknown": Reason.PROVIDER_UNKNOWN,
+    "provider_unauthorized": Reason.PROVIDER_UNAUTHORIZED,
+    "provider_unavailable": Reason.PROVIDER_UNAVAILABLE,
+    "price_unknown": Reason.PRICE_UNKNOWN,
+}
+# Refusals of an assistant's own model after which no fallback is asked.
+_FINAL = frozenset({Reason.MODEL_NOT_ALLOWED, Reason.PRICE_UNKNOWN})
 
 Targets: TypeAlias = Callable[[], Mapping[str, Target]]
 
@@ -56,9 +73,15 @@ class Prober:
     """Asks providers, at most once every few seconds for the same question."""
 
     def __init__(
-        self, upstream: Upstream, targets: Targets, gates: Gates, clock: Callable[[], float] = time.monotonic
+        self,
+        upstream: Upstream,
+        targets: Targets,
+        gates: Gates,
+        meter: Meter,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._upstream = upstream
+        self._meter = meter
         self._targets = targets
         self._gates = gates
         self._clock = clock
@@ -69,7 +92,7 @@ class Prober:
         # Per call, hence per tenant: one with many dead endpoints holds up only itself.
         turns = _Turns(asyncio.Semaphore(AT_ONCE), asyncio.get_running_loop().time() + ALL_SECONDS)
         assistants = [self._assistant(route, turns) for route in tenant.assistants.values()]
-        bases = [self._model(route.to, "knowledge base", turns) for route in tenant.knowledge_bases.values()]
+        bases = [self._knowledge_base(route, turns) for route in tenant.knowledge_bases.values()]
         found = await asyncio.gather(*assistants, *bases)
         return TenantProbe(
             generation=tenant.generation,
@@ -78,25 +101,53 @@ class Prober:
         )
 
     async def _assistant(self, route: ChatRoute, turns: _Turns) -> ModelProbe:
-        """Return whether an assistant is answered: by its model, or by the first fallback that can be reached."""
-        own = await self._model(route.to, "assistant", turns)
-        fallbacks = route.destinations[1:]
+        """Return whether a call would be answered: by the assistant's model, or by the first fallback that can be."""
+        own, *fallbacks = await asyncio.gather(
+            *(self._model(to, "assistant", route.terms, turns) for to in route.destinations)
+        )
         if own.reachable or not fallbacks:
-            return own
-        found = await asyncio.gather(*(self._model(to, "assistant", turns) for to in fallbacks))
-        for to, probe in zip(fallbacks, found, strict=True):
+            return msgspec.structs.replace(own, fallbacks=fallbacks)
+        if own.reason in _FINAL:
+            message = f"{own.message} No fallback is asked after such a refusal."
+            return msgspec.structs.replace(own, message=message, fallbacks=fallbacks)
+        for probe in fallbacks:
             if probe.reachable:
-                message = f"It answers by its fallback {to.label}, because: {own.message}"
-                return ModelProbe(reachable=True, reason=Reason.REACHABLE, message=message)
-        return msgspec.structs.replace(own, message=f"{own.message} None of its fallbacks can be reached either.")
+                message = f"It answers by its fallback {probe.model}, because: {own.message}"
+                return msgspec.structs.replace(
+                    own, reachable=True, reason=Reason.REACHABLE, message=message, fallbacks=fallbacks
+                )
+        reasons = " ".join(f"Fallback {probe.model}: {probe.message}" for probe in fallbacks)
+        message = f"{own.message} None of its fallbacks can answer either. {reasons}"
+        return msgspec.structs.replace(own, message=message, fallbacks=fallbacks)
 
-    async def _model(self, to: Destination, kind: str, turns: _Turns) -> ModelProbe:
-        target = self._target(to)
-        if isinstance(target, ModelProbe):
-            return target
-        if self._gates.gate(to, target).breaker.state is State.OPEN:
-            message = f"{_name(target)} fails too many calls; it is left alone for some seconds, then tried again."
-            return _no(Reason.PROVIDER_UNAVAILABLE, message)
+    async def _knowledge_base(self, route: EmbeddingRoute, turns: _Turns) -> ModelProbe:
+        return await self._model(route.to, "knowledge base", route.terms, turns)
+
+    async def _model(self, to: Destination, kind: str, terms: Terms, turns: _Turns) -> ModelProbe:
+        found = self._before(to, kind, terms)
+        probe = found if isinstance(found, ModelProbe) else await self._provider(to, kind, found, turns)
+        return msgspec.structs.replace(probe, model=to.label)
+
+    def _before(self, to: Destination, kind: str, terms: Terms) -> Target | ModelProbe:
+        """Return whom to ask, or what refuses a call before anyone is asked."""
+        try:
+            target = resolve(to, self._targets())
+            if (refused := self._meter.price_refusal(terms, target, to.model)) is not None:
+                raise refused
+            gate = self._gates.gate(to, target)
+            # A provider that asked for a short pause is there, and busy.
+            if gate.breaker.state is State.OPEN and (refused := gate.refusal(to.model)) is not None:
+                raise refused
+        except GatewayError as error:
+            return _no(_REFUSALS.get(error.code, Reason.PROVIDER_UNREACHABLE), error.message)
+        family = families.FAMILIES.get(target.settings.kind)
+        if kind != "assistant" and family is not None and not family.embeds:
+            message = f"{_name(target)} makes no embeddings here; choose a model of another provider."
+            return _no(Reason.MODEL_UNSUITABLE, message)
+        return target
+
+    async def _provider(self, to: Destination, kind: str, target: Target, turns: _Turns) -> ModelProbe:
+        """Return what the provider says of itself and of the model."""
         answer = await self._ask(target, target.models, turns)
         verdict = _verdict(target, answer)
         certain = target.settings.lists_models and answer.models and to.model not in answer.models
@@ -108,21 +159,6 @@ class Prober:
             message = f"{_name(target)} does not know the model {to.model!r}; correct the {kind}'s model name."
             return _no(Reason.MODEL_UNKNOWN, message)
         return verdict
-
-    def _target(self, to: Destination) -> Target | ModelProbe:
-        """Return whom to ask, or what is wrong before anyone was asked."""
-        if not to.allowed:
-            return _no(Reason.MODEL_NOT_ALLOWED, f"The model {to.label} is not in the tenant's spec.models.allow.")
-        if to.problem is not None:
-            return _no(Reason.PROVIDER_UNREACHABLE, f"The endpoint cannot be used: {to.problem}.")
-        target = to.own or self._targets().get(to.provider)
-        if target is None:
-            known = ", ".join(sorted(self._targets())) or "none"
-            return _no(Reason.PROVIDER_UNKNOWN, f"The platform has no provider {to.provider!r}; it has: {known}.")
-        if target.missing_key is not None:
-            message = f"The platform has no key for provider {to.provider}: add {target.missing_key!r} to its keys."
-            return _no(Reason.PROVIDER_UNAUTHORIZED, message)
-        return target
 
     async def _ask(self, target: Target, url: URL, turns: _Turns) -> _Answer:
         key = (str(url), str(sorted(target.headers.items())))
@@ -150,7 +186,7 @@ class Prober:
             try:
                 response = await self._upstream.get(target, url, PROBE_SECONDS)
             except GatewayError as error:
-                return _Answer(problem=error.message)
+                return _Answer(problem=error.message.replace(errors.OWN_ENDPOINT, _name(target), 1))
             try:
                 return _Answer(response.status, models=await _listed(response))
             finally:

@@ -42,6 +42,32 @@ class Judgements:
             ConditionType.ENDPOINT_ANSWERING: unserved or self._endpoint(),
         }
 
+    def fallbacks(self, item: ResolvedAssistant) -> Verdict | None:
+        """Return whether each fallback of an Assistant would answer; None when it has none."""
+        if item.policy is None or not item.policy.fallbacks:
+            return None
+        behind = self._gateway_behind()
+        probe = self._observed.gateway.probe
+        known = None if probe is None else probe.assistants.get(name_of(item.raw))
+        if behind is not None or known is None or len(known.fallbacks) != len(item.policy.fallbacks):
+            return behind or waiting("The gateway does not say yet whether its fallbacks would answer.")
+        failing = [(number, found) for number, found in enumerate(known.fallbacks, 1) if not found.reachable]
+        if failing:
+            message = " ".join(f"Fallback {number} ({found.model}): {found.message}" for number, found in failing)
+            return no(_reason(failing[0][1]), message)
+        places = [
+            (route.provider, route.endpoint, route.model) for route in (item.policy.route, *item.policy.fallbacks)
+        ]
+        again = [(number, places.index(place)) for number, place in enumerate(places) if places.index(place) < number]
+        if again:
+            message = " ".join(
+                f"Fallback {number} is the same as {f'fallback {first}' if first else 'the model itself'}, so it "
+                "answers nothing that the other does not. Remove it, or name another model."
+                for number, first in again
+            )
+            return no(Reason.DUPLICATE_FALLBACK, message)
+        return yes(Reason.REACHABLE, "Every fallback would answer.")
+
     def knowledge_base(self, item: ResolvedKnowledgeBase) -> dict[ConditionType, Verdict]:
         """Return the verdicts on a KnowledgeBase."""
         probe = self._observed.gateway.probe
@@ -87,10 +113,7 @@ class Judgements:
             return behind or waiting("The gateway has not loaded this configuration yet.")
         if known.reachable:
             return yes(Reason.REACHABLE, known.message or "The model's provider answers.")
-        try:
-            return no(Reason(known.reason), known.message)
-        except ValueError:
-            return no(Reason.PROVIDER_UNREACHABLE, known.message)
+        return no(_reason(known), known.message)
 
     def _knowledge(self, item: ResolvedAssistant) -> Verdict:
         if not item.knowledge_bases:
@@ -151,3 +174,11 @@ class Judgements:
                 message = f"Pod {answer.pod} still serves configuration {answer.generation or 'none'}."
                 return no(Reason.STALE_CONFIGURATION, message)
         return yes(Reason.ANSWERING, "Every pod serves this configuration.")
+
+
+def _reason(probe: ModelProbe) -> Reason:
+    """Return the reason that a gateway gave; one that only a newer gateway knows is told as unreachable."""
+    try:
+        return Reason(probe.reason)
+    except ValueError:
+        return Reason.PROVIDER_UNREACHABLE

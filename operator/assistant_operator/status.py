@@ -49,6 +49,7 @@ def assistant(item: ResolvedAssistant, resolved: Resolved, snapshot: Snapshot, o
         conditions=[
             *conditions(item.raw, ASSISTANT_CONDITIONS, judge.assistant(item), now),
             *_exhausted(item.raw, quotas, used, assistant_alarms(item, resolved, observed), now),
+            *_fallbacks(item.raw, judge.fallbacks(item), now),
         ],
         url=url(snapshot.namespace),
         model=item.model,
@@ -164,6 +165,10 @@ def exhausted(status: Json) -> Json:
     """Return the condition QuotaExhausted of a status; an empty one when it has none."""
     found = status.get("conditions") or []
     return next((item for item in found if item["type"] == ConditionType.QUOTA_EXHAUSTED), {})
+
+
+def _fallbacks(raw: Json, verdict: Verdict | None, now: str) -> list[Condition]:
+    return [] if verdict is None else [_condition(raw, ConditionType.FALLBACKS_USABLE, verdict, now)]
 
 
 def _exhausted(

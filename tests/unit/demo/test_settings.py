@@ -56,3 +56,8 @@ def test_a_choice_that_cannot_work_is_refused_with_the_next_step(chosen, environ
     """An address that no pod could use, or a choice that is not complete, is told before anything is built."""
     with pytest.raises(DemoError, match=told):
         chosen(**environment)
+
+
+def test_the_stand_in_has_a_price() -> None:
+    """It is free of charge, and says so: under a budget a model without a price is refused."""
+    assert STAND_IN.catalogue_entry()["models"] == {"*": {"inputPerMillion": "0", "outputPerMillion": "0"}}

@@ -303,3 +303,45 @@ def test_ready_is_true_exactly_when_all_others_are(served, synced, up, answering
     assert (condition(document, "Ready")["status"] == "True") == all(other == "True" for other in others)
     assert all(item["message"] for item in document["conditions"])
     assert {item["reason"] for item in document["conditions"]} <= {reason.value for reason in Reason}
+
+
+FALLBACKS = {"provider": "demo", "name": "m", "fallbacks": [{"provider": "demo", "name": "n"}]}
+
+
+def told_of_fallbacks(*found, model=None):
+    probe = ModelProbe(reachable=True, reason="Reachable", message="It answers.", fallbacks=list(found))
+    gateway = GatewayView(TenantProbe(generation="p1", assistants={"support": probe}, knowledge_bases={}))
+    return of_assistant(assistant(model=model or FALLBACKS), seen=observed(gateway=gateway))
+
+
+def test_a_fallback_that_would_not_answer_is_told_beside_ready():
+    """The assistant answers by its model; that its fallback never would is a condition of its own."""
+    message = "Nobody knows what demo/n costs."
+    document = told_of_fallbacks(ModelProbe(reachable=False, reason="PriceUnknown", message=message, model="demo/n"))
+    assert told(document, "FallbacksUsable") == ("False", "PriceUnknown")
+    assert message in condition(document, "FallbacksUsable")["message"]
+    assert told(document, "Ready") == ("True", "Ready")
+
+
+def test_fallbacks_that_answer_are_told_and_none_is_not():
+    """The condition is there for assistants with fallbacks only."""
+    assert told(told_of_fallbacks(REACHABLE), "FallbacksUsable") == ("True", "Reachable")
+    assert "FallbacksUsable" not in {item["type"] for item in of_assistant(assistant())["conditions"]}
+
+
+@pytest.mark.parametrize(("provider", "name", "of"), [("demo", "m", "the model itself"), ("demo", "n", "fallback 1")])
+def test_a_fallback_that_is_there_twice_is_told(provider, name, of):
+    """What is asked already cannot help when it failed."""
+    model = FALLBACKS | {"fallbacks": [*FALLBACKS["fallbacks"], {"provider": provider, "name": name}]}
+    document = told_of_fallbacks(REACHABLE, REACHABLE, model=model)
+    assert told(document, "FallbacksUsable") == ("False", "DuplicateFallback")
+    assert f"Fallback 2 is the same as {of}" in condition(document, "FallbacksUsable")["message"]
+
+
+def test_an_unknown_price_makes_it_not_ready():
+    """Every call would be refused."""
+    probe = ModelProbe(reachable=False, reason="PriceUnknown", message="Nobody knows what demo/m costs.")
+    gateway = GatewayView(TenantProbe(generation="p1", assistants={"support": probe}, knowledge_bases={}))
+    document = of_assistant(assistant(), seen=observed(gateway=gateway))
+    assert told(document, "ModelReachable") == ("False", "PriceUnknown")
+    assert told(document, "Ready") == ("False", "PriceUnknown")

@@ -1,0 +1,250 @@
+"""What a probe says of a model is what a call of it would meet."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+import msgspec
+import pytest
+from yarl import URL
+
+from assistant_crds.contracts import (
+    AssistantPolicy,
+    Budget,
+    EmbeddingPolicy,
+    ModelProbe,
+    ModelRoute,
+    TenantIdentity,
+    TenantPolicy,
+    TenantProbe,
+)
+from assistant_gateway import errors
+from assistant_gateway.attempts import Attempt, Attempts
+from assistant_gateway.breaker import BreakerSettings
+from assistant_gateway.calls import Call, Outcome
+from assistant_gateway.catalog import Provider, Target, target
+from assistant_gateway.errors import GatewayError
+from assistant_gateway.gates import Gates
+from assistant_gateway.limits.levels import Amount
+from assistant_gateway.limits.limiter import Limiter
+from assistant_gateway.limits.quota import Admitted, Remaining
+from assistant_gateway.limits.terms import Terms
+from assistant_gateway.metering import Meter
+from assistant_gateway.prices import ModelSettings, PriceMap
+from assistant_gateway.probes import Prober
+from assistant_gateway.relay import Result
+from assistant_gateway.routing import Tenant, compile_policy
+from assistant_gateway.tokenizers import Tokenizers
+
+BUDGET = Budget(amount_micros=10**7, currency="USD", period="Month")
+GOOD = Result(cast("Any", None), Outcome.OK)
+
+
+class Unlimited(Limiter):
+    """Admits everything."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    async def reserve(self, terms: Terms, call: str, worst: Amount) -> Admitted:
+        return Admitted(time.time_ns() // 1000, tuple(Remaining(None, 0, None, None) for _ in terms.limits.levels))
+
+
+class Listing:
+    """A provider's answer to the question for its models."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.closed = False
+
+    async def next(self) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class World:
+    """Providers `priced`, `free`, `unpriced`, `euro`, `keyless` and `down`, and one tenant."""
+
+    def __init__(self) -> None:
+        price = ModelSettings(input_per_million="1", output_per_million="2")
+        free = ModelSettings(input_per_million="0", output_per_million="0")
+        euro = ModelSettings(input_per_million="1", output_per_million="2", currency="EUR")
+        self.targets = {
+            "priced": _provider("priced", price),
+            "free": _provider("free", free),
+            "unpriced": _provider("unpriced"),
+            "euro": _provider("euro", euro),
+            "keyless": msgspec.structs.replace(_provider("keyless", price), missing_key="keyless"),
+            "down": _provider("down", price),
+            "reader": target("reader", Provider(kind="anthropic", key_ref="k", models={"*": price}), "key"),
+        }
+        self.gates = Gates(lambda: self.targets)
+        self.meter = Meter(Unlimited(), PriceMap(None, ""), Tokenizers(None))
+        self.prober = Prober(cast("Any", self), lambda: self.targets, self.gates, self.meter)
+        self.attempts = Attempts(self.gates, lambda: self.targets)
+
+    async def get(self, to: Target, url: URL, seconds: float) -> Listing:
+        """Answer for every provider but the one that is down."""
+        if to.provider == "down":
+            raise errors.provider_unreachable(to.provider, "its host refused the connection")
+        return Listing(200)
+
+    async def call(self, tenant: Tenant) -> str:
+        """Make a call of the assistant as the gateway does; return the code of its error, empty when it is answered."""
+        route = tenant.assistants["a"]
+
+        async def attempt(made: Attempt) -> Result:
+            call = Call(tenant="acme", name="a", provider=made.to.provider, model="m", road="chat", request_id="r")
+            fields = {"messages": msgspec.Raw(b'[{"role":"user","content":"Hi"}]')}
+            await self.meter.admit(route.terms, call, made.target, fields, embedding=False)
+            made.admitted = True
+            if made.to.provider == "down":
+                raise errors.provider_unreachable("down", "its host refused the connection")
+            return GOOD
+
+        try:
+            await self.attempts.run(route.destinations, attempt)
+        except GatewayError as error:
+            return error.code
+        return ""
+
+    async def assistant(self, *providers: str, budget: Budget | None = BUDGET) -> ModelProbe:
+        """Return the probe of an assistant that asks these, one after the other."""
+        return (await self.prober.probe(_tenant(*providers, budget=budget))).assistants["a"]
+
+
+def _provider(name: str, price: ModelSettings | None = None) -> Target:
+    settings = Provider(
+        url=f"http://{name}.test/v1",
+        models={} if price is None else {"*": price},
+        breaker=BreakerSettings(min_calls=1, failure_share=1),
+    )
+    return target(name, settings, None)
+
+
+def _tenant(*providers: str, budget: Budget | None = BUDGET) -> Tenant:
+    own, *fallbacks = [ModelRoute(model="m", provider=name) for name in providers]
+    embedding = EmbeddingPolicy(route=own, dimensions=8)
+    return compile_policy(
+        TenantPolicy(
+            tenant=TenantIdentity(namespace="acme", uid="u", key="t_1"),
+            generation="p1",
+            models_allow=[f"{name}/*" for name in (*World().targets, "nobody")],
+            requests_per_minute=None,
+            budget=budget,
+            assistants={"a": AssistantPolicy(route=own, fallbacks=fallbacks)},
+            knowledge_bases={"k": embedding},
+        )
+    )
+
+
+ORDERS = [
+    ["priced"],
+    ["free"],
+    ["unpriced"],
+    ["euro"],
+    ["keyless"],
+    ["nobody"],
+    ["other"],
+    ["down"],
+    ["down", "unpriced"],
+    ["down", "euro"],
+    ["down", "other"],
+    ["down", "unpriced", "priced"],
+    ["down", "priced"],
+    ["keyless", "free"],
+    ["keyless", "unpriced"],
+    ["nobody", "priced"],
+    ["unpriced", "priced"],
+    ["other", "priced"],
+    ["priced", "unpriced"],
+]
+
+
+@pytest.mark.parametrize("budget", [BUDGET, None], ids=["budget", "no budget"])
+@pytest.mark.parametrize("order", ORDERS, ids=",".join)
+async def test_reachable_means_that_a_call_is_answered(order: list[str], budget: Budget | None) -> None:
+    """For each order of good and bad destinations the probe says what a call then finds."""
+    world = World()
+    probe = await world.assistant(*order, budget=budget)
+    assert probe.reachable == (await world.call(_tenant(*order, budget=budget)) == "")
+    assert probe.message
+
+
+async def test_unknown_price_is_told_with_the_next_step() -> None:
+    """Under a budget every call of a model without a price is refused; without a budget none is."""
+    probe = await World().assistant("unpriced")
+    assert (probe.reachable, probe.reason, probe.model) == (False, "PriceUnknown", "unpriced/m")
+    assert "unpriced/m" in probe.message
+    assert "providers.unpriced.models" in probe.message
+    assert (await World().assistant("unpriced", budget=None)).reachable
+
+
+async def test_embedding_model_without_a_price_is_told_too() -> None:
+    """A knowledge base under the tenant's budget could embed nothing."""
+    found = await World().prober.probe(_tenant("unpriced"))
+    assert found.knowledge_bases["k"].reason == "PriceUnknown"
+
+
+async def test_provider_that_makes_no_embeddings_is_told() -> None:
+    """A knowledge base whose provider knows chat alone could embed nothing."""
+    found = await World().prober.probe(_tenant("reader"))
+    assert (found.knowledge_bases["k"].reachable, found.knowledge_bases["k"].reason) == (False, "ModelUnsuitable")
+    assert found.assistants["a"].reachable
+
+
+async def test_each_fallback_is_told_by_itself() -> None:
+    """Also while the model itself answers, and in the order in which they are asked."""
+    probe = await World().assistant("priced", "unpriced", "down", "free")
+    assert probe.reachable
+    assert [(found.model, found.reason) for found in probe.fallbacks] == [
+        ("unpriced/m", "PriceUnknown"),
+        ("down/m", "ProviderUnreachable"),
+        ("free/m", "Reachable"),
+    ]
+
+
+async def test_who_answers_instead_is_the_one_that_a_call_gets() -> None:
+    """A fallback that would be refused is not named as the one that answers."""
+    probe = await World().assistant("down", "unpriced", "priced")
+    assert "It answers by its fallback priced/m" in probe.message
+    none = await World().assistant("down", "unpriced")
+    assert "Nobody knows what unpriced/m costs" in none.message
+
+
+async def test_open_breaker_is_what_a_call_meets() -> None:
+    """A provider that failed too often is not called, however well it lists its models."""
+    world = World()
+    gate = world.gates.gate(_tenant("priced").assistants["a"].to, world.targets["priced"])
+    permit = await gate.enter("m", time.monotonic() + 9)
+    permit.leave("provider_error")
+    assert (await world.assistant("priced")).reason == "ProviderUnavailable"
+    assert await world.call(_tenant("priced")) == "provider_unavailable"
+
+
+async def test_refused_call_says_why_its_fallbacks_were_not_asked() -> None:
+    """A 502 of a provider that is away names what kept the fallback from being asked."""
+    world = World()
+    tenant = _tenant("down", "unpriced")
+
+    async def attempt(made: Attempt) -> Result:
+        call = Call(tenant="acme", name="a", provider=made.to.provider, model="m", road="chat", request_id="r")
+        fields = {"messages": msgspec.Raw(b'[{"role":"user","content":"Hi"}]')}
+        await world.meter.admit(tenant.assistants["a"].terms, call, made.target, fields, embedding=False)
+        made.admitted = True
+        raise errors.provider_unreachable("down", "x")
+
+    with pytest.raises(GatewayError) as raised:
+        await world.attempts.run(tenant.assistants["a"].destinations, attempt)
+    assert raised.value.code == "provider_unreachable"
+    assert "Fallback unpriced/m was not asked: Nobody knows what unpriced/m costs" in raised.value.message
+
+
+def test_probe_of_an_older_gateway_decodes() -> None:
+    """While the platform is upgraded the operator may be newer than the gateway it asks."""
+    model = '{"reachable":true,"reason":"Reachable","message":"m"}'
+    document = f'{{"generation":"g","assistants":{{"a":{model}}},"knowledgeBases":{{}}}}'
+    assert msgspec.json.decode(document, type=TenantProbe).assistants["a"].fallbacks == []
