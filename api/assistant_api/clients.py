@@ -234,7 +234,11 @@ class Clients:
 def connect(settings: Settings, config: TenantConfigHolder) -> Clients:
     """Return the clients of a process; no connection is made yet."""
     return Clients(
-        gateway=GatewayClient(lambda: config.current.document.gateway_url, TokenFile(settings.gateway_token_file)),
+        gateway=GatewayClient(
+            lambda: config.current.document.gateway_url,
+            TokenFile(settings.gateway_token_file),
+            lambda: config.current.document.gateway_seconds,
+        ),
         database=Database(settings.postgres_dsn.get_secret_value()),
         redis=RedisClient(settings.redis_url.get_secret_value()),
         weaviate=VectorStore(

@@ -28,8 +28,6 @@ from assistant_observability import logs
 PROBLEM_JSON = "application/problem+json"
 OPENAI_PREFIX = "/v1"
 CALLER_GONE = 499  # nobody reads it; the access metric counts it, as nginx does
-# What decoding somebody's JSON may raise; the last is how msgspec refuses endless nesting.
-MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _BOUND = re.compile(r"Expected `(?P<type>[^`]+)` (?P<length>of length )?(?P<bound>[<>]?=? ?[\d.]+)")
 _TYPE_PREFIX = "urn:assistantplatform:problem:"
 
@@ -60,7 +58,7 @@ NOT_READY = Kind("not_ready", 503)
 
 # Assistants and models.
 MODEL_NOT_FOUND = Kind("model_not_found", 404)  # values: model
-ASSISTANT_NOT_READY = Kind("assistant_not_ready", 503)  # values: model
+ASSISTANT_NOT_READY = Kind("assistant_not_ready", 503)  # values: model, reason
 PROVIDER_UNREACHABLE = Kind("provider_unreachable", 502)
 PROVIDER_TIMEOUT = Kind("provider_timeout", 504)
 GATEWAY_REFUSED = Kind("gateway_refused", 502)
@@ -191,7 +189,7 @@ def from_gateway(error: GatewayError | GatewayUnreachableError, model: str = "")
     if error.status in {401, 403}:
         return ApiError(GATEWAY_REFUSED)
     if error.status == 404:
-        return ApiError(ASSISTANT_NOT_READY, retry_after=2, model=model)
+        return ApiError(ASSISTANT_NOT_READY, retry_after=2, model=model, reason=Reason("set_up", {}))
     if error.status == 429:
         return ApiError(RATE_LIMIT_EXCEEDED, retry_after=error.retry_after, headers=error.headers)
     kind = PROVIDER_TIMEOUT if error.status == 504 else PROVIDER_UNREACHABLE

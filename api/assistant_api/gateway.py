@@ -16,16 +16,19 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from assistant_api.decoding import MALFORMED
+from assistant_crds.contracts import NOT_STARTED_HEADER, TOTAL_SECONDS
 from assistant_http import answers
 from assistant_http.client import HttpClient
-from assistant_http.errors import HttpError, NotConnectedError
+from assistant_http.errors import HttpError, NotConnectedError, StaleConnectionError
 from assistant_observability import traces
 
 Road = Literal["ingest", "search"]
 
 CONNECT_SECONDS = 2.0
-# Longer than any time-out of the gateway towards its providers: its answer explains more than ours would.
-IDLE_SECONDS = 330.0
+# So much longer than the gateway may take (`TenantConfig.gateway_seconds`): its answer is paid for, its error explains
+# more than ours would.
+MARGIN_SECONDS = 30.0
 EMBEDDINGS_SECONDS = {"search": 15.0, "ingest": 120.0}
 PING_SECONDS = 2.0
 USAGE_SECONDS = 15.0  # the gateway gives up earlier, and says why
@@ -33,7 +36,10 @@ USAGE_SECONDS = 15.0  # the gateway gives up earlier, and says why
 KEEPALIVE_SECONDS = 15.0
 MAX_ERROR_BYTES = 64 * 1024
 LONGEST_USER = 256
-_CONNECT_ATTEMPTS = 2
+# Waits between tries of what was provably not begun: while a gateway goes, its address stays known for a moment.
+PAUSES = (0.1, 0.2, 0.4, 0.8)
+# A kept connection that closes later than this under a request may have been read: the call is then not repeated.
+STALE_SECONDS = 0.5
 _JSON = "application/json"
 _NONE: Mapping[str, str] = {}
 # What a caller is told of models and limits: headers with these names, or these beginnings.
@@ -148,10 +154,15 @@ class TokenFile:
 
 
 class GatewayClient:
-    """A `Gateway` over HTTP. `url` is asked at each call, because the configuration may move the gateway."""
+    """A `Gateway` over HTTP.
 
-    def __init__(self, url: Callable[[], str], token: TokenFile) -> None:
+    `url`, and `seconds` that the gateway may take for one request, are asked at each call: the configuration may
+    change them.
+    """
+
+    def __init__(self, url: Callable[[], str], token: TokenFile, seconds: Callable[[], float] | None = None) -> None:
         self._url = url
+        self._seconds = seconds or (lambda: TOTAL_SECONDS)
         self._token = token
         self._http: HttpClient | None = None
 
@@ -167,7 +178,7 @@ class GatewayClient:
         )
         try:
             decoded = msgspec.json.decode(content, type=_Embeddings)
-        except msgspec.MsgspecError as error:
+        except MALFORMED as error:
             raise GatewayError(502, "provider_error", f"not an embeddings answer: {error}") from error
         vectors = [item.embedding for item in sorted(decoded.data, key=lambda item: item.index)]
         if len(vectors) != len(texts):
@@ -191,10 +202,12 @@ class GatewayClient:
 
     def _open(self) -> HttpClient:
         # The gateway itself bounds what a tenant may do at once; a limit here would only queue unseen.
+        quiet_seconds = self._seconds() + MARGIN_SECONDS
         if self._http is None:
             self._http = HttpClient(
-                connect_seconds=CONNECT_SECONDS, idle_seconds=KEEPALIVE_SECONDS, quiet_seconds=IDLE_SECONDS
+                connect_seconds=CONNECT_SECONDS, idle_seconds=KEEPALIVE_SECONDS, quiet_seconds=quiet_seconds
             )
+        self._http.quiet_seconds = quiet_seconds
         return self._http
 
     async def _whole(
@@ -221,22 +234,34 @@ class GatewayClient:
         if user := _user.get():
             sent["x-assistant-user"] = user
         traces.inject(sent)
-        for attempt in range(1, _CONNECT_ATTEMPTS + 1):
+        now = asyncio.get_running_loop().time
+        stale, pauses = False, iter(PAUSES)
+        while True:  # asked again is only what no gateway has begun: no call is made twice that may be billed
+            client, started, pause = self._open(), now(), 0.0
             try:
-                return await self._open().request(method, self._url(), sent, body, path=path)
-            except NotConnectedError:
-                # Nothing was sent, so asking again cannot do anything twice; during a rollout one pod may be gone.
-                if attempt == _CONNECT_ATTEMPTS:
+                answer = await client.request(method, self._url(), sent, body, path=path)
+                if answer.status != 503 or NOT_STARTED_HEADER not in answer.headers:
+                    return answer
+                if not (pause := next(pauses, 0.0)):
+                    return answer
+                answer.close()
+            except NotConnectedError:  # during a rollout one pod may be gone
+                if not (pause := next(pauses, 0.0)):
                     raise
-                await asyncio.sleep(0.1)
-        raise AssertionError("unreachable")
+            except StaleConnectionError:
+                # Closed by the gateway as it was used again; it never closes one whose request it has begun.
+                if stale or now() - started >= STALE_SECONDS:
+                    raise
+                stale = True
+            client.drop_idle()  # those that were kept lead to the same gateway
+            await asyncio.sleep(pause)
 
 
 def error_of(status: int, content: bytes, headers: Mapping[str, str]) -> GatewayError:
     """Return the error in an answer of the gateway, whatever its body looks like."""
     try:
         error = msgspec.json.decode(content[:MAX_ERROR_BYTES], type=ErrorEnvelope).error
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except MALFORMED:
         error = ErrorBody(message=f"The gateway answered {status}.")
     code = str(error.code or error.type or "gateway_error")
     return GatewayError(

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from assistant_crds.contracts import AssistantConfig, KnowledgeBaseConfig, TenantConfig
+from assistant_crds.contracts import AssistantConfig, KnowledgeBaseConfig, TenantConfig, UnavailableAssistant
 from assistant_observability import logs, metrics
 
 POLL_SECONDS = 0.25
@@ -33,6 +33,7 @@ class Served:
     document: TenantConfig
     assistants: Mapping[str, AssistantConfig]
     knowledge_bases: Mapping[str, KnowledgeBaseConfig]
+    unavailable: Mapping[str, UnavailableAssistant]
     api_key_digests: Mapping[str, bytes]  # name of the key -> SHA-256
 
     @classmethod
@@ -42,6 +43,7 @@ class Served:
             document=document,
             assistants=MappingProxyType({assistant.name: assistant for assistant in document.assistants}),
             knowledge_bases=MappingProxyType({base.name: base for base in document.knowledge_bases}),
+            unavailable=MappingProxyType({absent.name: absent for absent in document.unavailable}),
             api_key_digests=MappingProxyType({key.name: bytes.fromhex(key.sha256) for key in document.api_keys}),
         )
 

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+TOTAL_SECONDS = 600.0  # the gateway's default for one request, with every try and the whole answer
+
 
 class Contract(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     """Base of every contract: camelCase JSON, all fields written."""
@@ -54,6 +56,14 @@ class KnowledgeBaseConfig(Contract, frozen=True):
     max_bytes: int
 
 
+class UnavailableAssistant(Contract, frozen=True):
+    """An assistant that exists but cannot be asked, and why: `reason` is a `conditions.Reason`."""
+
+    name: str
+    reason: str
+    message: str
+
+
 class ApiKeyConfig(Contract, frozen=True):
     """An API key that the platform made; only its SHA-256 (hexadecimal) leaves the Secret."""
 
@@ -71,6 +81,9 @@ class TenantConfig(Contract, frozen=True):
     api_keys: list[ApiKeyConfig]
     assistants: list[AssistantConfig]
     knowledge_bases: list[KnowledgeBaseConfig]
+    unavailable: list[UnavailableAssistant] = []
+    # The longest that the gateway works on one request: who asks it waits longer, because the answer is paid for.
+    gateway_seconds: float = TOTAL_SECONDS
 
 
 # --- operator -> gateway ---------------------------------------------------------------------------------------
@@ -181,6 +194,13 @@ class TenantProbe(Contract, frozen=True):
     assistants: dict[str, ModelProbe]
     knowledge_bases: dict[str, ModelProbe]
     usage: TenantUsage | None = None  # None while it is not known
+
+
+# --- gateway -> API --------------------------------------------------------------------------------------------
+
+# A header of an answer 503: the gateway did nothing with the request, so it may be sent again at once, on another
+# connection, which may lead to another gateway. It is never set once a provider may have been asked.
+NOT_STARTED_HEADER = "x-assistant-not-started"
 
 
 # --- API -> operator -------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import msgspec
 import yaml
 from yarl import URL
 
+from assistant_crds.contracts import TOTAL_SECONDS
 from assistant_gateway.breaker import BreakerSettings
 from assistant_gateway.prices import CatalogPrice, ModelPrices, ModelSettings, PriceError, checked, family_of
 from assistant_gateway.providers import families
@@ -67,7 +68,7 @@ class Provider(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid
     connect_seconds: Seconds = 5
     first_byte_seconds: Seconds = 60
     idle_seconds: Seconds = 60
-    total_seconds: Seconds = 600  # of one request: waits, tries and the whole answer
+    total_seconds: Seconds = TOTAL_SECONDS  # of one request: waits, tries and the whole answer
     concurrency: Annotated[int, msgspec.Meta(ge=1)] | None = None  # calls at once, of one gateway process
     queue_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.5  # the longest wait for a place among those
     breaker: BreakerSettings = BreakerSettings()

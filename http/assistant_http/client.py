@@ -85,6 +85,13 @@ class HttpClient:
         if not idle:
             self._idle.pop(connection.origin, None)
 
+    def drop_idle(self) -> None:
+        """Close the connections that lie idle: the next request makes its own, which may lead to another process."""
+        for connections in list(self._idle.values()):
+            for connection in list(connections):
+                connection.drop(HttpError("closed"))
+        self._idle.clear()
+
     async def close(self) -> None:
         """Close every connection; what is under way fails."""
         for connection in list(self.connections):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from assistant_api.chat.schemas import Annotation, FileCitation
+from assistant_api.decoding import MALFORMED
 from assistant_api.knowledge.schemas import Passage
 
 QUOTE_CHARACTERS = 200
 _MARKER = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")  # [1] and [1, 2]
+MAX_ANNOTATED = 2 << 20  # bytes of an answer; decoding a larger one could take more memory than the pod has
+_NULL = msgspec.Raw(b"null")
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_text = msgspec.json.Decoder(str).decode
 _MAX_OPEN = 40  # a marker that is still open after so many characters is none
 
 
@@ -46,27 +51,34 @@ def annotations_of(used: set[int], passages: Sequence[Passage]) -> list[Annotati
 
 def annotate(content: bytes, passages: Sequence[Passage]) -> bytes:
     """Return a complete (not streamed) answer with annotations; anything unexpected passes through unchanged."""
+    if len(content) > MAX_ANNOTATED:
+        return content
     try:
-        completion = msgspec.json.decode(content)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        completion = _members(content)
+        choices = [_annotated(choice, passages) for choice in _list(completion["choices"])]
+        if all(new is None for _, new in choices):
+            return content
+        completion["choices"] = msgspec.Raw(msgspec.json.encode([new or old for old, new in choices]))
+        return msgspec.json.encode(completion)
+    except (*MALFORMED, KeyError):
         return content
-    choices = completion.get("choices") if isinstance(completion, dict) else None
-    if not isinstance(choices, list):
-        return content
-    changed = [_annotate_choice(choice, passages) for choice in choices]
-    return msgspec.json.encode(completion) if any(changed) else content
 
 
-def _annotate_choice(choice: Any, passages: Sequence[Passage]) -> bool:
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(message, dict) or not isinstance(text := message.get("content"), str):
-        return False
-    tracker = Tracker()
-    tracker.feed(text)
-    found = annotations_of(tracker.used, passages)
-    if found:
-        message["annotations"] = [*(message.get("annotations") or []), *found]
-    return bool(found)
+def _annotated(choice: msgspec.Raw, passages: Sequence[Passage]) -> tuple[msgspec.Raw, msgspec.Raw | None]:
+    """Return a choice as it came, and with its annotations when there are any. Nothing else of it is decoded."""
+    try:
+        members = _members(choice)
+        message = _members(members["message"])
+        tracker = Tracker()
+        tracker.feed(_text(message["content"]))
+        if not (found := annotations_of(tracker.used, passages)):
+            return choice, None
+        earlier = _list(message["annotations"]) if message.get("annotations", _NULL) != _NULL else []
+    except (msgspec.ValidationError, KeyError):  # it has no text
+        return choice, None
+    message["annotations"] = msgspec.Raw(msgspec.json.encode([*earlier, *found]))
+    members["message"] = msgspec.Raw(msgspec.json.encode(message))
+    return choice, msgspec.Raw(msgspec.json.encode(members))
 
 
 def _citation(number: int, passage: Passage) -> FileCitation:

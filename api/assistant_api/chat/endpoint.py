@@ -20,6 +20,7 @@ from assistant_api.chat.citations import annotate
 from assistant_api.chat.service import Answered, Asked, Retrieve, ask, understand
 from assistant_api.chat.stream import EVENT_STREAM, EventStream
 from assistant_api.clients import Clients
+from assistant_api.decoding import MALFORMED
 from assistant_api.gateway import (
     MAX_ERROR_BYTES,
     Answer,
@@ -128,5 +129,5 @@ def _refusal(answer: Answer, content: bytes, headers: dict[str, str], model: str
 def _is_envelope(content: bytes) -> bool:
     try:
         return len(content) <= MAX_ERROR_BYTES and bool(msgspec.json.decode(content, type=ErrorEnvelope).error.message)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except MALFORMED:
         return False

@@ -13,6 +13,7 @@ from assistant_api.assistants.service import find
 from assistant_api.chat.prompt import question, system_message, with_system_message
 from assistant_api.chat.schemas import ChatRequest
 from assistant_api.clients import Clients
+from assistant_api.decoding import MALFORMED
 from assistant_api.errors import KNOWLEDGE_UNAVAILABLE, ApiError, from_gateway, from_validation
 from assistant_api.gateway import Answer, GatewayError, GatewayUnreachableError
 from assistant_api.knowledge.schemas import Passage
@@ -53,7 +54,7 @@ def understand(body: bytes, served: Served) -> Asked:
     try:
         request = _decode_request(body)
         members = _decode_members(body)
-    except errors.MALFORMED as error:
+    except MALFORMED as error:
         raise from_validation(error) from error
     return Asked(find(served, request.model), request, members)
 

@@ -19,6 +19,7 @@ from litestar.types import Receive, Scope, Send
 from assistant_api.chat.citations import Tracker, annotations_of
 from assistant_api.chat.schemas import MAX_CHOICES, Choice, Chunk
 from assistant_api.chunks import Chunks, chunks_of
+from assistant_api.decoding import MALFORMED
 from assistant_api.gateway import Answer, GatewayUnreachableError
 from assistant_api.hangup import CallerGoneError, until_hangup
 from assistant_api.knowledge.schemas import Passage
@@ -93,7 +94,7 @@ class CitingRelay(Relay):
             return self._citations([Choice(index=index) for index in self._trackers])
         try:
             chunk = _decode_chunk(payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except MALFORMED:
             return b""
         self._last = chunk
         finished: list[Choice] = []

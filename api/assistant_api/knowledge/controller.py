@@ -18,7 +18,8 @@ from assistant_api import errors
 from assistant_api.body import read_json_body
 from assistant_api.clients import Clients
 from assistant_api.database.errors import DATABASE_ERRORS
-from assistant_api.errors import MALFORMED, ApiError, from_validation, respond
+from assistant_api.decoding import MALFORMED
+from assistant_api.errors import ApiError, from_validation, respond
 from assistant_api.knowledge import service, upload
 from assistant_api.knowledge.embedding import DimensionMismatchError
 from assistant_api.knowledge.explanations import Explain, explainer

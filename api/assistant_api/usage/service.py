@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from assistant_api import errors
+from assistant_api.decoding import MALFORMED
 from assistant_api.errors import ApiError, Reason, from_gateway
 from assistant_api.gateway import Gateway, GatewayError, GatewayUnreachableError
 from assistant_api.usage.schemas import GROUPS, LONGEST_DAYS, MOST_ROWS, SUMS, UsageReport
@@ -58,7 +59,7 @@ def read(content: bytes) -> UsageReport:
     """Return the report; ApiError when it is none."""
     try:
         return _decode(content)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         _log.warning("not a report of usage", reason=str(error))
         raise ApiError(errors.USAGE_UNAVAILABLE, retry_after=RETRY_SECONDS) from error
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from assistant_crds import naming
-from assistant_crds.contracts import encode
+from assistant_crds.contracts import TOTAL_SECONDS, encode
 from assistant_operator.snapshot import Json
 
 
@@ -40,6 +40,7 @@ class Platform:
     otlp_endpoint: str
     worker_resources: Resources
     egress: list[Egress] = field(default_factory=list)
+    gateway_seconds: float = TOTAL_SECONDS
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 
 from assistant_crds import naming
-from assistant_crds.contracts import ApiKeyConfig, TenantConfig, seal
+from assistant_crds.conditions import Reason
+from assistant_crds.contracts import ApiKeyConfig, TenantConfig, UnavailableAssistant, seal
 from assistant_operator.desired.platform import Credentials, Platform
-from assistant_operator.reconcile.resolve import Resolved
+from assistant_operator.reconcile.resolve import Resolved, ResolvedAssistant
+from assistant_operator.snapshot import name_of
 
 FIRST_KEY = "platform"
+LONGEST_MESSAGE = 300
 
 
 def build(resolved: Resolved, platform: Platform, credentials: Credentials) -> TenantConfig:
@@ -24,5 +27,17 @@ def build(resolved: Resolved, platform: Platform, credentials: Credentials) -> T
             api_keys=[ApiKeyConfig(name=FIRST_KEY, sha256=key)],
             assistants=[assistant.config for assistant in resolved.assistants if assistant.config is not None],
             knowledge_bases=[base.config for base in resolved.knowledge_bases if base.config is not None],
+            unavailable=[_unavailable(assistant) for assistant in resolved.assistants if not assistant.served],
+            gateway_seconds=platform.gateway_seconds,
         )
     )
+
+
+def _unavailable(assistant: ResolvedAssistant) -> UnavailableAssistant:
+    """Return why an assistant is left out: callers are told to come back, not that there is no such assistant."""
+    name = name_of(assistant.raw)
+    for verdict in (assistant.accepted, assistant.resolved):
+        if verdict.ok is False:
+            return UnavailableAssistant(name=name, reason=verdict.reason, message=verdict.message[:LONGEST_MESSAGE])
+    message = f"Assistant {name} waits for its knowledge bases."
+    return UnavailableAssistant(name=name, reason=Reason.KNOWLEDGE_BASE_NOT_READY, message=message)

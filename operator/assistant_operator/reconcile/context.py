@@ -83,6 +83,7 @@ class Context:
                 settings.default_worker_resources.requests, settings.default_worker_resources.limits
             ),
             egress=[Egress(out.cidr, out.ports) for out in settings.egress],
+            gateway_seconds=self.catalog.gateway_seconds,
         )
 
     @property

@@ -12,9 +12,10 @@ from aiohttp import web
 
 from assistant_api import gateway
 from assistant_api.gateway import GatewayClient, GatewayError, GatewayUnreachableError, TokenFile
+from assistant_crds.contracts import NOT_STARTED_HEADER, TOTAL_SECONDS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Start = Callable[[Handler], Awaitable[GatewayClient]]
+Start = Callable[..., Awaitable[GatewayClient]]
 
 
 @pytest.fixture
@@ -30,14 +31,14 @@ async def start(token: Path) -> AsyncIterator[Start]:
     runners: list[web.AppRunner] = []
     clients: list[GatewayClient] = []
 
-    async def starter(handler: Handler) -> GatewayClient:
+    async def starter(handler: Handler, seconds: float = TOTAL_SECONDS) -> GatewayClient:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", handler)
         runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        client = GatewayClient(lambda: url, TokenFile(token))
+        client = GatewayClient(lambda: url, TokenFile(token), lambda: seconds)
         runners.append(runner)
         clients.append(client)
         return client
@@ -134,7 +135,7 @@ async def test_an_answer_that_is_no_embedding_is_an_error(start: Start, body: st
     assert caught.value.status == 502
 
 
-async def test_a_gateway_that_is_not_there_is_tried_twice(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_gateway_that_is_not_there_is_tried_a_few_times(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """During a rollout one pod may be gone; the error carries no address."""
     slept: list[float] = []
     real = asyncio.sleep
@@ -148,21 +149,21 @@ async def test_a_gateway_that_is_not_there_is_tried_twice(token: Path, monkeypat
     with pytest.raises(GatewayUnreachableError) as caught:
         await client.chat(b"{}", {})
     await client.close()
-    assert slept == [0.1]
+    assert slept == list(gateway.PAUSES)
     assert "127.0.0.1" not in str(caught.value)
 
 
 async def test_a_gateway_that_hangs_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call has a time-out."""
     monkeypatch.setattr(gateway, "PING_SECONDS", 0.2)
-    monkeypatch.setattr(gateway, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(gateway, "MARGIN_SECONDS", 0.2)
     monkeypatch.setitem(gateway.EMBEDDINGS_SECONDS, "search", 0.2)
 
     async def handler(_request: web.Request) -> web.Response:
         await asyncio.sleep(30)
         raise AssertionError("still here")
 
-    client = await start(handler)
+    client = await start(handler, seconds=0)
     started = time.perf_counter()
     calls = (client.ping(), client.chat(b"{}", {}), client.embeddings(["a"], "handbook", "search"))
     for error in await asyncio.gather(*calls, return_exceptions=True):
@@ -311,3 +312,103 @@ async def test_an_error_keeps_its_field_and_what_callers_are_told(start: Start) 
         await client.usage([])
     assert caught.value.param == "from"
     assert caught.value.headers == {"retry-after": "9", "x-should-retry": "false", "x-budget-limit": "1.0"}
+
+
+async def test_a_paid_answer_is_waited_for_as_long_as_the_gateway_may_take(token: Path) -> None:
+    """The time comes with the configuration, and a changed one holds from the next call on."""
+    seconds = [600.0]
+    client = GatewayClient(lambda: "http://127.0.0.1:1", TokenFile(token), lambda: seconds[0])
+    assert client._open().quiet_seconds == 600 + gateway.MARGIN_SECONDS
+    seconds[0] = 1800.0
+    assert client._open().quiet_seconds == 1800 + gateway.MARGIN_SECONDS
+    await client.close()
+
+
+async def test_a_kept_connection_that_closes_under_a_call_is_replaced(token: Path) -> None:
+    """The gateway closes idle connections when it goes; whoever asks at that moment is answered by another."""
+    asked: list[bytes] = []
+    closing = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = not asked
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            await reader.readexactly(2)
+            asked.append(head)
+            if first and len(asked) == 2:
+                break  # closed without a byte
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        writer.close()
+        closing.set()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = GatewayClient(lambda: f"http://127.0.0.1:{port}", TokenFile(token))
+        assert await (await client.chat(b"{}", {})).read() == b"{}"
+        assert await (await client.chat(b"{}", {})).read() == b"{}"
+        assert len(asked) == 3
+        await client.close()
+
+
+async def test_a_new_connection_that_closes_under_a_call_is_not_asked_again(start: Start) -> None:
+    """The gateway may have begun the call, which then costs money."""
+    asked = 0
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    client = await start(handler)
+    with pytest.raises(GatewayUnreachableError):
+        await client.chat(b"{}", {})
+    assert asked == 1
+
+
+async def test_a_call_that_a_leaving_gateway_did_not_begin_is_asked_again(start: Start) -> None:
+    """On a connection of its own, streams too; without its word that nothing was begun a 503 is the answer."""
+    peers: list[object] = []
+    refusals = [{NOT_STARTED_HEADER: "true"}, {NOT_STARTED_HEADER: "true"}, {}]
+
+    async def handler(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        peers.append(request.transport.get_extra_info("peername"))
+        await request.read()
+        if len(peers) == 1:
+            return web.Response(text="{}")  # its connection is kept
+        return web.Response(status=503, headers=refusals[len(peers) - 2])
+
+    client = await start(handler)
+    await (await client.chat(b"{}", {})).read()
+    assert (await client.chat(b"{}", {})).status == 503
+    assert len(peers) == 4
+    assert len({*peers[1:]}) == 3
+    assert peers[0] == peers[1]
+
+
+async def test_a_gateway_that_begins_nothing_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a few tries its refusal is the answer."""
+    monkeypatch.setattr(gateway, "PAUSES", (0.001, 0.001))
+    asked = 0
+
+    async def handler(_request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.Response(status=503, headers={NOT_STARTED_HEADER: "true"})
+
+    client = await start(handler)
+    assert (await client.chat(b"{}", {})).status == 503
+    assert asked == 3
+
+
+async def test_an_error_nested_without_end_is_an_error(start: Start) -> None:
+    """Whatever the depth of what a gateway answers, its status is told."""
+
+    async def handler(_request: web.Request) -> web.Response:
+        return web.Response(status=502, body=b'{"error": ' + b"[" * 20_000 + b"]" * 20_000 + b"}")
+
+    client = await start(handler)
+    with pytest.raises(GatewayError) as caught:
+        await client.usage([])
+    assert caught.value.status == 502

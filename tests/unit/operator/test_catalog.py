@@ -1,5 +1,6 @@
 """The catalogue's names are followed while the operator runs."""
 
+from assistant_crds.contracts import TOTAL_SECONDS
 from assistant_operator.catalog import Catalog
 
 
@@ -42,3 +43,17 @@ def test_an_empty_catalogue_has_no_provider(tmp_path):
     file = tmp_path / "catalog.yaml"
     file.write_text("providers: {}")
     assert Catalog(file).providers == frozenset()
+
+
+def test_the_longest_time_of_a_call_is_read_and_followed(tmp_path):
+    """Of every provider and of tenants' own endpoints, which have the default; what is no number changes nothing."""
+    file = tmp_path / "catalog.yaml"
+    file.write_text("providers: {demo: {totalSeconds: 30}}")
+    catalog = Catalog(file)
+    assert catalog.gateway_seconds == TOTAL_SECONDS
+    file.write_text("providers: {demo: {totalSeconds: 1800}, other: }")
+    assert catalog.refresh()
+    assert catalog.gateway_seconds == 1800
+    file.write_text("providers: {demo: {totalSeconds: soon}, other: }")
+    assert catalog.refresh()
+    assert catalog.gateway_seconds == TOTAL_SECONDS

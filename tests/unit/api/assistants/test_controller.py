@@ -5,6 +5,8 @@ from __future__ import annotations
 import httpx
 from api_world import World, assistant, document
 
+from assistant_crds.contracts import UnavailableAssistant
+
 
 async def test_models_are_listed_by_name(client: httpx.AsyncClient) -> None:
     """In OpenAI's shape, with the words a person chooses by."""
@@ -39,3 +41,21 @@ async def test_a_new_configuration_is_served_at_once(client: httpx.AsyncClient, 
     """The list follows the configuration in use."""
     world.config.replace(document(assistants=[assistant("fresh")]))
     assert [model["id"] for model in (await client.get("/v1/models")).json()["data"]] == ["fresh"]
+
+
+async def test_an_assistant_that_cannot_be_asked_is_503_with_why(client: httpx.AsyncClient, world: World) -> None:
+    """It exists: clients try again, and people read what is missing."""
+    absent = UnavailableAssistant(name="legal", reason="SecretNotFound", message="Secret key does not exist.")
+    world.config.replace(document(unavailable=[absent]))
+    for answer in (
+        await client.get("/v1/models/legal"),
+        await client.post(
+            "/v1/chat/completions", json={"model": "legal", "messages": [{"role": "user", "content": "Hello"}]}
+        ),
+    ):
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        error = answer.json()["error"]
+        assert error["code"] == "assistant_not_ready"
+        assert "SecretNotFound. Secret key does not exist." in error["message"]
+    assert (await client.get("/v1/models/nobody")).status_code == 404

@@ -10,7 +10,7 @@ from api_world import completion, passage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistant_api.chat.citations import Tracker, annotate, annotations_of
+from assistant_api.chat.citations import MAX_ANNOTATED, Tracker, annotate, annotations_of
 
 MARKED = [
     ("Nothing here.", set()),
@@ -94,8 +94,18 @@ def test_annotations_of_the_provider_are_kept() -> None:
     ]
 
 
+NESTED = b'{"choices":[{"message":{"content":"See [1].","x":%s}}]}' % (b"[" * 20_000 + b"]" * 20_000)
+
+
+def test_an_answer_too_large_to_decode_passes_unchanged() -> None:
+    """Its objects could take more memory than the pod has."""
+    large = msgspec.json.encode(completion("See [1]." + "x" * MAX_ANNOTATED))
+    assert annotate(large, [passage(1)]) == large
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'"x"', b"{}", b'{"choices":{}}', b'{"choices":[1,{"message":2},{}]}', b"\xff"]
+    "content",
+    [NESTED, b"", b"{", b"[]", b'"x"', b"{}", b'{"choices":{}}', b'{"choices":[1,{"message":2},{}]}', b"\xff"],
 )
 def test_what_is_no_completion_passes_unchanged(content: bytes) -> None:
     """A strange provider's answer is the caller's to judge."""

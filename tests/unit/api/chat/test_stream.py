@@ -124,6 +124,14 @@ def test_an_event_without_end_is_not_collected_for_ever() -> None:
         assert len(sent) > 900_000
 
 
+def test_an_event_nested_without_end_is_relayed_unread() -> None:
+    """Whatever its depth; the citations of the other events come all the same."""
+    nested = b'data: {"choices": [{"delta": {"x": %s}}]}\n\n' % (b"[" * 20_000 + b"]" * 20_000)
+    sent = relayed(CitingRelay(PASSAGES), chunk("See [1]."), nested, chunk(finish="stop"), DONE)
+    assert nested in sent
+    assert b'"annotations"' in sent
+
+
 def test_an_endless_number_of_choices_is_not_remembered() -> None:
     """The format allows 128."""
     relay = CitingRelay(PASSAGES)

@@ -64,6 +64,21 @@ def test_configuration_in_the_config_map_is_sealed_and_readable():
     assert (config.tenant.namespace, config.tenant.key) == ("acme", naming.tenant_key("uid-acme"))
 
 
+def test_an_assistant_that_cannot_be_asked_is_named_with_its_reason():
+    """Pods tell callers why, not that it does not exist; one that waits for its knowledge base is named too."""
+    config = made(
+        assistant("good"),
+        assistant("lost", knowledgeBases=[{"name": "absent"}]),
+        assistant("waits", knowledgeBases=[{"name": "broken"}]),
+        knowledge_base("broken", chunking={"maxTokens": "many"}),
+    ).config
+    assert [served.name for served in config.assistants] == ["good"]
+    reasons = {absent.name: absent.reason for absent in config.unavailable}
+    assert reasons == {"lost": "KnowledgeBaseNotFound", "waits": "KnowledgeBaseNotReady"}
+    assert "KnowledgeBase absent" in config.unavailable[0].message
+    assert made(assistant("good"), platform_changes={"gateway_seconds": 1800.0}).config.gateway_seconds == 1800
+
+
 def test_an_endpoints_key_is_in_the_policy_secret_only():
     """Of all objects only the one in the routes namespace holds the tenant's own key for its endpoint."""
     desired = made(assistant(model=own_endpoint()), secrets={"llm": secret(token="sk-secret")})
