@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
-from assistant_api.knowledge import media
+from assistant_api.knowledge import media, tables
 from assistant_api.knowledge.parsing import TOO_LONG, ParsingError
 
 # The tokens of OpenAI's embedding models; for other models it is a close estimate. The table is part of the library.
@@ -104,11 +104,29 @@ def _markdown_chunks(text: str, max_tokens: int, overlap_tokens: int) -> Iterato
         if not body:
             yield context
             continue
-        # Rounded, so that few splitters are needed; three characters are at least a token in most scripts.
-        spent = -(-len(context) // 24) * 8
-        splitter = _markdown_splitter(max(max_tokens - spent, max_tokens // 2), overlap_tokens)
-        for piece in _text_chunks(body, splitter):
+        spent = _rounded_tokens(context)
+        for piece in _body_chunks(body, max(max_tokens - spent, max_tokens // 2), overlap_tokens):
             yield f"{context}\n\n{piece}" if context else piece
+
+
+def _body_chunks(body: str, max_tokens: int, overlap_tokens: int) -> Iterator[str]:
+    """Yield the chunks of a section; a table that has to be cut repeats its header row, or no cell has a name."""
+    pieces = list(_text_chunks(body, _markdown_splitter(max_tokens, overlap_tokens)))
+    if len(pieces) == 1 or "|" not in body:
+        yield from pieces
+        return
+    for head, text in tables.blocks(body):
+        left = max_tokens - _rounded_tokens(head)
+        if head and left >= max_tokens // 3:  # else the header would leave no room for its rows
+            for rows in _text_chunks(text, _text_splitter(left, 0)):
+                yield head + rows
+        else:
+            yield from _text_chunks(head + text, _markdown_splitter(max_tokens, overlap_tokens))
+
+
+def _rounded_tokens(text: str) -> int:
+    """Return about the tokens of a short text, three characters each, in eights so that splitters are few."""
+    return -(-len(text) // 24) * 8
 
 
 def headed_sections(text: str) -> Iterator[tuple[tuple[str, ...], str]]:

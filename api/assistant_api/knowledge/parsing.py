@@ -8,7 +8,10 @@ from collections.abc import Iterator
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-from assistant_api.knowledge import media
+from assistant_api.knowledge import encoding, media
+from assistant_api.knowledge.front_matter import with_front_matter_as_text
+from assistant_api.knowledge.pdf_text import page_text
+from assistant_api.knowledge.text import normalise
 
 MAX_PAGES = 20_000
 MAX_CHARACTERS = 32 * 1024 * 1024  # as many as an upload may have bytes: what unpacks to more is a bomb
@@ -27,17 +30,10 @@ TOO_LONG = "document_too_long"
 ENCRYPTED = "document_encrypted"
 DAMAGED = "document_damaged"
 NO_TEXT = "document_has_no_text"
+ENCODING_UNKNOWN = "document_encoding_unknown"
 
-# PDFium writes U+FFFE (some versions U+0002) where a line ends in a hyphen that is not part of the word.
-_BROKEN_WORD = re.compile("[\ufffe\x02]\\s*\n?")
 _TRAILING_SPACE = re.compile(r"[^\S\n]+\n")
 _MANY_NEWLINES = re.compile(r"\n{3,}")
-# What no store takes, or no reader sees: controls but tab and newline, lone surrogates, non-characters.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
-# A search for "office" must find what was set as "oﬃce".
-_LIGATURES = str.maketrans(
-    {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st", "\u00ad": "", "\u00a0": " "}
-)
 
 
 def parse(media_type: str, content: bytes) -> Iterator[str]:
@@ -49,6 +45,8 @@ def parse(media_type: str, content: bytes) -> Iterator[str]:
         if characters > MAX_CHARACTERS:
             raise ParsingError(TOO_LONG, f"The document holds more than {MAX_CHARACTERS} characters; split it.")
         text = clean(page)
+        if media_type == media.MARKDOWN:
+            text = with_front_matter_as_text(text)
         found = found or bool(text)
         yield text
     if not found:
@@ -61,21 +59,17 @@ def parse(media_type: str, content: bytes) -> Iterator[str]:
 
 
 def clean(text: str) -> str:
-    """Return `text` with plain newlines, whole words and nothing invisible."""
+    """Return `text` with plain newlines, in the form in which it is searched, and nothing invisible."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n\n").replace("\v", "\n")
-    text = _BROKEN_WORD.sub("", text)
-    text = _UNPRINTABLE.sub("", text).translate(_LIGATURES)
-    return _MANY_NEWLINES.sub("\n\n", _TRAILING_SPACE.sub("\n", text)).strip()
+    return _MANY_NEWLINES.sub("\n\n", _TRAILING_SPACE.sub("\n", normalise(text))).strip()
 
 
 def _decode(content: bytes) -> str:
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16", errors="replace")
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        # The commonest encoding of old text files in the languages that fit into one byte.
-        return content.decode("cp1252", errors="replace")
+        return encoding.decode(content)
+    except encoding.UnknownEncodingError as error:
+        message = "The encoding of the text cannot be told. Save the file as UTF-8 and upload it again."
+        raise ParsingError(ENCODING_UNKNOWN, message) from error
 
 
 def _pdf_pages(content: bytes) -> Iterator[str]:
@@ -86,6 +80,7 @@ def _pdf_pages(content: bytes) -> Iterator[str]:
             raise ParsingError(ENCRYPTED, "The PDF asks for a password; upload it without one.") from error
         raise ParsingError(DAMAGED, "The file is not a readable PDF; it may be damaged or cut off.") from error
     with document:
+        document.init_forms()  # what was filled into a form is text, too; before anything else is asked of the document
         if len(document) > MAX_PAGES:
             raise ParsingError(TOO_LONG, f"The PDF has {len(document)} pages, more than {MAX_PAGES}; split it.")
         unreadable = 0
@@ -100,14 +95,6 @@ def _pdf_pages(content: bytes) -> Iterator[str]:
 def _page_text(document: pypdfium2.PdfDocument, number: int) -> str | None:
     """Return a page's text, or None when the page is broken: its neighbours may still be worth having."""
     try:
-        page = document[number]
-        try:
-            reader = page.get_textpage()
-            try:
-                return str(reader.get_text_bounded())
-            finally:
-                reader.close()
-        finally:
-            page.close()
+        return page_text(document, number)
     except pypdfium2.PdfiumError:
         return None

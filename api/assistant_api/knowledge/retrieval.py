@@ -14,6 +14,7 @@ from assistant_api.knowledge import repository
 from assistant_api.knowledge.embedding import embed
 from assistant_api.knowledge.fusion import merge
 from assistant_api.knowledge.schemas import Passage
+from assistant_api.knowledge.text import normalise
 from assistant_api.knowledge.vectors import Hit, Vectors
 from assistant_crds.contracts import KnowledgeBaseConfig
 from assistant_observability import genai, metrics, traces
@@ -38,7 +39,7 @@ async def retrieve(
     DimensionMismatchError, or what the database raises): an answer from half of the knowledge would look like a
     whole one.
     """
-    query = query.strip()[-MAX_QUERY_CHARACTERS:]  # a long message usually ends with its question
+    query = normalise(query).strip()[-MAX_QUERY_CHARACTERS:]  # a long message usually ends with its question
     if not query or not knowledge_bases or max_chunks < 1:
         return []
     started = time.perf_counter()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import tempfile
 import unicodedata
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import BinaryIO, cast
+from urllib.parse import unquote
 
 from litestar.types import Receive
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
@@ -30,6 +32,7 @@ MAX_NAME_CHARACTERS = 255
 IDLE_SECONDS = 30.0
 TOTAL_SECONDS = 300.0
 _FIELD = "file"
+_EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[^']*'([^\s;]+)", re.IGNORECASE)
 
 
 @dataclass
@@ -133,8 +136,19 @@ def _begin(upload: Upload, segment: MultipartSegment) -> bool:
         return False
     if upload.name:
         raise invalid_field(_FIELD, "single")
-    upload.name = clean_name(segment.filename or "")
+    upload.name = clean_name(_extended_name(segment.header("Content-Disposition", "")) or segment.filename or "")
     return True
+
+
+def _extended_name(disposition: str) -> str | None:
+    """Return the name in `filename*`, which wins over `filename` (RFC 6266 4.3, written as RFC 8187 says)."""
+    found = _EXTENDED_NAME.search(disposition)
+    if found is None:
+        return None
+    try:
+        return unquote(found[2], encoding=found[1], errors="strict")
+    except (LookupError, UnicodeDecodeError):
+        return None
 
 
 def clean_name(name: str) -> str:

@@ -124,3 +124,32 @@ def test_unnatural_text_takes_no_unnatural_time(hostile: str) -> None:
     for media_type in (media.TEXT, media.MARKDOWN):
         list(chunk(media_type, [hostile], 250, 30))
     assert time.perf_counter() - started < 3
+
+
+def test_each_passage_of_a_long_table_begins_with_its_header() -> None:
+    """A row without the names of its columns answers nothing; no row is lost, and prose around it stays prose."""
+    rows = [f"| Pump {number} | {number * 7},50 | Hall {number % 5} |" for number in range(60)]
+    header = "| Part | Price | Place |\n|:--|--:|---|"
+    text = "\n".join(["# Parts", "", "All parts in stock.", "", header, *rows, "", "Prices without tax."])
+    chunks = [piece.text for piece in chunk(media.MARKDOWN, [text], 120, 20)]
+    tables = [piece for piece in chunks if "| Pump" in piece]
+    assert len(tables) > 3
+    assert all(piece.startswith(f"Parts\n\n{header}\n| Pump") for piece in tables)
+    assert [row for piece in tables for row in piece.split("\n") if row.startswith("| Pump")] == rows
+    assert chunks[0] == "Parts\n\nAll parts in stock."
+    assert chunks[-1] == "Parts\n\nPrices without tax."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "| a | b |\n\nno delimiter row",
+        "| a | b |\n|---|\n| 1 | 2 |",
+        "a line\n---\nunder it | text",
+        "| " + "very long name " * 100 + "| b |\n|---|---|\n" + "| 1 | 2 |\n" * 100,
+    ],
+)
+def test_what_is_no_table_and_a_header_without_end_lose_nothing(text: str) -> None:
+    """Every word comes out again."""
+    chunks = [piece.text for piece in chunk(media.MARKDOWN, [text + "\n\n" + "word " * 200], 60, 0)]
+    assert "".join("".join(piece.split()) for piece in chunks) == "".join((text + "word " * 200).split())

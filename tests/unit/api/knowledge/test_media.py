@@ -20,6 +20,15 @@ from assistant_api.knowledge import media
         ("a.txt", "Grüße, 世界, مرحبا".encode(), media.TEXT),
         ("a.txt", "Grüße".encode("latin-1"), media.TEXT),
         ("a.txt", "text".encode("utf-16"), media.TEXT),
+        ("a.txt", "text of an old program".encode("utf-16-le"), media.TEXT),
+        ("a.txt", b"The end of an old file.\r\n\x1a", media.TEXT),
+        ("a.log", b"10:00 started\n" * 20 + bytes(400), media.TEXT),
+        ("a.log", b"10:00 started\n" * 40 + bytes(300) + b"10:05 started again\n" * 20, media.TEXT),
+        (
+            "a.log",
+            b"\x07".join([b"one bell in a line of a terminal's log, which is text all the same\n"] * 3),
+            media.TEXT,
+        ),
         ("a.txt", b"", media.TEXT),
     ],
 )
@@ -37,7 +46,8 @@ def test_accepted_documents_are_told_by_content_then_name(name: str, head: bytes
         ("a.docx", b"PK\x03\x04\x14\x00\x00"),
         ("a.html", b"<p>text</p>"),
         ("a.csv", b"a,b"),
-        ("a.txt", b" " * 2000 + b"\x00%PDF-1.4"),
+        ("a.txt", bytes(range(32)) * 60 + b"%PDF-1.4"),
+        ("a.log", bytes(4096)),
         ("a.exe", b"text"),
     ],
 )

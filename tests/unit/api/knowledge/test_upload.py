@@ -177,3 +177,20 @@ async def test_a_body_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ApiError) as caught:
         [chunk async for chunk in upload.body_of(source)]
     assert caught.value.kind.code == "document_too_large"
+
+
+@pytest.mark.parametrize(
+    ("disposition", "expected"),
+    [
+        ("filename=\"R.md\"; filename*=UTF-8''R%C3%BCckgabe.md", "Rückgabe.md"),
+        ("filename*=utf-8'de'R%C3%BCckgabe.md", "Rückgabe.md"),
+        ("filename*=iso-8859-1''R%FCckgabe.md", "Rückgabe.md"),
+        ("filename=\"R.md\"; filename*=UTF-8''R%FCckgabe.md", "R.md"),
+        ("filename=\"R.md\"; filename*=UTF-8''..%2F..%2FS.md", "S.md"),
+    ],
+)
+async def test_a_name_outside_ascii_is_taken_from_its_extended_form(disposition: str, expected: str) -> None:
+    """Clients that write `filename*` mean that name; one that cannot be read gives way to the plain one."""
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; {disposition}\r\n\r\n'
+    name, *_ = await receive(f"{head}text\r\n--{BOUNDARY}--\r\n".encode())
+    assert name == expected
