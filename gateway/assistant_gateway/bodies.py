@@ -12,6 +12,7 @@ import msgspec
 
 from assistant_gateway import errors
 from assistant_gateway.catalog import ROUTING_FIELDS, Target
+from assistant_gateway.decoding import UNREADABLE
 from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute
 
 Fields = dict[str, msgspec.Raw]
@@ -31,6 +32,7 @@ class _StreamOptions(msgspec.Struct):
 _STR = msgspec.json.Decoder(str | None)
 _BOOL = msgspec.json.Decoder(bool | None)
 _MESSAGES = msgspec.json.Decoder(list[msgspec.Raw] | None)
+_GIVEN_OPTIONS = msgspec.json.Decoder(Fields | None)
 _OPTIONS = msgspec.json.Decoder(_StreamOptions | None)
 
 
@@ -49,7 +51,7 @@ def parse(raw: bytes, required: str) -> Body:
     """
     try:
         fields = _fields.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         message = "The body is not a JSON object."
         raise errors.invalid_request(message, code="invalid_json") from None
     model = _field(fields, "model", _STR, "the name of an assistant, as a string")
@@ -71,7 +73,7 @@ def _field(fields: Fields, name: str, decoder: msgspec.json.Decoder[T], wanted: 
         return None
     try:
         return decoder.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         raise errors.invalid_request(f"{name!r} has to be {wanted}.", name) from None
 
 
@@ -107,7 +109,7 @@ class ChatBody(msgspec.Struct, frozen=True):
         if not target.settings.stream_usage:
             fields.pop("stream_options", None)  # it says what a stream used without being asked, or never
         elif self.stream and not self.wants_usage:
-            options = {} if _is_absent(fields, "stream_options") else _fields.decode(fields["stream_options"])
+            options = _field(fields, "stream_options", _GIVEN_OPTIONS, "an object with 'include_usage'") or {}
             fields["stream_options"] = msgspec.Raw(_encode({**options, "include_usage": _TRUE}))
         return fields
 

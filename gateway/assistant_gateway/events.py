@@ -11,6 +11,7 @@ from collections import deque
 
 import msgspec
 
+from assistant_gateway.decoding import UNREADABLE, is_filled_array
 from assistant_gateway.generated import Generated
 from assistant_gateway.usage import SEEN, Usage, chunk_of, merge
 
@@ -23,6 +24,7 @@ _ERROR = re.compile(rb'(?m)^data: ?\{\s*"error"\s*:\s*[{"]')
 # Statements of usage that are kept of one stream, from its start and from its end. Most streams have one; those that
 # have one in every event send running totals.
 _KEPT = 4
+_LARGEST_KEPT = 4096  # bytes of such an event
 
 
 class TooLargeError(Exception):
@@ -42,11 +44,16 @@ def data_of(event: bytes) -> bytes:
 
 
 class _Chunk(msgspec.Struct, frozen=True):
-    choices: list[msgspec.Raw] | None = None
-    usage: msgspec.Raw = msgspec.Raw(b"null")  # msgspec takes no union with Raw
+    choices: msgspec.Raw = msgspec.Raw(b"null")  # msgspec takes no union with Raw
+    usage: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
+
+
+def _said(event: bytes) -> Usage | None:
+    chunk = chunk_of(data_of(event))
+    return chunk.reported() if chunk is not None else None
 
 
 class EventRelay:
@@ -59,8 +66,8 @@ class EventRelay:
         self._rest = bytearray()  # an event that has not ended
         self._last = b""  # the last two blocks: what tells a finished answer from a broken one
         self._before_last = b""
-        self._first_said: list[bytes] = []
-        self._last_said: deque[bytes] = deque(maxlen=_KEPT)
+        self._first_said: list[bytes | Usage | None] = []
+        self._last_said: deque[bytes | Usage | None] = deque(maxlen=_KEPT)
         self.generated = Generated()
 
     def whole(self, data: bytes) -> bool:
@@ -95,7 +102,7 @@ class EventRelay:
         if data != b"[DONE]":
             try:
                 msgspec.json.decode(data, type=msgspec.Raw)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 return b""
         return self._pass(rest + b"\n\n")
 
@@ -118,9 +125,8 @@ class EventRelay:
     def usage(self) -> Usage | None:
         """What the provider has said so far of what the call used."""
         found = None
-        for event in (*self._first_said, *self._last_said):
-            chunk = chunk_of(data_of(event))
-            found = merge(found, chunk.reported() if chunk is not None else None)
+        for said in (*self._first_said, *self._last_said):
+            found = merge(found, _said(said) if isinstance(said, bytes) else said)
         return found
 
     def _pass(self, block: bytes) -> bytes:
@@ -148,11 +154,12 @@ class EventRelay:
     def _note_usage(self, event: bytes) -> bool:
         """Return whether the event goes on."""
         kept = self._first_said if len(self._first_said) < _KEPT else self._last_said
-        kept.append(event)
+        # Most are never looked into; a large one is at once, so that what is kept of a stream stays small.
+        kept.append(event if len(event) <= _LARGEST_KEPT else _said(event))
         if self._keep_usage:
             return True
         try:
             chunk = _chunk.decode(data_of(event))
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             return True
-        return bool(chunk.choices) or bytes(chunk.usage) == b"null"
+        return is_filled_array(chunk.choices) or bytes(chunk.usage) == b"null"

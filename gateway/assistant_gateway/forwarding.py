@@ -6,6 +6,7 @@ is where they meet, once for each destination that is asked.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,17 +70,22 @@ class Forwarder:
         terms = ask.terms if made.first else ask.terms.without_rates()
         metered = await self._meter.admit(terms, call, made.target, ask.fields(made), embedding=ask.embedding)
         made.admitted, made.headers = True, {**made.headers, **metered.headers}
-        span = CallTrace(self._tracer, request.headers, call)
-        outcome, response, free = Outcome.CLIENT_GONE, None, False
+        outcome, response, free, span = Outcome.CLIENT_GONE, None, False, None
         try:
+            span = CallTrace(self._tracer, request.headers, call)
             response = await retrying(made, lambda: self._send(made.target, metered, span.headers))
             made.permit.answered()
             result = await ask.relay(made, metered, response)
         except GatewayError as error:
             outcome, free = outcome_of(error.status, error.code), not error.billed
             error.headers = {**made.headers, **error.headers}
-            self._note_failure(call, outcome, error.message, span.trace_id)
+            self._note_failure(call, outcome, error.message, span.trace_id if span is not None else None)
             error.headers["x-assistant-model"] = f"{call.provider}/{call.model}"
+            raise
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            outcome = Outcome.PROVIDER_ERROR  # a fault of the gateway's own, whatever caused it
             raise
         else:
             outcome = result.outcome
@@ -89,7 +95,9 @@ class Forwarder:
         finally:
             if response is not None:
                 response.close()  # puts a connection that was read to its end back, ends any other
-            span.end(outcome, self._meter.settle(metered, outcome, free=free))
+            used = self._meter.settle(metered, outcome, free=free)
+            if span is not None:
+                span.end(outcome, used)
 
     async def _send(self, target: Target, metered: Metered, headers: Mapping[str, str]) -> Answer:
         """Send one request, the only place that does; return the head of its answer.

@@ -1,7 +1,8 @@
-"""The text a model has sent so far, for calls whose provider never says what they used.
+"""How much text a model has sent so far, for calls whose provider never says what they used.
 
 A client that hangs up, a provider that breaks off or says nothing: the answer's text is all there is to charge by.
-Nearly all calls do report, so blocks are only put aside as they pass, and looked into in batches.
+Nearly all calls do report, so blocks are only put aside as they pass, and looked into in batches. Only the length of
+the text is kept, so a stream may go on for as long as it likes: it takes no more memory and no more time per event.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE
 from assistant_gateway.usage import Source, Usage
 
 BATCH_BYTES = 32 * 1024  # kept per stream before they are looked into
@@ -51,12 +53,12 @@ _plain = msgspec.json.Decoder(list[_PlainEvent])
 class Generated:
     """Grows with the blocks of events of one stream, or takes one whole answer."""
 
-    __slots__ = ("_blocks", "_kept", "_pieces")
+    __slots__ = ("_blocks", "_counted", "_kept")
 
     def __init__(self) -> None:
         self._blocks: list[bytes] = []
         self._kept = 0
-        self._pieces: list[str] = []
+        self._counted = 0
 
     def add(self, block: bytes) -> None:
         """Put whole events aside."""
@@ -67,72 +69,75 @@ class Generated:
 
     def add_answer(self, body: bytes) -> None:
         """Take an answer that was not streamed."""
-        self._take(body)
+        self._counted += _bytes_of(body)
 
     @property
-    def text(self) -> str:
-        """Everything the model wrote: content, reasoning, refusals, names and arguments of tool calls."""
+    def size(self) -> int:
+        """Bytes of what the model wrote: content, reasoning, refusals, names and arguments of tool calls.
+
+        Of an event or answer that is too large to be looked into, its own bytes: the text has no more.
+        """
         self._look()
-        whole = "".join(self._pieces)
-        self._pieces = [whole]
-        return whole
+        return self._counted
 
     def _look(self) -> None:
         joined = b"".join(self._blocks)
         self._blocks, self._kept = [], 0
-        pieces = _plain_text(joined)
-        if pieces is None:
-            for line in joined.splitlines():
-                if line.startswith(b"data:"):
-                    self._take(line[5:])
-        else:
-            self._pieces += pieces
-        self._pieces = ["".join(self._pieces)]
+        found = _plain_bytes(joined) if len(joined) <= LARGEST_DECODED else None
+        if found is None:
+            found = sum(_bytes_of(line[5:]) for line in joined.splitlines() if line.startswith(b"data:"))
+        self._counted += found
 
-    def _take(self, data: bytes) -> None:
-        try:
-            event = _event.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return
-        for choice in event.choices or ():
-            self._add_text(choice.delta)
-            self._add_text(choice.message)
-            self._add_text(choice.text)
 
-    def _add_text(self, value: object) -> None:
+def _bytes_of(data: bytes) -> int:
+    """Return the bytes of text in one event or answer, 0 where it has none or is none."""
+    if len(data) > LARGEST_DECODED:
+        return len(data)
+    try:
+        event = _event.decode(data)
+    except UNREADABLE:
+        return 0
+    pieces: list[str] = []
+    waiting: list[object] = []  # in place of recursion: what was decoded may be nested as deeply as calls may be
+    for choice in event.choices or ():
+        waiting += (choice.delta, choice.message, choice.text)
+    while waiting:
+        value = waiting.pop()
         if isinstance(value, str):
-            self._pieces.append(value)
+            pieces.append(value)
         elif isinstance(value, dict):
-            for name, inner in value.items():
-                if name not in _NOT_TEXT:
-                    self._add_text(inner)
+            waiting += (inner for name, inner in value.items() if name not in _NOT_TEXT)
         elif isinstance(value, list):
-            for inner in value:
-                self._add_text(inner)
+            waiting += value
+    return _length(pieces)
 
 
-def _plain_text(joined: bytes) -> list[str] | None:
-    """Return the text of events that are written in the usual way, None for others: ten times faster than the walk."""
+def _plain_bytes(joined: bytes) -> int | None:
+    """Return the bytes of text of events that are written in the usual way, None for others: faster than the walk."""
     joined = joined.rstrip().removesuffix(b"data: [DONE]").rstrip()
     array = b"[" + joined.removeprefix(b"data:").replace(b"\n\ndata:", b",") + b"]"
     try:
         events = _plain.decode(array)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     deltas = [choice.delta for event in events for choice in event.choices]
     pieces = [delta.content for delta in deltas if delta.content]
     if b'"reasoning' in joined or b'"refusal' in joined:
         pieces += [delta.reasoning_content or delta.reasoning or "" for delta in deltas]
         pieces += [delta.refusal for delta in deltas if delta.refusal]
-    return pieces
+    return _length(pieces)
 
 
-def estimate(prompt: int, text: str, *, hidden_output: int = 0) -> Usage:
+def _length(pieces: list[str]) -> int:
+    return len("".join(pieces).encode(errors="replace"))
+
+
+def estimate(prompt: int, written: int, *, hidden_output: int = 0) -> Usage:
     """Return an upper bound of what a call used, from what is known of it.
 
     Args:
         prompt: tokens of the prompt, counted or bounded (`counting`).
-        text: what arrived. A token is at least one byte of it.
+        written: bytes of the text that arrived. A token is at least one of them.
         hidden_output: the allowed output of a model that reasons out of sight; what arrived then says nothing.
     """
-    return Usage(input=prompt, output=max(len(text.encode(errors="replace")), hidden_output), source=Source.ESTIMATED)
+    return Usage(input=prompt, output=max(written, hidden_output), source=Source.ESTIMATED)

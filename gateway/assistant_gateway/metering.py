@@ -12,6 +12,7 @@ import msgspec
 from assistant_gateway import counting, errors, ledger
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.catalog import Target
+from assistant_gateway.decoding import UNREADABLE
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import EventRelay
 from assistant_gateway.generated import Generated, estimate
@@ -21,7 +22,8 @@ from assistant_gateway.limits.quota import Refused
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.prices import Price, PriceMap, price_of
 from assistant_gateway.tokenizers import Tokenizers
-from assistant_gateway.usage import MOST_TOKENS, Usage, charged
+from assistant_gateway.usage import MOST_TOKENS, Source, Usage, charged
+from assistant_observability import logs
 
 OUTPUT_TOKENS = 4096  # of one answer, where neither client nor policy says it and a limit has to know
 REASONING_TOKENS = 16_384  # the same for models that think first
@@ -34,6 +36,8 @@ _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
 _tier = msgspec.json.Decoder(object)
 
 Fields = dict[str, msgspec.Raw]
+
+_log = logs.logger(__name__)
 
 
 @dataclass(slots=True)
@@ -68,13 +72,13 @@ class Metered:
             return charged(said, Usage(input=prompt), held)
         hidden = self._allowed_output() if self.price is not None and self.price.reasons else 0
         if self.stream is not None:
-            text = self.stream.generated.text
+            text = self.stream.generated.size
         elif outcome is Outcome.OK:
             written = Generated()
             written.add_answer(self.body)
-            text = written.text
+            text = written.size
         else:  # nobody saw the answer, but it may have been written in full
-            text, hidden = "", self._allowed_output()
+            text, hidden = 0, self._allowed_output()
         return charged(said, estimate(prompt, text, hidden_output=hidden), held)
 
     def _allowed_output(self) -> int:
@@ -250,7 +254,12 @@ class Meter:
     def settle(self, metered: Metered, outcome: Outcome, *, free: bool) -> Usage:
         """Have the call charged, whatever became of it; return what it used."""
         call = metered.call
-        used = metered.used(outcome, free=free)
+        try:
+            used = metered.used(outcome, free=free)
+        except Exception:  # noqa: BLE001  # whatever an answer holds, its call is settled: for the most that it may be
+            _log.exception("usage cannot be told", tenant=call.tenant, name=call.name, request_id=call.request_id)
+            held = metered.held or Usage()
+            used = Usage(input=held.input, output=held.output, source=Source.ESTIMATED)
         cost = metered.price.cost(used) if metered.price is not None else 0
         if call.settle(outcome, used if used.input or used.output else None, cost):
             amount = Amount(min(used.input + used.output, LARGEST), min(cost, LARGEST))
@@ -273,7 +282,7 @@ def _set_output(fields: Fields, target: Target, tokens: int) -> None:
 def _decoded(raw: bytes) -> object:
     try:
         return _tier.decode(raw) if raw else None
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return raw  # no tier that anyone knows
 
 

@@ -9,10 +9,12 @@ provider make one call.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
+from weakref import WeakValueDictionary
 
 import msgspec
 from yarl import URL
@@ -22,6 +24,7 @@ from assistant_crds.contracts import ModelProbe, TenantProbe
 from assistant_gateway import errors
 from assistant_gateway.breaker import State
 from assistant_gateway.catalog import Target
+from assistant_gateway.decoding import UNREADABLE
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.gates import Gates
 from assistant_gateway.limits.terms import Terms
@@ -37,7 +40,10 @@ KEPT_SECONDS = 10.0
 KEPT_FAILURE_SECONDS = 3.0  # a mended provider is seen soon
 AT_ONCE = 16
 ALL_SECONDS = 8.0  # the operator does not wait longer than ten
-LARGEST_LIST = 8 * 2**20
+LARGEST_LIST = 2 * 2**20  # bytes of a list of models of the platform's providers; OpenRouter's has less than one MiB
+LARGEST_OWN_LIST = 256 * 1024  # of a tenant's own endpoint, which may send what it likes
+OWN_AT_ONCE = 8  # questions to the endpoints of one tenant
+ALL_AT_ONCE = 32  # the same of all tenants together
 
 # What refuses a call before its provider is asked, by the code that the call would get.
 _REFUSALS = {
@@ -66,7 +72,8 @@ class _Answer(msgspec.Struct, frozen=True):
 
     status: int = 0
     problem: str = ""
-    models: frozenset[str] = frozenset()
+    listed: bool = False  # whether it has any models
+    models: frozenset[str] = frozenset()  # of a tenant's own endpoint: those that the tenant uses
 
 
 class Prober:
@@ -85,12 +92,16 @@ class Prober:
         self._targets = targets
         self._gates = gates
         self._clock = clock
-        self._kept: dict[tuple[str, str], tuple[float, asyncio.Task[_Answer]]] = {}
+        self._kept: dict[tuple[str, ...], tuple[float, asyncio.Task[_Answer]]] = {}
+        self._own = asyncio.Semaphore(ALL_AT_ONCE)
+        self._own_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def probe(self, tenant: Tenant) -> TenantProbe:
         """Return what is true of every model of a tenant, and which policy that is based on."""
         # Per call, hence per tenant: one with many dead endpoints holds up only itself.
-        turns = _Turns(asyncio.Semaphore(AT_ONCE), asyncio.get_running_loop().time() + ALL_SECONDS)
+        own = self._own_of.setdefault(tenant.namespace, asyncio.Semaphore(OWN_AT_ONCE))
+        until = asyncio.get_running_loop().time() + ALL_SECONDS
+        turns = _Turns(asyncio.Semaphore(AT_ONCE), own, until, tenant, _own_models(tenant))
         assistants = [self._assistant(route, turns) for route in tenant.assistants.values()]
         bases = [self._knowledge_base(route, turns) for route in tenant.knowledge_bases.values()]
         found = await asyncio.gather(*assistants, *bases)
@@ -150,7 +161,7 @@ class Prober:
         """Return what the provider says of itself and of the model."""
         answer = await self._ask(target, target.models, turns)
         verdict = _verdict(target, answer)
-        certain = target.settings.lists_models and answer.models and to.model not in answer.models
+        certain = target.settings.lists_models and answer.listed and to.model not in answer.models
         if not verdict.reachable or not certain:
             return verdict
         # Lists may be partial, or name models with a tag: only a second no is a no.
@@ -161,7 +172,9 @@ class Prober:
         return verdict
 
     async def _ask(self, target: Target, url: URL, turns: _Turns) -> _Answer:
-        key = (str(url), str(sorted(target.headers.items())))
+        key: tuple[str, ...] = (str(url), str(sorted(target.headers.items())))
+        if target.own:  # what is kept of its list depends on what the tenant uses
+            key = (*key, turns.tenant.namespace, turns.tenant.generation)
         now = self._clock()
         kept = self._kept.get(key)
         if kept is None or now >= kept[0]:
@@ -176,40 +189,55 @@ class Prober:
         except TimeoutError:
             return _Answer(problem=f"{_name(target)} has not answered yet")
 
-    def _shorten(self, key: tuple[str, str], task: asyncio.Task[_Answer]) -> None:
+    def _shorten(self, key: tuple[str, ...], task: asyncio.Task[_Answer]) -> None:
         fine = not task.cancelled() and task.exception() is None and task.result().status == 200
         if not fine and key in self._kept:
             self._kept[key] = (self._clock() + KEPT_FAILURE_SECONDS, task)
 
     async def _fetch(self, target: Target, url: URL, turns: _Turns) -> _Answer:
-        async with turns.at_once:
+        async with contextlib.AsyncExitStack() as places:
+            for place in (turns.own, self._own) if target.own else (turns.at_once,):
+                await places.enter_async_context(place)
             try:
                 response = await self._upstream.get(target, url, PROBE_SECONDS)
             except GatewayError as error:
                 return _Answer(problem=error.message.replace(errors.OWN_ENDPOINT, _name(target), 1))
             try:
-                return _Answer(response.status, models=await _listed(response))
+                models = await _listed(response, LARGEST_OWN_LIST if target.own else LARGEST_LIST)
+                kept = models & turns.models if target.own else models
+                return _Answer(response.status, listed=bool(models), models=kept)
             finally:
                 response.close()
 
 
 class _Turns(NamedTuple):
-    """How many questions one probe may ask at once, and until when it waits (the loop's clock)."""
+    """How many questions one probe may ask at once, until when it waits (the loop's clock), and for whom."""
 
     at_once: asyncio.Semaphore
+    own: asyncio.Semaphore  # of the tenant's own endpoints
     until: float
+    tenant: Tenant
+    models: frozenset[str]
 
 
-async def _listed(response: Answer) -> frozenset[str]:
+def _own_models(tenant: Tenant) -> frozenset[str]:
+    chats = (to for route in tenant.assistants.values() for to in route.destinations)
+    return frozenset(to.model for to in (*chats, *(base.to for base in tenant.knowledge_bases.values())) if to.own)
+
+
+async def _listed(response: Answer, largest: int) -> frozenset[str]:
+    """Return the names of a list of models, none when it is larger than `largest` bytes or no such list."""
     if response.status != 200:
         return frozenset()
-    body = b""
+    body = bytearray()
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            while len(body) < LARGEST_LIST and (chunk := await response.next()):
+            while chunk := await response.next():
                 body += chunk
+                if len(body) > largest:
+                    return frozenset()
         return frozenset(model.id for model in msgspec.json.decode(body, type=_Models).data)
-    except (TimeoutError, HttpError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (TimeoutError, HttpError, *UNREADABLE):
         return frozenset()
 
 

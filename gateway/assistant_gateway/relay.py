@@ -18,11 +18,12 @@ from aiohttp import HttpVersion11, web
 from assistant_gateway import errors
 from assistant_gateway.calls import Outcome, outcome_of
 from assistant_gateway.catalog import Target
+from assistant_gateway.decoding import UNREADABLE, is_array
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import DONE, EventRelay, TooLargeError
 from assistant_gateway.metering import Metered, answered_by
 from assistant_gateway.providers import openai_wire
-from assistant_gateway.usage import Chunk, Usage
+from assistant_gateway.usage import Usage, chunk_of
 from assistant_http.answers import Answer
 from assistant_http.errors import HttpError
 
@@ -40,12 +41,12 @@ class Result(NamedTuple):
     code: str = ""  # of the problem
 
 
-class _Chat(Chunk, frozen=True, kw_only=True):
-    choices: list[msgspec.Raw]
+class _Chat(msgspec.Struct, frozen=True):
+    choices: msgspec.Raw
 
 
-class _Embeddings(Chunk, frozen=True, kw_only=True):
-    data: list[msgspec.Raw]
+class _Embeddings(msgspec.Struct, frozen=True):
+    data: msgspec.Raw
 
 
 _chat = msgspec.json.Decoder(_Chat)
@@ -345,13 +346,16 @@ def _checked(raw: bytes, target: Target, *, embedding: bool) -> Usage | None:
     decoder: msgspec.json.Decoder[_Embeddings] | msgspec.json.Decoder[_Chat] = _embeddings if embedding else _chat
     try:
         decoded = decoder.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        if not is_array(decoded.data if isinstance(decoded, _Embeddings) else decoded.choices):
+            raise msgspec.ValidationError("not an array")  # as if the decoder had said so
+        chunk = chunk_of(raw)
+    except UNREADABLE:
         detail = openai_wire.error_detail(target, raw)
         if detail is not None:  # some answer 200 and put the error inside
             raise openai_wire.hidden(target, detail) from None
         what = "embeddings" if decoder is _embeddings else "a chat completion"
         raise errors.provider_error(target.provider, f"answered with something that is not {what}") from None
-    return decoded.reported()
+    return chunk.reported() if chunk is not None else None
 
 
 async def _not_a_stream(target: Target, response: Answer) -> GatewayError:

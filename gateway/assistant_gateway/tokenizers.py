@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from assistant_gateway.counting import Bound, Fields, chat_bound
+from assistant_gateway.decoding import UNREADABLE
 from assistant_observability import logs
 
 LONGEST_TEXT = 2 * 1024 * 1024  # bytes; counting takes up to a second per MiB, so longer ones keep their bound
@@ -113,7 +114,7 @@ def _read(raw: bytes) -> list[_Message] | None:
         return None
     try:
         return _messages.decode(raw)
-    except (msgspec.MsgspecError, UnicodeError):
+    except UNREADABLE:
         return None
 
 

@@ -13,8 +13,11 @@ from typing import Any
 
 import msgspec
 
+from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE
+
 # A usage object, or Gemini's own name for it. In text inside JSON the quotes are escaped and do not match.
 SEEN = re.compile(rb'"usage(?:Metadata)?"\s*:\s*\{')
+LARGEST_USAGE = 32 * 1024  # bytes of a usage object in a large document
 MOST_TOKENS = 100_000_000  # of one call; whoever claims more has said nothing
 
 _Fields = dict[str, Any]
@@ -63,15 +66,39 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
         return usage_of(_inside(self.response))
 
 
+class _Places(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The same places, as they were written."""
+
+    usage: msgspec.Raw = msgspec.Raw()
+    x_groq: msgspec.Raw = msgspec.Raw()
+    message: msgspec.Raw = msgspec.Raw()
+    response: msgspec.Raw = msgspec.Raw()
+    meta: msgspec.Raw = msgspec.Raw()
+    usage_metadata: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="usageMetadata")
+
+
 _chunk = msgspec.json.Decoder(Chunk)
+_places = msgspec.json.Decoder(_Places)
 
 
 def chunk_of(data: bytes) -> Chunk | None:
-    """Return an event's or answer's places of usage, None where it is no JSON object."""
+    """Return an event's or answer's places of usage, None where it is no JSON object.
+
+    Of a large document only places of a size that usage has are decoded: whoever wrote it decides what is in them.
+    """
     try:
+        if len(data) > LARGEST_DECODED:
+            data = _small_places(data)
         return _chunk.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
+
+
+def _small_places(data: bytes) -> bytes:
+    places = _places.decode(data)
+    named = ((field.encode_name, getattr(places, field.name)) for field in msgspec.structs.fields(_Places))
+    found = {name: raw for name, raw in named if 0 < len(memoryview(raw)) <= LARGEST_USAGE}
+    return msgspec.json.encode(found)
 
 
 def usage_of(said: object) -> Usage | None:

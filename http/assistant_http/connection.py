@@ -164,7 +164,8 @@ class Connection(asyncio.Protocol):
             name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
             headers[name] = f"{headers[name]}, {text}" if name in headers else text
         self._reusable = self._parser.should_keep_alive()
-        self._until_closed = "content-length" not in headers and "chunked" not in headers.get("transfer-encoding", "")
+        coding = headers.get("transfer-encoding", "").lower()  # names of codings have no case (RFC 9112, 7)
+        self._until_closed = "content-length" not in headers and "chunked" not in coding
         self._framing = 0
         self._response = Response(status, headers, self)
 

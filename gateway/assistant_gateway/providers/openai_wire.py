@@ -19,6 +19,7 @@ from yarl import URL
 
 from assistant_gateway import errors
 from assistant_gateway.catalog import Target
+from assistant_gateway.decoding import UNREADABLE
 from assistant_gateway.egress import EgressRefusedError, GuardedResolver
 from assistant_http.addresses import Resolve
 from assistant_http.answers import Answer
@@ -201,7 +202,7 @@ async def error_body(response: Answer) -> bytes:
     try:
         async with asyncio.timeout(ERROR_BODY_SECONDS):
             while len(body) < LARGEST_ERROR and (chunk := await response.next()):
-                body += chunk
+                body = (body + chunk)[:LARGEST_ERROR]
     except (TimeoutError, HttpError):
         pass
     return body
@@ -209,11 +210,13 @@ async def error_body(response: Answer) -> bytes:
 
 def error_detail(target: Target, body: bytes) -> Detail | None:
     """Return the error in an answer's body, in any of the shapes that providers use, without the key in it."""
+    if len(body) > LARGEST_ERROR:
+        return None  # no words of an error, and too much to decode
     if target.secret is not None:
         body = body.replace(target.secret, b"***")
     try:
         document = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     return _found(document) if isinstance(document, dict) else None
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from assistant_gateway import errors
+from assistant_gateway.decoding import UNREADABLE
 from assistant_gateway.errors import GatewayError
 
 # What has no effect on an answer, and OpenAI's defaults: left out where a family has no such field.
@@ -171,7 +172,7 @@ def _decoded(fields: Fields) -> dict[str, Any]:
     for name, raw in fields.items():
         try:
             value = msgspec.json.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise errors.invalid_request(f"{name!r} is not JSON.", name) from None
         if value is not None and name != "model":
             said[name] = value

@@ -63,12 +63,12 @@ class Code:
             relay = events.EventRelay(keep_usage=False, secret=None, limit=2**20)
             relay.feed(body)
             relay.finish()
-            reported, text = relay.usage, relay.generated.text
+            reported, text = relay.usage, relay.generated.size
         else:
             chunk = usage.chunk_of(body)
             written = generated.Generated()
             written.add_answer(body)
-            reported, text = chunk.reported(), written.text
+            reported, text = chunk.reported(), written.size
         held = usage.Usage(input=5000, output=2000)
         charged = usage.charged(reported, generated.estimate(40, text), held)
         return {name: _plain(value) for name, value in msgspec.structs.asdict(charged).items()}
@@ -122,7 +122,7 @@ def test_streams_may_arrive_in_any_pieces(name: str, clean_modules: None) -> Non
     passed = whole.feed(body) + whole.finish()
     pieces = events.EventRelay(keep_usage=True, secret=None, limit=2**20)
     also = b"".join(pieces.feed(body[at : at + 1]) for at in range(len(body))) + pieces.finish()
-    assert (pieces.usage, pieces.generated.text, also) == (whole.usage, whole.generated.text, passed)
+    assert (pieces.usage, pieces.generated.size, also) == (whole.usage, whole.generated.size, passed)
 
 
 def test_a_client_may_hang_up_at_any_byte(clean_modules: None) -> None:

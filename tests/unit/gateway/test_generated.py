@@ -1,12 +1,15 @@
 """The text of answers, and the events that carry usage, on their way through a stream."""
 
 import json
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from assistant_gateway import generated
+from assistant_gateway.decoding import LARGEST_DECODED
 from assistant_gateway.events import EventRelay
 from assistant_gateway.generated import Generated, estimate
 
@@ -47,22 +50,49 @@ def test_all_text_is_kept_whatever_the_batches(pieces: list[str], plain: bool, b
         taken = Generated()
         for piece in pieces:
             taken.add(event({"content": piece} if plain else {"role": "assistant", "content": piece, "new": None}))
-        assert taken.text == "".join(pieces)
-        assert taken.text == "".join(pieces), "asking twice does not count twice"
+        assert taken.size == len("".join(pieces).encode(errors="replace"))
+        assert taken.size == len("".join(pieces).encode(errors="replace")), "asking twice does not count twice"
     finally:
         generated.BATCH_BYTES = before
 
 
 def test_memory_per_stream_is_bounded() -> None:
-    """A long stream keeps its text, not its events."""
+    """Of a long stream neither events nor text are kept, however its events are written."""
     taken = Generated()
-    for _ in range(5000):
-        taken.add(event({"content": "x"}))
-    assert sum(len(block) for block in taken._blocks) <= generated.BATCH_BYTES
-    assert len(taken.text) == 5000
+    for number in range(5000):
+        taken.add(event({"content": "x" * 30} if number % 2 else {"content": "x" * 30, "new": None}))
+    assert taken.size == 150_000
+    kept = [value for slot in Generated.__slots__ if isinstance(value := getattr(taken, slot), list)]
+    assert sum(len(piece) for value in kept for piece in value) <= generated.BATCH_BYTES
+
+
+def test_an_event_too_large_to_look_into_counts_with_its_bytes() -> None:
+    """What a server sends in one event is not decoded into objects; its own length is the bound of its text."""
+    large = event({"content": "x", "other": [{}] * LARGEST_DECODED})
+    taken = Generated()
+    assert peak_of(lambda: taken.add(large)) < 3 * len(large)
+    assert len(large) - 100 <= taken.size <= len(large)
+
+
+def test_what_is_nested_too_deeply_has_no_text_and_no_error() -> None:
+    """Neither decoding nor walking through an answer ends in an error."""
+    for depth in (300, 900, 2000):
+        taken = Generated()
+        taken.add_answer(b'{"choices":[{"message":{"a":' + b"[" * depth + b"]" * depth + b"}}]}")
+        assert taken.size == 0
+
+
+def peak_of(run: Callable[[], object]) -> int:
+    """Return the most bytes of Python's memory that `run` took at once."""
+    tracemalloc.start()
+    try:
+        run()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def test_hidden_output_is_charged_as_allowed() -> None:
     """What arrived of a model that reasons out of sight says nothing about what it used."""
-    assert estimate(10, "Hi").output == 2
-    assert estimate(10, "Hi", hidden_output=4096).output == 4096
+    assert estimate(10, 2).output == 2
+    assert estimate(10, 2, hidden_output=4096).output == 4096

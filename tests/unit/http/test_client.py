@@ -554,3 +554,20 @@ async def test_tls_is_for_servers_that_prove_their_name(
             assert isinstance(raised.value.__cause__, ssl.SSLError)
     await http.close()
     listening.close()
+
+
+@pytest.mark.parametrize("coding", [b"chunked", b"Chunked", b"gzip, CHUNKED"])
+async def test_a_cut_answer_in_chunks_is_no_whole_one_however_its_coding_is_written(
+    http: HttpClient, coding: bytes
+) -> None:
+    """Names of transfer codings have no case; an answer without its last chunk has not ended."""
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: " + coding + b"\r\n\r\n5\r\nhello\r\n")
+        await writer.drain()
+
+    async with serving(cut) as server:
+        answer = await http.request("GET", server.url, {}, b"")
+        with pytest.raises(HttpError):
+            await answer.read()
