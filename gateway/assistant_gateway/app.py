@@ -17,21 +17,24 @@ from opentelemetry import trace
 from prometheus_client import Counter, Histogram
 
 from assistant_crds import contracts, naming
-from assistant_gateway import bodies, errors
+from assistant_gateway import bodies, errors, intake
 from assistant_gateway.attempts import Attempt, Attempts
 from assistant_gateway.catalog import Catalog
 from assistant_gateway.config import Settings
+from assistant_gateway.delivery import deliver
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.forwarding import REQUEST_ID, Ask, Forwarder
 from assistant_gateway.gates import Gates
 from assistant_gateway.identity import OPERATOR, Authenticator, Identity, SigningKeys
 from assistant_gateway.limits.limiter import Limiter
+from assistant_gateway.memory import LEASE, Memory
 from assistant_gateway.metering import Meter, Metered
 from assistant_gateway.policies import Policies
 from assistant_gateway.probes import Prober
 from assistant_gateway.providers.dispatch import Dispatcher
 from assistant_gateway.providers.openai_wire import Upstream
-from assistant_gateway.relay import Relay, Result, StreamOptions
+from assistant_gateway.relay import Relay, Result, Sizes, StreamOptions
+from assistant_gateway.request_log import LINE, Line
 from assistant_gateway.routing import Tenant
 from assistant_gateway.usage_query import parse_query
 from assistant_gateway.usage_report import UsageReports, unavailable
@@ -41,7 +44,6 @@ from assistant_observability import logs, metrics
 ROADS = frozenset({"ingest", "search"})
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})  # the others share one label
 SERVER = "assistant-gateway"
-REQUEST_SECONDS = 60.0  # for the client to send its body
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _log = logs.logger(__name__)
@@ -77,9 +79,11 @@ class Gateway:
         meter = clients.meter or Meter(clients.limiter)
         dispatcher = Dispatcher(clients.upstream, settings.max_answer_bytes)
         self._forwarder = Forwarder(attempts, meter, dispatcher, clients.tracer)
+        self.memory = Memory(settings.memory_bytes)
         self._prober = Prober(clients.upstream, lambda: clients.catalog.targets, self.gates, meter)
-        self.relay = Relay(settings.max_answer_bytes)
+        self.relay = Relay(Sizes(settings.max_answer_bytes, settings.max_event_bytes, settings.max_stream_bytes))
         self.running = 0
+        self.busy: set[object] = set()  # connections (their protocols) with a request in work
         self.draining = False
         self.application = self._application()
         metrics.HTTP_IN_FLIGHT.labels("gateway").set_function(lambda: self.running)
@@ -101,42 +105,61 @@ class Gateway:
         given = request.headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         request[REQUEST_ID] = request_id
+        line = request[LINE] = Line(request_id)
         self.running += 1
+        self.busy.add(request.protocol)
         status = 499  # the client went away
-        route = "unknown"
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "unknown"
         try:
-            resource = request.match_info.route.resource
-            route = resource.canonical if resource is not None else "unknown"
-            try:
-                answer = await handler(request)
-            except GatewayError as error:
-                answer = _answer(error)
-            except web.HTTPException as error:
-                answer = _answer(_from_http(error))
-            except (ConnectionError, asyncio.CancelledError):
-                raise
-            except Exception:  # noqa: BLE001  # the edge: nothing may escape as a traceback
-                _log.exception("request failed", route=route, request_id=request_id)
-                answer = _answer(GatewayError(500, "internal_error", "The gateway failed.", kind=errors.SERVER))
+            answer = await self._handled(request, handler, line, route)
             if not answer.prepared:
                 answer.headers["x-request-id"] = request_id
                 answer.headers["Server"] = SERVER
                 if self.draining:
                     answer.force_close()
+                answer = await deliver(request, answer)
             status = answer.status
             return answer
         finally:
             self.running -= 1
-            requests, duration = _series(request.method if request.method in METHODS else "other", route, status)
+            if (lease := request.get(LEASE)) is not None:
+                lease.release()
+            self.busy.discard(request.protocol)
+            if self.draining:
+                request.protocol.close()  # once this answer is out: nobody may come again on this connection
+            method, seconds = request.method if request.method in METHODS else "other", time.perf_counter() - started
+            requests, duration = _series(method, route, status)
             requests.inc()
-            duration.observe(time.perf_counter() - started)
+            duration.observe(seconds)
+            line.write(request, route, status, seconds)
+
+    @staticmethod
+    async def _handled(request: web.Request, handler: Handler, line: Line, route: str) -> web.StreamResponse:
+        """Have a request answered, if only by what went wrong."""
+        try:
+            return await handler(request)
+        except GatewayError as error:
+            found = error
+        except web.HTTPException as error:
+            found = _from_http(error)
+        except (ConnectionError, asyncio.CancelledError):
+            line.code = "client_gone"
+            raise
+        except Exception:  # noqa: BLE001  # the edge: nothing may escape as a traceback
+            _log.exception("request failed", route=route, request_id=line.request_id)
+            found = GatewayError(500, "internal_error", "The gateway failed.", kind=errors.SERVER)
+        line.code = found.code
+        return _answer(found)
 
     # --- the tenant's side -------------------------------------------------------------------------------------
 
     async def _identity(self, request: web.Request) -> Identity:
         if not (self._keys.loaded and self._policies.loaded):  # else the honest would hear 401 or 404
             raise GatewayError(503, "not_ready", "The gateway is starting; ask again.", kind=errors.SERVER)
-        return await self._authenticator.identify(request.headers.get("Authorization"))
+        identity = await self._authenticator.identify(request.headers.get("Authorization"))
+        request[LINE].tenant = identity.namespace
+        return identity
 
     async def _tenant(self, request: web.Request) -> tuple[Identity, Tenant | None]:
         identity = await self._identity(request)
@@ -148,11 +171,14 @@ class Gateway:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/chat/completions`."""
         identity, tenant = await self._tenant(request)
-        body = bodies.parse(await _read(request), "messages")
+        body = bodies.parse(await self._read(request, identity), "messages")
+        request[LINE].name = body.model
         route = tenant.assistants.get(body.model) if tenant is not None else None
         if route is None:
             raise errors.model_not_found(body.model, identity.namespace)
         chat = bodies.chat(body)
+        if chat.stream and self.draining:  # it would be cut: whoever asks again reaches a process that stays
+            raise errors.shutting_down()
 
         async def relay(made: Attempt, metered: Metered, response: Answer) -> Result:
             headers = self._headers(request, made)
@@ -173,7 +199,8 @@ class Gateway:
     async def embeddings(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/embeddings`."""
         identity, tenant = await self._tenant(request)
-        body = bodies.parse(await _read(request), "input")
+        body = bodies.parse(await self._read(request, identity), "input")
+        request[LINE].name = body.model
         route = tenant.knowledge_bases.get(body.model) if tenant is not None else None
         if route is None:
             raise errors.model_not_found(body.model, identity.namespace, "knowledge base")
@@ -232,6 +259,9 @@ class Gateway:
         probe = msgspec.structs.replace(probe, usage=usage)
         return web.Response(body=contracts.encode(probe), content_type="application/json")
 
+    async def _read(self, request: web.Request, identity: Identity) -> bytes:
+        return await intake.read(request, self.memory, identity.namespace, self._settings.max_request_bytes)
+
     # --- small things ------------------------------------------------------------------------------------------
 
     def _headers(self, request: web.Request, made: Attempt) -> dict[str, str]:
@@ -250,16 +280,6 @@ class Gateway:
 def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     requests = metrics.HTTP_REQUESTS.labels("gateway", method, route, str(status))
     return requests, metrics.HTTP_DURATION.labels("gateway", route)
-
-
-async def _read(request: web.Request) -> bytes:
-    if request.content.is_eof():  # most bodies come with their head
-        return await request.read()
-    try:
-        async with asyncio.timeout(REQUEST_SECONDS):
-            return await request.read()
-    except TimeoutError:
-        raise GatewayError(408, "request_timeout", "The body did not arrive in time.") from None
 
 
 def header_text(text: str) -> str:

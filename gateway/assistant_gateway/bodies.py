@@ -12,7 +12,7 @@ import msgspec
 
 from assistant_gateway import errors
 from assistant_gateway.catalog import ROUTING_FIELDS, Target
-from assistant_gateway.decoding import UNREADABLE
+from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE, is_filled_array
 from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute
 
 Fields = dict[str, msgspec.Raw]
@@ -134,7 +134,10 @@ def chat(body: Body) -> ChatBody:
     Raises:
         GatewayError: 400, naming the field.
     """
-    messages = _field(body.fields, "messages", _MESSAGES, "an array of messages")
+    if len(memoryview(body.fields["messages"])) > LARGEST_DECODED:  # not taken apart: it may have any number of items
+        messages = is_filled_array(body.fields["messages"])
+    else:
+        messages = bool(_field(body.fields, "messages", _MESSAGES, "an array of messages"))
     if not messages:
         raise errors.invalid_request("'messages' has to hold at least one message.", "messages")
     stream = _field(body.fields, "stream", _BOOL, "true or false") or False

@@ -35,7 +35,11 @@ class Settings(BaseSettings):
     issuer_url: str = ""  # expected `iss` of tokens; "": asked of the cluster
 
     max_request_bytes: int = 10 * 2**20
-    max_answer_bytes: int = 32 * 2**20  # of answers that are not streamed, and of one streamed event
+    max_answer_bytes: int = 32 * 2**20  # of answers that are not streamed
+    max_event_bytes: int = 8 * 2**20  # of one streamed event
+    max_stream_bytes: int = 64 * 2**20  # of one stream in all
+    # Bodies and answers in flight of all tenants together; one tenant holds at most what is left free for the others.
+    memory_bytes: int = Field(default=72 * 2**20, ge=2**20)
     drain_seconds: float = 5.0  # not ready, still serving: until every client has heard of it
     stream_seconds: float = 30.0  # the longest that shutting down waits for running answers
 

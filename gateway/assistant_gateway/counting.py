@@ -13,19 +13,24 @@ on what was used. Where a hold does not fit, `tokenizers` counts exactly and the
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from assistant_gateway import shape
+from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE
+
 TEMPLATE_TOKENS = 512  # system prompts that templates add: Llama's and Qwen's are below 60, gpt-oss's below 200
 TOOLS_TOKENS = 1024  # what comes with tools, whatever they are: Anthropic's are below 700, Llama's below 200
 LONGEST_EXPANSION = 11  # bytes that normalising makes of one: U+FDFA, three bytes, becomes 33 (a test tries them all)
-USUAL_GROWTH = 2  # accents, kana; looking at each character once is a tenth of the work of normalising a text
+USUAL_GROWTH = 2  # accents, kana
 ITEM_TOKENS = 4  # start and end markers of one text to embed
 
 # Where text other than the plain kind may hide in messages. A name can be written with escapes, so those count too.
@@ -60,7 +65,12 @@ _TILED = (
 )
 
 _anything = msgspec.json.Decoder(object)
-_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+_string = msgspec.json.Decoder(str)
+_PIECE_BYTES = 32 * 1024
+_ASCII = bytes(range(128))
+_PRINTABLE = bytes(max(byte, 32) for byte in range(256))  # line ends between values are no text
+_HIGH_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
+_DATA_URL = re.compile(rb'"data:[^"]{0,100};base64,')
 _encode = msgspec.json.Encoder().encode
 
 Fields = Mapping[str, msgspec.Raw]
@@ -76,40 +86,81 @@ class Bound(msgspec.Struct, frozen=True):
 def chat_bound(fields: Fields, model: str, image_tokens: int | None = None) -> Bound:
     """Return the most tokens that the prompt of a chat request can have.
 
+    Of a large one the texts are not looked at, nor is what could make it unbounded; `bound_of` does.
+
     Args:
         fields: the body's fields as they go to the provider.
         model: as the provider calls it.
         image_tokens: the most tokens of one image, from the catalogue.
     """
+    tokens = TEMPLATE_TOKENS
+    if _is_set(fields, "tools") or _is_set(fields, "functions"):
+        tokens += TOOLS_TOKENS
+    problem = _problem(fields)
+    for name, value in fields.items():
+        raw = bytes(value)
+        if name != "messages":
+            tokens += longest_form(raw)  # schemas, names, and whatever a provider may put into the prompt
+            continue
+        found = _messages(raw, image_tokens or _tiled(model))
+        tokens += found.tokens
+        problem = problem or found.unbounded
+    return Bound(tokens, problem)
+
+
+def _problem(fields: Fields) -> str | None:
+    """Return why nobody can tell what a chat costs, as far as that can be seen without its messages."""
     problem = next(
         (f"the field {name!r}" for name in fields if name in _UNBOUNDED_FIELDS and _is_set(fields, name)), None
     )
     if _is_set(fields, "modalities") and _decoded(fields["modalities"]) != ["text"]:
         problem = problem or "the field 'modalities' asks for more than text"
-    tokens = TEMPLATE_TOKENS
-    for name, raw in fields.items():
-        if name == "messages":
-            found = _messages(bytes(raw), image_tokens or _tiled(model))
-            tokens += found.tokens
-            problem = problem or found.unbounded
-        else:
-            tokens += longest_form(bytes(raw))  # schemas, names, and whatever a provider may put into the prompt
     if _is_set(fields, "tools") or _is_set(fields, "functions"):
-        tokens += TOOLS_TOKENS
         problem = problem or _tools(fields.get("tools"))
-    return Bound(tokens, problem)
+    return problem
 
 
 def embedding_bound(fields: Fields) -> Bound:
-    """Return the most tokens that a request for embeddings can have: texts, or tokens as numbers."""
+    """Return the most tokens that a request for embeddings can have: texts, or tokens as numbers.
+
+    Of a large input it is not looked at whether it is text; `bound_of` does.
+    """
     raw = bytes(fields.get("input", b""))
     problem = "messages" if _is_set(fields, "messages") else None
-    if b"{" in raw:
+    if b"{" in raw and len(raw) <= LARGEST_DECODED:
         items = _decoded(raw)
         if not isinstance(items, str | list) or any(isinstance(item, dict) for item in items):
             problem = problem or "input that is not text"
-    items_at_most = raw.count(b",") + 1  # there are as many commas between the items, or more
-    return Bound(longest_form(raw) + ITEM_TOKENS * items_at_most, problem)
+    return Bound(longest_form(raw) + _markers(raw), problem)
+
+
+async def bound_of(fields: Fields, model: str, image_tokens: int | None = None, *, embedding: bool) -> Bound:
+    """Return the bound of a request of any size: a large one is looked at piece by piece, and others have their turn.
+
+    Args:
+        fields, model, image_tokens: as of `chat_bound`.
+        embedding: whether embeddings are asked for.
+    """
+    if sum(len(memoryview(raw)) for raw in fields.values()) <= LARGEST_DECODED:
+        return embedding_bound(fields) if embedding else chat_bound(fields, model, image_tokens)
+    if embedding:
+        raw = bytes(fields.get("input", b""))
+        problem = "messages" if _is_set(fields, "messages") else None
+        if problem is None and await shape.has_objects(raw):
+            problem = "input that is not text"
+        return Bound(await _long_form(raw) + _markers(raw), problem)
+    tokens, problem = TEMPLATE_TOKENS + TOOLS_TOKENS, _problem(fields)
+    for name, value in fields.items():
+        raw = bytes(value)
+        tokens += await _long_form(raw)
+        if name == "messages" and problem is None:
+            found = await _large_messages(raw, image_tokens or _tiled(model))
+            tokens, problem = tokens + found.tokens, found.unbounded
+    return Bound(tokens, problem)
+
+
+def _markers(raw: bytes) -> int:
+    return ITEM_TOKENS * (raw.count(b",") + 1)  # there are as many commas between the items, or more
 
 
 def output_bound(fields: Fields, default: int | None) -> int | None:
@@ -132,35 +183,89 @@ def output_bound(fields: Fields, default: int | None) -> int | None:
 def longest_form(raw: bytes) -> int:
     """Return the bytes of a text, in the longest of the forms that tokenizers bring it into.
 
-    Escapes in JSON are longer than what they stand for, except where normalising lengthens it: those are decoded.
+    Escapes in JSON are longer than what they stand for, except where normalising lengthens it: those are decoded. A
+    large text is bounded without looking at its characters.
     """
     escaped = b"\\u" in raw
-    if raw.isascii() and not escaped:
+    if not escaped and raw.isascii():
         return len(raw)
+    if len(raw) > LARGEST_DECODED:
+        wide = len(raw.translate(None, _ASCII))
+        return len(raw) + wide * (USUAL_GROWTH - 1)
     try:
         text = _encode(_anything.decode(raw)).decode() if escaped else raw.decode()
-    except _UNREADABLE:
+    except UNREADABLE:
         return len(raw) * LONGEST_EXPANSION
+    return max(len(raw), _form(text))
+
+
+def _form(text: str) -> int:
+    """Return the bytes of the longest form: normal forms take each character for itself and then sort."""
+    written = len(text.encode())
     # At most so many bytes are not ASCII: such a character has at least one byte more than there are characters.
-    written = len(raw) if not escaped else len(text.encode())
     beyond = min(written, 2 * (written - len(text)))
     if beyond * (LONGEST_EXPANSION - 1) <= written // 2:
-        return max(len(raw), written + beyond * (LONGEST_EXPANSION - 1))  # languages with a few accents
-    growth = max(map(_growth, set(text)))
-    if growth <= USUAL_GROWTH:
-        return max(len(raw), written + beyond * (growth - 1))
-    forms = (unicodedata.normalize(form, text).encode() for form in ("NFD", "NFKD"))
-    return max(len(raw), *(len(form) for form in forms))
+        return written + beyond * (LONGEST_EXPANSION - 1)  # languages with a few accents
+    return sum(count * _longest(char) for char, count in Counter(text).items())
 
 
 @functools.lru_cache(maxsize=32_768)
-def _growth(char: str) -> int:
-    """Return how many times its bytes a character can become, rounded up."""
-    longest = max(len(unicodedata.normalize(form, char).encode()) for form in ("NFD", "NFKD"))
-    return -(-longest // len(char.encode()))
+def _longest(char: str) -> int:
+    """Return the bytes of the longest form of a character."""
+    return max(len(unicodedata.normalize(form, char).encode()) for form in ("NFC", "NFD", "NFKD"))
+
+
+async def _long_form(raw: bytes) -> int:
+    """Return `longest_form` of a text of any size, character by character."""
+    if len(raw) <= LARGEST_DECODED:
+        return longest_form(raw)
+    if raw.isascii() and b"\\u" not in raw:
+        return len(raw)
+    at, total = 0, 0
+    while at < len(raw):
+        end = _cut(raw, at)
+        piece, at = raw[at:end], end
+        if piece.isascii() and b"\\u" not in piece:
+            total += len(piece)
+            continue
+        try:
+            total += max(len(piece), _form(_plain(piece)))
+        except UNREADABLE:
+            total += len(piece) * LONGEST_EXPANSION
+        await asyncio.sleep(0)
+    return total
+
+
+def _cut(raw: bytes, at: int) -> int:
+    """Return where a piece of JSON that begins at `at` ends, so that no character and no escape is cut in two."""
+    end = at + _PIECE_BYTES
+    if end >= len(raw):
+        return len(raw)
+    while raw[end] & 0xC0 == 0x80:
+        end -= 1
+    near = raw.rfind(b"\\", max(at, end - 6), end)
+    if near >= 0:
+        before = raw[at : near + 1]
+        begins = (len(before) - len(before.rstrip(b"\\"))) % 2  # else it is the second of two
+        if begins and (raw[near + 1 : near + 2] == b"u" or near == end - 1):
+            end = near
+    return end - 6 if _HIGH_SURROGATE.fullmatch(raw, end - 6, end) and end - 6 > at else end
+
+
+def _plain(piece: bytes) -> str:
+    """Return a piece of JSON as text, its escapes of characters decoded; no shorter than it is."""
+    if b"\\u" not in piece:
+        return piece.decode()
+    text = piece.replace(b"\\\\", b"__").replace(b'\\"', b"__").replace(b'"', b"_").translate(_PRINTABLE)
+    return _string.decode(b'"' + text + b'"')
 
 
 def _messages(raw: bytes, image_tokens: int | None) -> Bound:
+    if len(raw) > LARGEST_DECODED:
+        blobs = [(found.end(), raw.find(b'"', found.end())) for found in _DATA_URL.finditer(raw)]
+        bare = len(raw) - sum(max(0, end - begin) for begin, end in blobs)
+        grown = longest_form(raw) - len(raw)
+        return Bound(bare + grown + len(blobs) * (image_tokens or 0))
     if b"\\u" not in raw and b'"audio"' not in raw and not _CONTENT_IN_PARTS.search(raw):
         return Bound(longest_form(raw))
     messages = _decoded(raw)
@@ -177,8 +282,60 @@ def _messages(raw: bytes, image_tokens: int | None) -> Bound:
                 problem = problem or _why(kind)
         if isinstance(message, dict) and message.get("audio") is not None:
             problem = problem or "sound"
-    plain = _encode(messages) if images else raw
+    try:
+        plain = _encode(messages) if images else raw
+    except RecursionError:
+        return Bound(len(raw), "messages that cannot be read")
     return Bound(longest_form(plain) + images * (image_tokens or 0), problem)
+
+
+class _LargeMessage(msgspec.Struct, frozen=True):
+    content: msgspec.Raw = msgspec.Raw(b"null")
+    audio: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _LargePart(msgspec.Struct, frozen=True):
+    type: str | None = None
+    image_url: msgspec.Raw = msgspec.Raw(b"null")
+    input_image: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_large_messages_of = msgspec.json.Decoder(list[_LargeMessage])
+_large_parts_of = msgspec.json.Decoder(list[_LargePart | str])
+
+
+async def _large_messages(raw: bytes, image_tokens: int | None) -> Bound:
+    """Return what messages hold beside their text (less what is no text of it); nothing of the text is decoded."""
+    tokens, problem = 0, None
+    try:
+        for number, message in enumerate(_large_messages_of.decode(raw)):
+            if not number % 100:
+                await asyncio.sleep(0)
+            if bytes(message.audio) != b"null":
+                problem = problem or "sound"
+            found = _large_content(message.content, image_tokens)
+            tokens, problem = tokens + found.tokens, problem or found.unbounded
+    except UNREADABLE:
+        return Bound(0, "messages that cannot be read")
+    return Bound(tokens, problem)
+
+
+def _large_content(content: msgspec.Raw, image_tokens: int | None) -> Bound:
+    first = bytes(memoryview(content)[:1])
+    if first in {b'"', b"n"}:
+        return Bound(0)
+    if first != b"[":
+        return Bound(0, _why("content of an unknown kind"))
+    tokens, problem = 0, None
+    for part in _large_parts_of.decode(content):
+        if isinstance(part, str) or part.type in _TEXT_PARTS:
+            continue
+        if part.type not in _IMAGE_PARTS or image_tokens is None:
+            problem = problem or _why(part.type)
+            continue
+        image = bytes(part.image_url if part.type == "image_url" else part.input_image)
+        tokens += image_tokens - (len(image) if image.isascii() and b"\\u" not in image else 0)
+    return Bound(tokens, problem)
 
 
 def _parts(message: object) -> list[dict[str, Any]]:
@@ -195,6 +352,8 @@ def _why(kind: object) -> str:
 
 
 def _tools(raw: msgspec.Raw | None) -> str | None:
+    if raw is not None and len(memoryview(raw)) > LARGEST_DECODED:
+        return f"tools of more than {LARGEST_DECODED} bytes"
     tools = _decoded(raw) if raw is not None else None
     for tool in tools if isinstance(tools, list) else ():
         kind = tool.get("type", "function") if isinstance(tool, dict) else None
@@ -225,7 +384,9 @@ def _number(fields: Fields, name: str) -> int | None:
 
 
 def _decoded(raw: bytes | msgspec.Raw) -> object:
+    if len(memoryview(raw)) > LARGEST_DECODED:
+        return None
     try:
         return _anything.decode(raw)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None

@@ -101,6 +101,20 @@ def forbidden(code: str, message: str) -> GatewayError:
     return GatewayError(403, code, message)
 
 
+def request_too_large(most: int) -> GatewayError:
+    """Return a 413 that says how much would have been taken."""
+    return GatewayError(413, "request_too_large", f"The body is larger than {most} bytes.")
+
+
+def memory_used_up(*, own: bool) -> GatewayError:
+    """Return why a request is not read now: its tenant's requests in flight, or those of all, fill the memory."""
+    if own:
+        message = "This tenant's requests and answers in flight fill its share of the gateway's memory; ask again."
+        return _come_back(GatewayError(429, "too_many_bytes_in_flight", message, kind=RATE_LIMIT), 1)
+    message = "The gateway has no room for this request now; ask again."
+    return _come_back(GatewayError(503, "gateway_busy", message, kind=SERVER), 1)
+
+
 def model_not_found(name: str, namespace: str, kind: str = "assistant") -> GatewayError:
     """Return a 404 for an assistant or a knowledge base that this tenant does not have."""
     return GatewayError(404, "model_not_found", f"Namespace {namespace} has no {kind} {name!r}.", param="model")
@@ -109,6 +123,12 @@ def model_not_found(name: str, namespace: str, kind: str = "assistant") -> Gatew
 def _who(provider: str) -> str:
     """Return what people call a provider of the catalogue, or a tenant's own endpoint."""
     return OWN_ENDPOINT if provider == "endpoint" else f"Provider {provider}"
+
+
+def shutting_down() -> GatewayError:
+    """Return a 503 for a stream that would not end before this process does."""
+    message = "The gateway is being restarted; ask again."
+    return _come_back(GatewayError(503, "shutting_down", message, kind=SERVER), 1)
 
 
 def provider_unreachable(provider: str, why: str, *, unsent: bool = False) -> GatewayError:

@@ -70,6 +70,11 @@ class EventRelay:
         self._last_said: deque[bytes | Usage | None] = deque(maxlen=_KEPT)
         self.generated = Generated()
 
+    @property
+    def kept(self) -> int:
+        """Bytes of an event that has not ended."""
+        return len(self._rest)
+
     def whole(self, data: bytes) -> bool:
         """Whether `data` is made of whole events only."""
         return not self._rest and data.endswith(b"\n\n")
@@ -89,7 +94,7 @@ class EventRelay:
         block = bytes(memoryview(self._rest)[:end])
         del self._rest[:end]
         if len(self._rest) > self._limit:
-            raise TooLargeError
+            raise TooLargeError("sent an event that does not end")
         return self._pass(block) if block else b""
 
     def finish(self) -> bytes:

@@ -23,6 +23,7 @@ from assistant_gateway.metering import Fields, Meter, Metered
 from assistant_gateway.providers import openai_wire
 from assistant_gateway.providers.dispatch import Dispatcher
 from assistant_gateway.relay import Result
+from assistant_gateway.request_log import LINE
 from assistant_gateway.routing import Destination
 from assistant_gateway.tracing import CallTrace
 from assistant_http.answers import Answer
@@ -73,6 +74,7 @@ class Forwarder:
         outcome, response, free, span = Outcome.CLIENT_GONE, None, False, None
         try:
             span = CallTrace(self._tracer, request.headers, call)
+            request[LINE].trace_id = span.trace_id
             response = await retrying(made, lambda: self._send(made.target, metered, span.headers))
             made.permit.answered()
             result = await ask.relay(made, metered, response)
@@ -89,6 +91,7 @@ class Forwarder:
             raise
         else:
             outcome = result.outcome
+            request[LINE].code = result.code
             if outcome is not Outcome.OK:
                 self._note_failure(call, outcome, result.problem, span.trace_id)
             return result
@@ -96,6 +99,7 @@ class Forwarder:
             if response is not None:
                 response.close()  # puts a connection that was read to its end back, ends any other
             used = self._meter.settle(metered, outcome, free=free)
+            request[LINE].add(used)
             if span is not None:
                 span.end(outcome, used)
 

@@ -170,7 +170,7 @@ class Meter:
             return metered
         own_output = 0
         if terms.hard:
-            own_output = self._bound(metered, target)
+            own_output = await self._bound(metered, target)
         answer = await self._limiter.reserve(terms, metered.id, metered.worst)
         if (
             isinstance(answer, Refused)
@@ -183,7 +183,7 @@ class Meter:
         metered.headers = self._limiter.headers(terms, answer)
         return metered
 
-    def _bound(self, metered: Metered, target: Target) -> int:
+    async def _bound(self, metered: Metered, target: Target) -> int:
         """Set the worst case; return how long each answer may be where that was decided here, else 0.
 
         Raises:
@@ -192,7 +192,8 @@ class Meter:
         terms, fields, price = metered.terms, metered.fields, metered.price
         if (refused := _price_refusal(terms, metered.call.provider, metered.call.model, price)) is not None:
             raise refused
-        bound = metered._bound()  # noqa: SLF001  # one module
+        images = price.max_image_tokens if price is not None else None
+        bound = await counting.bound_of(fields, metered.call.model, images, embedding=metered.embedding)
         if bound.unbounded is not None:
             message = f"Nobody can say what this call may use at most: {bound.unbounded}. It is under a limit."
             raise GatewayError(400, "not_limitable", message)
@@ -222,11 +223,12 @@ class Meter:
     async def _shrink(self, metered: Metered, target: Target, refused: Refused, own_output: int) -> bool:
         """Count exactly, and allow a shorter answer if the client did not ask for one; return whether it may fit."""
         held = metered.held
-        if held is None:
+        if held is None or refused.limit <= refused.used:  # no count makes it fit then, and to count costs time
             return False
         tokens_in, tokens_out = held.input, held.output
         if not metered.embedding:
-            exact = await self._tokenizers.chat_count(metered.fields, target.billed_by, metered.call.model)
+            call = metered.call
+            exact = await self._tokenizers.chat_count(metered.fields, target.billed_by, call.model, call.tenant)
             if exact is not None:
                 tokens_in = min(tokens_in, exact.tokens)
         left = refused.limit - refused.used

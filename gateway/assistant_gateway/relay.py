@@ -6,29 +6,29 @@ breaks after it becomes an error event and a clean end, so that a client never t
 
 from __future__ import annotations
 
-import asyncio
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 from aiohttp import HttpVersion11, web
 
 from assistant_gateway import errors
+from assistant_gateway.answers import checked
 from assistant_gateway.calls import Outcome, outcome_of
 from assistant_gateway.catalog import Target
-from assistant_gateway.decoding import UNREADABLE, is_array
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import DONE, EventRelay, TooLargeError
+from assistant_gateway.idle import DeadlineError, IdleWatch
+from assistant_gateway.memory import lease_of
 from assistant_gateway.metering import Metered, answered_by
 from assistant_gateway.providers import openai_wire
-from assistant_gateway.usage import Usage, chunk_of
 from assistant_http.answers import Answer
 from assistant_http.errors import HttpError
 
-END_SECONDS = 1.0
-MAX_UNSENT = 64 * 1024  # bytes that the client has not taken yet; beyond that the provider has to wait
+MAX_UNSENT = 32 * 1024  # bytes that the client has not taken yet; beyond that the provider has to wait
+STREAM_BYTES = 64 * 1024  # of events on their way, before a stream is charged for more than every request is
+ANSWER_STEP = 2**20  # bytes by which the room for an answer grows at most
 STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 
 
@@ -41,71 +41,23 @@ class Result(NamedTuple):
     code: str = ""  # of the problem
 
 
-class _Chat(msgspec.Struct, frozen=True):
-    choices: msgspec.Raw
-
-
-class _Embeddings(msgspec.Struct, frozen=True):
-    data: msgspec.Raw
-
-
-_chat = msgspec.json.Decoder(_Chat)
-_embeddings = msgspec.json.Decoder(_Embeddings)
-
-
 class InterruptedByShutdown(Exception):  # noqa: N818  # set on a stream from outside
     """The process has to end before the stream does."""
 
 
-class DeadlineError(TimeoutError):
-    """The request has taken as long as it may in all."""
+class Sizes(NamedTuple):
+    """The most bytes of what a provider sends."""
 
-
-class IdleWatch:
-    """One timer per answer: notices that nothing has moved for too long, at next to no cost per event."""
-
-    def __init__(self, response: Answer, request: web.Request, seconds: float, deadline: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._response = response
-        self._request = request
-        self._seconds = seconds
-        self._deadline = deadline
-        self._moved = self._loop.time()
-        self._timer = self._loop.call_at(min(self._moved + seconds, deadline), self._look)
-        self.writing = False  # whether it is the client's turn to move
-
-    def moved(self) -> None:
-        """Note that something came or went."""
-        self._moved = self._loop.time()
-
-    def hurry(self) -> None:
-        """Wait for the end of the answer only, not for more of it."""
-        self._timer.cancel()
-        self._seconds = END_SECONDS
-        self._timer = self._loop.call_later(END_SECONDS, self._look)
-
-    def stop(self) -> None:
-        """Stop watching."""
-        self._timer.cancel()
-
-    def _look(self) -> None:
-        now, idle = self._loop.time(), self._moved + self._seconds
-        if now >= self._deadline:
-            self._deadline = math.inf
-            self._response.fail(DeadlineError())
-        if now < idle:
-            self._timer = self._loop.call_at(min(idle, self._deadline), self._look)
-        elif self.writing and self._request.transport is not None:
-            self._request.transport.abort()  # a client that does not read is a client that is gone
-        else:
-            self._response.fail(TimeoutError())
+    answer: int  # that is not streamed
+    event: int
+    stream: int
 
 
 class Relay:
     """Passes answers on, and knows the streams that run, so that they can be ended in good order."""
 
-    def __init__(self, max_answer_bytes: int) -> None:
-        self._max_answer_bytes = max_answer_bytes
+    def __init__(self, most: Sizes) -> None:
+        self._most = most
         self._streams: set[Answer] = set()
 
     @property
@@ -135,7 +87,7 @@ class Relay:
             raw = await self._whole(request, response, target, metered)
         except (HttpError, TimeoutError) as error:
             raise _broken(target, error).paid() from None
-        metered.reported = _checked(raw, target, embedding=metered.embedding)
+        metered.reported = checked(raw, target, embedding=metered.embedding)
         metered.body, metered.call.answered = raw, answered_by(raw)
         if target.secret is not None and target.secret in raw:
             raw = raw.replace(target.secret, b"***")
@@ -152,22 +104,29 @@ class Relay:
         watch = None
         if not response.complete:  # else it came with its head, as small answers do
             watch = IdleWatch(response, request, target.settings.idle_seconds, metered.call.deadline)
-        parts: list[bytes] = []
-        size = 0
+        body = b""
+        grown: bytearray | None = None  # of more than one piece: nothing is there twice
         try:
             while part := await response.next():
                 metered.call.note_first_byte()
                 if watch is not None:
                     watch.moved()
-                parts.append(part)
-                size += len(part)
-                if size > self._max_answer_bytes:
-                    why = f"sent more than {self._max_answer_bytes} bytes"
-                    raise errors.provider_error(target.provider, why, code="provider_answer_too_large").paid()
+                if not body:
+                    body = part
+                    continue
+                if grown is None:
+                    grown = bytearray(body)
+                size = len(grown) + len(part)
+                if size > self._most.answer:
+                    raise _too_much(target, f"sent more than {self._most.answer} bytes").paid()
+                await _room(request, size, watch)
+                grown += part
         finally:
             if watch is not None:
                 watch.stop()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        if len(body) > self._most.answer:
+            raise _too_much(target, f"sent more than {self._most.answer} bytes").paid()
+        return body if grown is None else cast("bytes", grown)
 
     async def stream(
         self, request: web.Request, response: Answer, target: Target, metered: Metered, options: StreamOptions
@@ -180,7 +139,7 @@ class Relay:
         """
         if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             raise await _not_a_stream(target, response)
-        relay = EventRelay(keep_usage=options.keep_usage, secret=target.secret, limit=self._max_answer_bytes)
+        relay = EventRelay(keep_usage=options.keep_usage, secret=target.secret, limit=self._most.event)
         metered.stream = relay
         watch = IdleWatch(response, request, target.settings.idle_seconds, metered.call.deadline)
         self._streams.add(response)
@@ -190,7 +149,8 @@ class Relay:
             if request.version >= HttpVersion11:
                 answer.enable_chunked_encoding()
             await answer.prepare(request)
-            problem = await _Stream(request, response, answer, relay, watch, metered, target).run(first)
+            stream = _Stream(request, response, answer, relay, watch, metered, target, self._most.stream)
+            problem = await stream.run(first)
             outcome, message, code = Outcome.OK, "", ""
             if problem is not None:
                 outcome, message = outcome_of(problem.status, problem.code), problem.message
@@ -226,6 +186,8 @@ class _Stream:
     watch: IdleWatch
     metered: Metered
     target: Target
+    left: int  # bytes that may still come
+    _charged: int = 0  # bytes, beyond what every request is charged
 
     async def run(self, data: bytes) -> GatewayError | None:
         """Pass on `data` and what follows until the provider ends; return what went wrong on the provider's side.
@@ -235,7 +197,7 @@ class _Stream:
         """
         read, feed, moved, watch, write = (
             self.response.next,
-            self.relay.feed,
+            self._feed,
             self.watch.moved,
             self.watch,
             self.answer.write,
@@ -245,11 +207,10 @@ class _Stream:
         while data:
             try:
                 block = feed(data)
-            except TooLargeError:
-                if self.relay.done:
-                    return None
-                why = "sent an event that does not end"
-                return errors.provider_error(self.target.provider, why, code="provider_answer_too_large")
+            except TooLargeError as error:
+                return None if self.relay.done else _too_much(self.target, str(error))
+            if (lack := self._room(block)) is not None:
+                return lack
             if call.first_byte is None:
                 call.note_first_byte()
             if block:
@@ -278,14 +239,46 @@ class _Stream:
             transport is None
             or transport.is_closing()
             or transport.get_write_buffer_size() > MAX_UNSENT
+            or len(data) > MAX_UNSENT
+            or len(data) > self.left
             or not self.relay.whole(data)
             or data.endswith(DONE)
         ):
             return False
-        if block := self.relay.feed(data):
+        if block := self._feed(data):
             transport.write(b"%x\r\n%b\r\n" % (len(block), block))
         self.watch.moved()
         return True
+
+    def _feed(self, data: bytes) -> bytes:
+        """Return the whole events that `data` completes.
+
+        Raises:
+            TooLargeError: an event, or the stream, does not end.
+        """
+        self.left -= len(data)
+        if self.left < 0:
+            raise TooLargeError("sent a stream that does not end")
+        return self.relay.feed(data)
+
+    def _room(self, block: bytes) -> GatewayError | None:
+        """Charge what this stream keeps in memory beyond the usual; return why it has to end when there is no room.
+
+        It is not waited for: what is here already takes memory while it waits.
+        """
+        lease, transport = lease_of(self.request), self.request.transport
+        if lease is None or transport is None:
+            return None
+        kept = self.relay.kept + 2 * len(block) + transport.get_write_buffer_size()
+        beyond = max(0, kept - STREAM_BYTES)
+        if beyond == self._charged:
+            return None
+        if beyond < self._charged:
+            lease.shrink(self._charged - beyond)
+        elif not lease.grow_now(beyond - self._charged):
+            return errors.memory_used_up(own=True)
+        self._charged = beyond
+        return None
 
     async def _end(self) -> GatewayError | None:
         """Deal with a stream that the provider ended without breaking off."""
@@ -297,6 +290,29 @@ class _Stream:
             await self.answer.write(DONE)
             return None
         return errors.provider_error(self.target.provider, "ended the stream in the middle of the answer")
+
+
+async def _room(request: web.Request, size: int, watch: IdleWatch | None) -> None:
+    """Charge an answer of so many bytes.
+
+    Raises:
+        GatewayError: there is no room, so it is given up; the provider has answered all the same.
+    """
+    lease = lease_of(request)
+    if lease is None or size <= lease.answer:
+        return
+    more = max(size - lease.answer, min(lease.answer, ANSWER_STEP))
+    try:
+        await lease.grow(more)
+    except GatewayError as error:
+        raise error.paid() from None
+    lease.answer += more
+    if watch is not None:
+        watch.moved()  # it was not the provider who took its time
+
+
+def _too_much(target: Target, why: str) -> GatewayError:
+    return errors.provider_error(target.provider, why, code="provider_answer_too_large")
 
 
 _BROKEN = (HttpError, TimeoutError, InterruptedByShutdown)
@@ -318,8 +334,7 @@ async def _first(response: Answer, target: Target) -> bytes:
 
 def _problem(target: Target, error: BaseException) -> GatewayError:
     if isinstance(error, InterruptedByShutdown):
-        message = "The gateway is being restarted; ask again."
-        return GatewayError(503, "shutting_down", message, kind=errors.SERVER)
+        return errors.shutting_down()
     return _broken(target, error)
 
 
@@ -335,27 +350,6 @@ def _broken(target: Target, error: BaseException) -> GatewayError:
 def deadline_passed(target: Target) -> GatewayError:
     """Return the 504 for a request that has taken as long as it may in all."""
     return errors.provider_timeout(target.provider, f"was not done within {target.settings.total_seconds:g} s")
-
-
-def _checked(raw: bytes, target: Target, *, embedding: bool) -> Usage | None:
-    """Return the usage of an answer that is what it should be.
-
-    Raises:
-        GatewayError: 502: it is something else.
-    """
-    decoder: msgspec.json.Decoder[_Embeddings] | msgspec.json.Decoder[_Chat] = _embeddings if embedding else _chat
-    try:
-        decoded = decoder.decode(raw)
-        if not is_array(decoded.data if isinstance(decoded, _Embeddings) else decoded.choices):
-            raise msgspec.ValidationError("not an array")  # as if the decoder had said so
-        chunk = chunk_of(raw)
-    except UNREADABLE:
-        detail = openai_wire.error_detail(target, raw)
-        if detail is not None:  # some answer 200 and put the error inside
-            raise openai_wire.hidden(target, detail) from None
-        what = "embeddings" if decoder is _embeddings else "a chat completion"
-        raise errors.provider_error(target.provider, f"answered with something that is not {what}") from None
-    return chunk.reported() if chunk is not None else None
 
 
 async def _not_a_stream(target: Target, response: Answer) -> GatewayError:

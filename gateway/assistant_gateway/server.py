@@ -144,6 +144,7 @@ class Server:
             application,
             access_log=None,
             handler_cancellation=True,  # a client that hangs up ends its call
+            auto_decompress=False,  # a compressed body would be a hundred times what was admitted
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             shutdown_timeout=GOODBYE_SECONDS,
         )
@@ -156,6 +157,7 @@ class Server:
         """Go down: say so, serve until everyone knows, let streams end, end those that do not, close."""
         if self._gateway is not None and self._operations is not None:
             self._gateway.draining = self._operations.draining = True
+            self._close_idle(self._gateway)
             await asyncio.sleep(self._settings.drain_seconds if drain_seconds is None else drain_seconds)
             for site in list(self._runners[-1].sites):
                 await site.stop()
@@ -174,6 +176,13 @@ class Server:
         if self._drain is not None:
             await self._drain.close(LEDGER_SECONDS)
         await self._closing.aclose()
+
+    def _close_idle(self, gateway: Gateway) -> None:
+        """Close the connections on which nothing is asked: a request that came on one later would be cut off."""
+        server = self._runners[-1].server
+        for connection in list(server.connections) if server is not None else ():
+            if connection not in gateway.busy:
+                connection.force_close()
 
     @staticmethod
     async def _quiet(gateway: Gateway, seconds: float) -> None:

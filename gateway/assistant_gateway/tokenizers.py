@@ -12,7 +12,9 @@ import importlib
 import importlib.util
 import os
 import re
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,15 @@ import msgspec
 
 from assistant_gateway.counting import Bound, Fields, chat_bound
 from assistant_gateway.decoding import UNREADABLE
+from assistant_gateway.fairness import BusyError, Shares
 from assistant_observability import logs
 
 LONGEST_TEXT = 2 * 1024 * 1024  # bytes; counting takes up to a second per MiB, so longer ones keep their bound
+
+THREADS = 2
+WAIT_SECONDS = 2.0  # for a thread
+MOST_SECONDS = 1.0  # of counting for one tenant, before it waits
+FORGOTTEN = 0.1  # of each second that passes: so one tenant has a tenth of a core
 
 MESSAGE_TOKENS = 8  # OpenAI adds three to a message, and the answer begins with three
 
@@ -60,8 +68,13 @@ def encoding_of(family: str | None, model: str) -> str | None:
 class Tokenizers:
     """The encodings that were needed so far."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
+        self._clock = clock
+        # Not the threads of everything else: whoever has much counted must not hold up the platform's name servers.
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tokenizer")
+        self._places = Shares(2 * THREADS, ratio=1.0, most_waiting=4, always_one=True)
+        self._spent: dict[str, tuple[float, float]] = {}  # by tenant: seconds of counting, and when that was
         self._loaded: dict[str, Callable[[str], int] | None] = {}
         self._lock = asyncio.Lock()  # two that load the same one at once would take twice its memory
 
@@ -73,26 +86,55 @@ class Tokenizers:
             return cls(None)
         return cls(Path(next(iter(found.submodule_search_locations))) / "litellm_core_utils" / "tokenizers")
 
-    async def chat_count(self, fields: Fields, family: str | None, model: str) -> Bound | None:
+    async def chat_count(self, fields: Fields, family: str | None, model: str, tenant: str = "") -> Bound | None:
         """Return a bound of a chat's prompt with its texts counted exactly; None where that is not possible.
 
-        Only the texts of messages are counted. Everything else, such as tools and the template, keeps its bound.
+        Only the texts of messages are counted. Everything else, such as tools and the template, keeps its bound. For a
+        tenant that has had much counted in the last seconds nothing is, nor when all threads are taken for too long.
         """
         encoding = encoding_of(family, model)
+        if encoding is None or self._spent_by(tenant) > MOST_SECONDS:
+            return None
         messages = _read(bytes(fields.get("messages", b"")))
-        if encoding is None or messages is None:
+        if messages is None:
             return None
         others = chat_bound({**fields, "messages": _NO_MESSAGES}, model)
         count = await self._get(encoding)
         if others.unbounded is not None or count is None:
             return None
-        exact = await asyncio.to_thread(_count, count, messages)
-        return Bound(others.tokens + exact)
+        exact = await self._in_turn(tenant, lambda: _count(count, messages))
+        return None if exact is None else Bound(others.tokens + exact)
+
+    async def _in_turn(self, tenant: str, run: Callable[[], int]) -> int | None:
+        """Run in a thread when it is the tenant's turn; return nothing when that is not soon."""
+        loop = asyncio.get_running_loop()
+        try:
+            await self._places.take(tenant, 1, loop.time() + WAIT_SECONDS)
+        except BusyError:
+            return None
+        counting = loop.run_in_executor(self._threads, _timed, run)
+        # Whoever asked may go away; its place is free when the thread is.
+        counting.add_done_callback(lambda done: self._counted(tenant, done))
+        return (await asyncio.shield(counting))[0]
+
+    def _counted(self, tenant: str, done: asyncio.Future[tuple[int, float]]) -> None:
+        self._places.give(tenant, 1)
+        if not done.cancelled() and done.exception() is None:
+            self._spent[tenant] = (self._spent_by(tenant) + done.result()[1], self._clock())
+
+    def _spent_by(self, tenant: str) -> float:
+        """Return the seconds that a tenant has had counted of late; a tenth of each second is forgotten."""
+        spent, at = self._spent.get(tenant, (0.0, 0.0))
+        left = spent - (self._clock() - at) * FORGOTTEN
+        if left <= 0:
+            self._spent.pop(tenant, None)
+        return max(0.0, left)
 
     async def _get(self, encoding: str) -> Callable[[str], int] | None:
         async with self._lock:
             if encoding not in self._loaded:
-                self._loaded[encoding] = await asyncio.to_thread(self._load, encoding)
+                loop = asyncio.get_running_loop()
+                self._loaded[encoding] = await loop.run_in_executor(self._threads, self._load, encoding)
         return self._loaded[encoding]
 
     def _load(self, encoding: str) -> Callable[[str], int] | None:
@@ -116,6 +158,11 @@ def _read(raw: bytes) -> list[_Message] | None:
         return _messages.decode(raw)
     except UNREADABLE:
         return None
+
+
+def _timed(run: Callable[[], int]) -> tuple[int, float]:
+    began = time.thread_time()
+    return run(), time.thread_time() - began
 
 
 def _count(count: Callable[[str], int], messages: list[_Message]) -> int:

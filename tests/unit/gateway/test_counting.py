@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assistant_gateway import counting
 from assistant_gateway.counting import (
     LONGEST_EXPANSION,
     Bound,
+    bound_of,
     chat_bound,
     embedding_bound,
     longest_form,
@@ -171,3 +173,71 @@ def test_no_body_breaks_the_count(more: dict[str, bytes], messages: bytes) -> No
     assert isinstance(chat_bound(body, "m"), Bound)
     assert isinstance(embedding_bound(body), Bound)
     assert output_bound(body, 1) is not None
+
+
+LARGE_TEXTS = {
+    "ascii": "a" * 200_000,
+    "accents": "café au lait " * 20_000,
+    "kana and hangul": "がぎぐ한국어" * 10_000,
+    "one that grows elevenfold": "x" * 150_000 + "\ufdfa",
+    "many of them": "\ufdfa" * 60_000,
+    "wide": "\U0001f600" * 40_000,
+    "line ends": 'a\n"\\' * 50_000,
+    "backslashes": "\\" * 99_999 + "é" + "\\" * 100_001,
+}
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("text", LARGE_TEXTS.values(), ids=LARGE_TEXTS)
+async def test_a_large_text_is_bounded_in_pieces_as_a_small_one_at_once(text: str, ascii_only: bool) -> None:
+    """However long it is and however it is written: no less than its longest form, and not much more."""
+    raw = json.dumps(text, ensure_ascii=ascii_only).encode()
+    longest = max(len(unicodedata.normalize(form, text).encode()) for form in ("NFC", "NFD", "NFKD"))
+    found = await counting._long_form(raw)
+    assert longest <= found <= 1.05 * max(longest, len(raw))
+
+
+@given(st.lists(st.sampled_from(["\\", '"', "é", "\ufdfa", "\U0001f600", "a", "\n", "\\u00e9"]), max_size=60))
+def test_no_piece_ends_inside_of_a_character_or_an_escape(parts: list[str]) -> None:
+    """Each piece can be read for itself, wherever it is cut."""
+    for ascii_only in (True, False):
+        raw = json.dumps("".join(parts), ensure_ascii=ascii_only).encode()
+        before, counting._PIECE_BYTES = counting._PIECE_BYTES, 13
+        try:
+            at, pieces = 0, []
+            while at < len(raw):
+                end = counting._cut(raw, at)
+                assert at < end
+                pieces.append(counting._plain(raw[at:end]))
+                at = end
+        finally:
+            counting._PIECE_BYTES = before
+        assert len("".join(pieces).encode()) >= len("".join(parts).encode())
+
+
+async def test_a_large_request_has_the_bound_of_its_kind() -> None:
+    """Images by rule, sound and the like without a bound, plain texts by their bytes: at any size."""
+    words = "word " * 60_000
+    plain = await bound_of(chat(words), "m", embedding=False)
+    assert plain.unbounded is None
+    assert len(words) <= plain.tokens <= len(words) + 3000
+    image = "data:image/png;base64," + "A" * 300_000
+    parts = [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": image}}]
+    tiled = await bound_of(chat(parts), "gpt-4o", embedding=False)
+    assert (tiled.unbounded, 1445 <= tiled.tokens <= 1445 + 3000) == (None, True)
+    assert 1445 <= chat_bound(chat(parts), "gpt-4o").tokens <= 1445 + 3000
+    assert (await bound_of(chat(parts), "local", embedding=False)).unbounded is not None
+    for content in ([{"type": "input_audio", "x": words}], [{"type": "file", "x": words}], {"type": words}):
+        assert (await bound_of(chat(content), "m", embedding=False)).unbounded is not None
+    assert (await bound_of(chat(words, web_search_options={"a": 1}), "m", embedding=False)).unbounded is not None
+    assert (await bound_of(chat("a", tools=[{"type": "function", "x": words}]), "m", embedding=False)).unbounded
+
+
+async def test_a_large_input_of_embeddings_is_text_unless_an_object_stands_in_it() -> None:
+    """Braces inside of texts are text, however many there are and whatever stands before them."""
+    code = [', {"a": 1}, [{' * 2000] * 10
+    found = await bound_of(fields(input=code), "m", embedding=True)
+    assert found.unbounded is None
+    assert found.tokens >= sum(len(text) for text in code)
+    hidden = await bound_of(fields(input=[*code, {"image": "https://x"}]), "m", embedding=True)
+    assert hidden.unbounded == "input that is not text"

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from assistant_gateway import bodies, relay
+from assistant_gateway import bodies
+from assistant_gateway.answers import checked
 from assistant_gateway.catalog import Provider, target
 from assistant_gateway.decoding import is_array, is_filled_array
 from assistant_gateway.errors import GatewayError
@@ -55,7 +56,7 @@ def test_an_answer_that_is_nested_too_deeply_is_no_answer() -> None:
     """It is a fault of the provider's: 502."""
     for body in (b'{"choices":' + DEEP + b"}", b'{"error":' + DEEP + b"}", b'{"choices":[],"usage":' + DEEP + b"}"):
         with pytest.raises(GatewayError) as raised:
-            relay._checked(body, TARGET, embedding=False)
+            checked(body, TARGET, embedding=False)
         assert raised.value.status == 502
 
 
@@ -75,7 +76,7 @@ def test_no_answer_takes_much_more_memory_than_its_bytes(body: bytes, embedding:
 
     def look() -> None:
         try:
-            relay._checked(body, TARGET, embedding=embedding)
+            checked(body, TARGET, embedding=embedding)
         except GatewayError:
             assert error_detail(TARGET, body) is None
 
@@ -85,7 +86,7 @@ def test_no_answer_takes_much_more_memory_than_its_bytes(body: bytes, embedding:
 def test_usage_is_found_in_a_large_answer() -> None:
     """Vectors of any number beside it are not in the way."""
     body = b'{"data":' + MANY + b',"usage":{"prompt_tokens":7,"total_tokens":7}}'
-    found = relay._checked(body, TARGET, embedding=True)
+    found = checked(body, TARGET, embedding=True)
     assert found is not None
     assert found.input == 7
 

@@ -1,0 +1,139 @@
+"""Fair shares of what all tenants use: a tenant that has its share waits, the others do not.
+
+A tenant may hold no more than `ratio` times what is left free for the others. So one tenant alone gets a large part and
+never the whole, and several greedy ones leave room between them: with a ratio of one each of n gets one part of n + 1,
+and one part stays free. Whoever waits is served in order within a tenant, and in turn between tenants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import NamedTuple
+
+
+class BusyError(Exception):
+    """There was no room in time. `own`: because of what the tenant itself holds, not because of the others."""
+
+    def __init__(self, *, own: bool) -> None:
+        super().__init__("no room")
+        self.own = own
+
+
+class _Waiting(NamedTuple):
+    amount: int
+    turn: asyncio.Future[None]
+
+
+class Shares:
+    """So much of something, in any unit, and who holds how much of it."""
+
+    def __init__(self, total: int, *, ratio: float, most_waiting: int, always_one: bool = False) -> None:
+        """Share out `total`.
+
+        Args:
+            total: what there is.
+            ratio: a tenant holds at most so many times what is left.
+            most_waiting: of one tenant; four times as many of all.
+            always_one: whether a tenant that holds nothing may take what is free: for places, of which there are few.
+        """
+        self.total = total
+        self.used = 0
+        self._ratio = ratio
+        self._most_waiting = most_waiting
+        self._always_one = always_one
+        self._held: dict[str, int] = {}
+        self._queues: dict[str, deque[_Waiting]] = {}  # in the order in which tenants are served next
+        self._waiting = 0
+
+    def held(self, tenant: str) -> int:
+        """Return what a tenant holds."""
+        return self._held.get(tenant, 0)
+
+    def fits(self, tenant: str, amount: int) -> bool:
+        """Whether a tenant may take so much now."""
+        free, held = self.total - self.used - amount, self._held.get(tenant, 0)
+        return free >= 0 and (held + amount <= self._ratio * free or (self._always_one and not held))
+
+    def take_now(self, tenant: str, amount: int) -> bool:
+        """Take without waiting, or return False. Nobody overtakes those of the same tenant who wait."""
+        if tenant in self._queues or not self.fits(tenant, amount):
+            return False
+        self._take(tenant, amount)
+        return True
+
+    async def take(self, tenant: str, amount: int, until: float) -> None:
+        """Take, after waiting until the loop's clock says `until` at the latest.
+
+        Raises:
+            BusyError: there was no room, or too many wait already.
+        """
+        if self.take_now(tenant, amount):
+            return
+        queue = self._queues.get(tenant)
+        loop = asyncio.get_running_loop()
+        full = queue is not None and len(queue) >= self._most_waiting
+        if full or self._waiting >= 4 * self._most_waiting or until <= loop.time():
+            raise self._busy(tenant)
+        waiting = _Waiting(amount, loop.create_future())
+        self._queues.setdefault(tenant, deque()).append(waiting)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout_at(until):
+                await waiting.turn
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if waiting.turn.done() and not waiting.turn.cancelled():
+                self.give(tenant, amount)  # given away in the very moment
+            else:
+                self._forget(tenant, waiting)
+            if isinstance(error, TimeoutError):
+                raise self._busy(tenant) from None
+            raise
+
+    def give(self, tenant: str, amount: int) -> None:
+        """Give back, and let those in who wait."""
+        self.used -= amount
+        left = self._held.get(tenant, 0) - amount
+        if left > 0:
+            self._held[tenant] = left
+        else:
+            self._held.pop(tenant, None)
+        if self._queues:
+            self.wake()
+
+    def wake(self) -> None:
+        """Let in whoever fits: of each tenant the first, and tenants in turn."""
+        moved = True
+        while moved and self._queues:
+            moved = False
+            for tenant in list(self._queues):
+                queue = self._queues[tenant]
+                while queue and queue[0].turn.done():  # it has given up
+                    queue.popleft()
+                    self._waiting -= 1
+                if queue and self.fits(tenant, queue[0].amount):
+                    waiting = queue.popleft()
+                    self._waiting -= 1
+                    self._take(tenant, waiting.amount)
+                    waiting.turn.set_result(None)
+                    moved = True
+                    del self._queues[tenant]
+                    self._queues[tenant] = queue  # behind the others
+                if not queue:
+                    del self._queues[tenant]
+
+    def _take(self, tenant: str, amount: int) -> None:
+        self.used += amount
+        self._held[tenant] = self._held.get(tenant, 0) + amount
+
+    def _forget(self, tenant: str, waiting: _Waiting) -> None:
+        queue = self._queues.get(tenant)
+        if queue is not None and waiting in queue:
+            queue.remove(waiting)
+            self._waiting -= 1
+            if not queue:
+                del self._queues[tenant]
+
+    def _busy(self, tenant: str) -> BusyError:
+        held = self._held.get(tenant, 0)
+        return BusyError(own=held > 0 and 2 * held >= self.used)

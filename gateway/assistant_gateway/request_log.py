@@ -1,0 +1,54 @@
+"""One line per request, whatever became of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from assistant_gateway.usage import Usage
+from assistant_observability import logs
+
+LONGEST_NAME = 253  # of an assistant: a Kubernetes name
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(slots=True)
+class Line:
+    """What is known of a request so far."""
+
+    request_id: str
+    trace_id: str | None = None
+    tenant: str = ""
+    name: str = ""  # of the assistant or knowledge base, as it was asked for
+    code: str = ""  # of an error
+    tokens: tuple[int, int] | None = None  # in and out, of all calls made for it
+
+    def add(self, used: Usage) -> None:
+        """Count what a call has used."""
+        before = self.tokens or (0, 0)
+        self.tokens = (before[0] + used.input, before[1] + used.output)
+
+    def write(self, request: web.Request, route: str, status: int, seconds: float) -> None:
+        """Log it."""
+        fields: dict[str, object] = {"request_id": self.request_id}
+        trace_id = self.trace_id
+        if trace_id is None and (given := _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))):
+            trace_id = given[1]
+        if trace_id:
+            fields["trace_id"] = trace_id
+        if self.tenant:
+            fields["tenant"] = self.tenant
+        if self.name:
+            fields["assistant"] = logs.redact(self.name[:LONGEST_NAME])
+        fields |= {"method": request.method[:16], "route": route, "status": status}
+        if self.code:
+            fields["code"] = self.code
+        fields["ms"] = round(seconds * 1000, 1)
+        if self.tokens is not None:
+            fields["input_tokens"], fields["output_tokens"] = self.tokens
+        logs.request(fields)
+
+
+LINE = web.RequestKey("line", Line)
