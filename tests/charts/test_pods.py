@@ -197,3 +197,15 @@ def test_catalogue_reaches_both_readers(render: Callable[..., list[Json]]) -> No
         assert environment(objects, name)[f"{name.removeprefix('assistant-').upper()}_CATALOG_FILE"] == (
             f"{mount['mountPath']}/catalog.yaml"
         )
+
+
+def test_redis_knows_the_memory_of_its_container(render: Callable[..., list[Json]]) -> None:
+    """The embedded Redis is told its container's limit, so that it refuses to grow before it would be killed."""
+    for values in ((), ("embedded.redis.resources.limits.memory=1Gi",)):
+        redis = named(render(*values), "StatefulSet", "assistant-redis")["spec"]["template"]["spec"]["containers"][0]
+        told = next(entry for entry in redis["env"] if entry["name"] == "REDIS_MEMORY_LIMIT")
+        assert told["valueFrom"]["resourceFieldRef"] == {
+            "containerName": "redis",
+            "resource": "limits.memory",
+            "divisor": "1",
+        }

@@ -3,7 +3,9 @@
 # their secrets; tenants' users, which the operator adds and saves (ACL SAVE), are kept from the file on the data volume.
 # One script for Debian's package and the official image, for pods and for integration tests.
 #
-# Settings (environment): DATA_DIR, REDIS_PORT, SECRETS_DIR, REDIS_MAXMEMORY.
+# Settings (environment): DATA_DIR, REDIS_PORT, SECRETS_DIR, and one of REDIS_MAXMEMORY and REDIS_MEMORY_LIMIT, the
+# container's limit in bytes. What Redis needs beside its data (its log's buffers, pages copied while it rewrites the
+# log, clients' buffers) has the other 40 %: full, it refuses to admit calls, and is not killed.
 # Secrets (files in SECRETS_DIR): operator-password, gateway-password.
 # Arguments go to the server.
 set -eu
@@ -51,7 +53,13 @@ replay="+del +expire +hdel +hset +incrby +pexpire +set +xadd +xdel +xtrim +zadd 
 } >"$acl.new"
 mv "$acl.new" "$acl"
 
+if [ -z "${REDIS_MAXMEMORY:-}" ] && [ -n "${REDIS_MEMORY_LIMIT:-}" ]; then
+    REDIS_MAXMEMORY=$((REDIS_MEMORY_LIMIT / 100 * 60))
+fi
+
+# Clients are bounded as well: a tenant's user may send and ask for nothing large, but could do so without end.
 cd "$DATA_DIR"
 exec redis-server --port "${REDIS_PORT:-6379}" --bind '*' '-::*' --protected-mode no --dir "$DATA_DIR" \
     --aclfile "$acl" --appendonly yes --appendfsync everysec --save '' \
-    --maxmemory "${REDIS_MAXMEMORY:-0}" --maxmemory-policy noeviction "$@"
+    --maxmemory "${REDIS_MAXMEMORY:-0}" --maxmemory-policy noeviction --maxmemory-clients 15% \
+    --proto-max-bulk-len 4mb --client-query-buffer-limit 8mb --client-output-buffer-limit normal 64mb 16mb 30 "$@"

@@ -88,16 +88,27 @@ class Ledger:
 
     async def _ensure_months(self, connection: asyncpg.Connection) -> list[str]:
         missing = await connection.fetch(ledger_sql.MISSING_MONTHS, ledger_sql.MONTHS_AHEAD)
-        for name, first, after in missing:
-            await self._as_owner(connection, ledger_sql.make_month(name, str(first), str(after)))
-        return [str(row[0]) for row in missing]
+        made, failed = [], None
+        for name, first, after in reversed(missing):  # a month to come is empty, and made at once
+            statements = ledger_sql.make_month(name, str(first), str(after))
+            try:
+                await self._as_owner(connection, statements, ledger_sql.MONTH_SECONDS)
+            except asyncpg.PostgresError as error:  # such as a lock that somebody holds: the others can be made
+                failed = error
+            else:
+                made.append(str(name))
+        if failed is not None:
+            raise failed
+        return sorted(made)
 
-    async def _as_owner(self, connection: asyncpg.Connection, statements: list[str]) -> None:
+    async def _as_owner(
+        self, connection: asyncpg.Connection, statements: list[str], seconds: float | None = None
+    ) -> None:
         self._guard()
         async with connection.transaction():
             await connection.execute(f'SET LOCAL ROLE "{self._owner}"')
             for statement in statements:
-                await connection.execute(statement)
+                await connection.execute(statement, timeout=seconds)
 
 
 def _password(url: str, login: str) -> str:

@@ -15,6 +15,7 @@ TABLES = {
     "ledger_totals": ("SELECT",),
 }
 LOCK_SECONDS = 5
+MONTH_SECONDS = 300  # of one month, with all the rows that move into it
 MONTHS_AHEAD = 2
 
 # The months from this one on, in UTC: name of the partition, its first moment, and the first one after it.
@@ -46,12 +47,15 @@ def table_rights(login: str) -> list[Right]:
 def make_month(name: str, first: str, after: str) -> list[str]:
     """Return how a month gets a partition of its own; what the default partition took of it moves there.
 
-    The rows move beside the parent table, so that they are not counted twice.
+    The rows move beside the parent table, so that they are not counted twice. Whoever inserts waits until that is
+    done: a row that came to the default partition meanwhile would make the last statement fail.
     """
     span = f"at >= '{first}+00' AND at < '{after}+00'"
     moved = f"DELETE FROM ledger_entries_default WHERE {span} RETURNING *"  # noqa: S608 - a date of ours
     return [
         f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'",
+        "LOCK TABLE ONLY ledger_entries IN SHARE ROW EXCLUSIVE MODE",
+        "LOCK TABLE ledger_entries_default IN ACCESS EXCLUSIVE MODE",
         f'CREATE TABLE "{name}" (LIKE ledger_entries INCLUDING ALL)',
         f'WITH moved AS ({moved}) INSERT INTO "{name}" SELECT * FROM moved',  # noqa: S608 - a name of ours
         f"ALTER TABLE ledger_entries ATTACH PARTITION \"{name}\" FOR VALUES FROM ('{first}+00') TO ('{after}+00')",

@@ -25,7 +25,17 @@ class Migrations:
         self._config.set_main_option("script_location", str(folder))
         # Alembic keeps the migration that runs in module-level proxies: two at once would get into each other's way.
         self._one_at_a_time = asyncio.Lock()
-        self.head = ScriptDirectory.from_config(self._config).get_current_head()
+        scripts = ScriptDirectory.from_config(self._config)
+        self.head = scripts.get_current_head()
+        self._known = frozenset(script.revision for script in scripts.walk_revisions())
+
+    def is_current(self, version: str | None) -> bool:
+        """Return whether a database of this version needs no migration.
+
+        A version that is not known here is a newer release's: after a roll-back this release works with its schema,
+        which only ever gains (`docs/decisions/0030-what-a-roll-back-finds.md`), and leaves it alone.
+        """
+        return version is not None and (version == self.head or version not in self._known)
 
     async def upgrade(self, url: str, owner: str, connect_seconds: float) -> None:
         """Bring the database at `url` to the newest version, as the role `owner`."""

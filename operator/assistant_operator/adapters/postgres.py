@@ -189,7 +189,7 @@ class Postgres:
         if self._migrations.head is None:
             return True
         versioned = await connection.fetchval(sql.HAS_VERSION)
-        return bool(versioned and await connection.fetchval(sql.VERSION) == self._migrations.head)
+        return bool(versioned and self._migrations.is_current(await connection.fetchval(sql.VERSION)))
 
     async def _migrate(self, tenant: str) -> None:
         self._guard()

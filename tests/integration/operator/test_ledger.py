@@ -18,6 +18,7 @@ from assistant_operator.adapters.ledger import Ledger, LedgerSettingError
 from assistant_operator.adapters.migrations import Migrations
 from assistant_operator.errors import StoreUnreachableError
 
+DEFAULT = "ledger_entries_default"
 ROW = """INSERT INTO ledger_entries VALUES ($1, $2, 't_x', 'acme', 'support', 'support', 'chat', 'r', NULL, 'demo', 'm',
     NULL, 10, 0, 0, 5, 0, 'reported', false, 1, 2, 'catalogue', 'USD', 7, 20, 30, $1, 1, NULL, 'ok', '1-0')"""
 
@@ -126,6 +127,74 @@ async def test_a_month_that_was_late_takes_its_rows_from_the_default_partition(o
         indexes = "SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relkind = 'i'"
         tables = "SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relkind = 'r'"
         assert await gateway.fetchval(indexes) == 3 * await gateway.fetchval(tables)
+
+
+async def test_a_month_is_made_while_rows_come(own_postgres: stores.Postgres) -> None:
+    """Gateways go on writing into a month that has no partition yet: it is made at the first try, no row is refused."""
+    await make_ledger(own_postgres)
+    month = datetime.now(UTC).strftime("ledger_entries_%Y_%m")
+    ending = asyncio.Event()
+
+    async def write(writer: int) -> int:
+        count = 0
+        async with as_gateway(own_postgres, make=False) as gateway:
+            while not ending.is_set():
+                await gateway.execute(ROW, datetime.now(UTC), f"busy {writer} {count}")
+                count += 1
+        return count
+
+    async with as_owner(own_postgres) as owner:
+        writers = [asyncio.create_task(write(writer)) for writer in range(4)]
+        for _ in range(5):
+            async with owner.transaction():
+                await owner.execute(f"ALTER TABLE ledger_entries DETACH PARTITION {month}")
+                await owner.execute(
+                    f"WITH o AS (DELETE FROM {month} RETURNING *) INSERT INTO {DEFAULT} SELECT * FROM o"
+                )
+                await owner.execute(f"DROP TABLE {month}")
+            assert await ledger_of(own_postgres).ensure() == [month]
+        ending.set()
+        written = sum(await asyncio.gather(*writers))
+        found = await owner.fetchrow(
+            "SELECT count(*), count(DISTINCT call), count(*) FILTER (WHERE tableoid = $1::text::regclass)"
+            " FROM ledger_entries WHERE call LIKE 'busy %'",
+            month,
+        )
+    assert tuple(found) == (written, written, written)
+    assert written > 20
+
+
+async def test_a_month_that_cannot_be_made_holds_up_no_other(own_postgres: stores.Postgres) -> None:
+    """One month's partition fails: the others are made all the same, and that one when its obstacle is gone."""
+    await make_ledger(own_postgres)
+    now = datetime.now(UTC)
+    months = [day.strftime("ledger_entries_%Y_%m") for day in (now, now.replace(day=1) + timedelta(days=32))]
+    async with as_owner(own_postgres) as owner, as_gateway(own_postgres, make=False) as gateway:
+        for month in months:
+            await owner.execute(f"DROP TABLE {month}")
+        await gateway.execute(ROW, now, "held up")
+        await owner.execute(f"CREATE DOMAIN {months[0]} AS integer")  # a type of the table's name
+        with pytest.raises(StoreUnreachableError, match="already exists"):
+            await ledger_of(own_postgres).ensure()
+        assert await owner.fetchval("SELECT to_regclass($1) IS NOT NULL", months[1])
+        await owner.execute(f"DROP DOMAIN {months[0]}")
+        assert await ledger_of(own_postgres).ensure() == months[:1]
+
+
+async def test_after_a_roll_back_a_newer_schema_is_left_alone(own_postgres: stores.Postgres) -> None:
+    """The database has a revision of a release that is newer than this one: all that is this one's to keep is kept."""
+    await make_ledger(own_postgres)
+    month = datetime.now(UTC).strftime("ledger_entries_%Y_%m")
+    async with as_owner(own_postgres) as owner:
+        known = await owner.fetchval("SELECT version_num FROM alembic_version")
+        await owner.execute("UPDATE alembic_version SET version_num = '9999'")
+        await owner.execute(f"ALTER TABLE ledger_entries ADD COLUMN newer text; DROP TABLE {month}")
+        try:
+            assert await ledger_of(own_postgres).ensure() == [month]
+            assert await owner.fetchval("SELECT version_num FROM alembic_version") == "9999"
+        finally:
+            await owner.execute("UPDATE alembic_version SET version_num = $1", known)
+            await owner.execute("ALTER TABLE ledger_entries DROP COLUMN newer")
 
 
 async def test_totals_are_what_the_rows_add_up_to(own_postgres: stores.Postgres) -> None:
