@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import ARRAY, Row, Select, Table, Uuid, any_, bindparam, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,6 +38,12 @@ _SHOWN = (
 )
 _VISIBLE = documents.c.status != "deleting"
 
+
+# Documents have numbers from 1 on.
+_PLACE = text(
+    "INSERT INTO documents (id, sequence, knowledge_base, name, media_type, bytes, sha256, status)"
+    " OVERRIDING SYSTEM VALUE VALUES (:id, -1, :knowledge_base, 'upload', '', 0, '', 'deleting')"
+).bindparams(bindparam("id", type_=Uuid))
 
 # Asked for every question to an assistant: built once, and one array instead of a list of any length.
 _READY = select(documents.c.id).where(
@@ -88,10 +94,14 @@ class Usage:
 
 
 async def lock(connection: AsyncConnection, knowledge_base: str) -> None:
-    """Let no other upload into the knowledge base until the transaction ends: limits are checked, then used."""
-    await connection.execute(
-        text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"upload:{knowledge_base}"}
-    )
+    """Let no other upload into the knowledge base until the transaction ends: limits are checked, then used.
+
+    A row that only this transaction sees holds a place in a unique index, for which others wait. Advisory locks would
+    be simpler, but who may take one may take so many that the server has none left for anybody: it refuses them.
+    """
+    placeholder = {"id": uuid4(), "knowledge_base": knowledge_base}
+    await connection.execute(_PLACE, placeholder)
+    await connection.execute(documents.delete().where(documents.c.id == placeholder["id"]))
 
 
 async def newest(connection: AsyncConnection, knowledge_base: str, name: str) -> Stored | None:

@@ -3,7 +3,8 @@
 # closes what Postgres leaves open to everybody. One script for Debian's packages and the official image, for pods and
 # for integration tests, so that all of them meet the same server.
 #
-# Settings (environment): PGDATA, PGPORT, SECRETS_DIR, SOCKET_DIR, POSTGRES_INITDB_ARGS, POSTGRES_MAX_CONNECTIONS.
+# Settings (environment): PGDATA, PGPORT, SECRETS_DIR, SOCKET_DIR, POSTGRES_INITDB_ARGS, POSTGRES_MAX_CONNECTIONS,
+# POSTGRES_SESSION_MEMORY_MB (memory of its own that one session may take, beyond which its statement fails).
 # Secrets (files in SECRETS_DIR): operator-password; superuser-password (without it nobody can log in as superuser).
 # Arguments go to the server. Any user id but root works; the root file system may be read-only.
 set -eu
@@ -88,6 +89,10 @@ END \$\$;
 ALTER ROLE assistant_operator LOGIN CREATEDB CREATEROLE NOSUPERUSER NOREPLICATION NOBYPASSRLS
     PASSWORD $(literal "$SECRETS_DIR/operator-password");
 
+GRANT SET ON PARAMETER temp_file_limit TO assistant_operator;
+
+$(if [ "$server_major" -ge 16 ]; then echo 'GRANT pg_use_reserved_connections TO assistant_operator WITH ADMIN OPTION;'; fi)
+
 REVOKE ALL ON DATABASE postgres FROM PUBLIC;
 
 REVOKE ALL ON DATABASE template1 FROM PUBLIC;
@@ -106,10 +111,29 @@ DO \$\$ DECLARE f regprocedure; BEGIN
     LOOP EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f); END LOOP;
 END \$\$;
 
+-- Large objects need no right to create anything, and advisory locks of one session can fill the table of locks that
+-- all databases share. The platform uses neither.
+DO \$\$ DECLARE f regprocedure; BEGIN
+    FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND (
+        proname LIKE 'lo\\_%' OR proname IN ('loread', 'lowrite') OR proname LIKE '%\\_advisory\\_%')
+    LOOP EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f); END LOOP;
+END \$\$;
+
 SQL
 unset superuser_password LD_PRELOAD NSS_WRAPPER_PASSWD NSS_WRAPPER_GROUP
 
+# Connections that tenants cannot take from the operator and the ledger, and a bound of the notifications that one
+# session which does not read them keeps for all databases: where the server knows of such.
+set -- -c max_connections="${POSTGRES_MAX_CONNECTIONS:-300}" "$@"
+if [ "$server_major" -ge 16 ]; then set -- -c reserved_connections=16 "$@"; fi
+if [ "$server_major" -ge 17 ]; then set -- -c max_notify_queue_pages=16384 "$@"; fi
+
+# A session may set `work_mem` for itself, and run parallel workers beside its connection limit: what bounds a session's
+# memory is the kernel, and there are no workers.
+ulimit -d $((${POSTGRES_SESSION_MEMORY_MB:-192} * 1024))
+
 exec postgres -D "$PGDATA" \
     -c listen_addresses='*' -c port="$PGPORT" -c unix_socket_directories="$SOCKET_DIR" \
-    -c password_encryption=scram-sha-256 -c max_connections="${POSTGRES_MAX_CONNECTIONS:-200}" \
+    -c password_encryption=scram-sha-256 -c temp_file_limit=1GB -c max_prepared_transactions=0 \
+    -c max_worker_processes=0 -c max_logical_replication_workers=0 -c jit=off \
     -c log_checkpoints=off "$@"

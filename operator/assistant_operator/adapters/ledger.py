@@ -41,7 +41,7 @@ class Ledger:
         """
         self._login = naming.login_role(naming.LEDGER)
         self._owner = naming.owner_role(naming.LEDGER)
-        self._database = Database(naming.LEDGER, _password(url, self._login), CONNECTIONS)
+        self._database = Database(naming.LEDGER, _password(url, self._login), CONNECTIONS, limited=False)
         self._postgres = Postgres(dsn, migrations, guard, closed)
         self._guard = guard
 

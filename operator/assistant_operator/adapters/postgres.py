@@ -3,14 +3,18 @@
 The operator's own role may create databases and roles and is no superuser. It becomes a member of each tenant's two
 roles: to own the database in its name, to run migrations as the owner, and to end sessions when the tenant goes.
 Everything is looked at first; a statement that changes something runs only when it is needed.
+
+A tenant's own role writes its tables, so whatever is asked in its database is bounded: what comes back, how long a
+statement may take, and how long it may wait for a lock that the tenant holds.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
@@ -27,7 +31,13 @@ from assistant_operator.errors import StoreUnreachableError
 STORE = "postgres"
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 20.0
+# Shorter than the above, so that the server ends what takes too long and the connection can go on.
+STATEMENT_SECONDS = 10
+LOCK_SECONDS = 3
+FORGET_ROWS = 500  # at once; each may have 32 MiB of content
+FORGET_SECONDS = 30.0
 _log = logs.logger(__name__)
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,7 @@ class Database:
     tenant: str
     password: str
     connections: int  # of the login role, at most
+    limited: bool = True  # a tenant's: its sessions begin with time-outs, and get no connection that is reserved
 
     def __repr__(self) -> str:
         return f"Database({self.tenant})"
@@ -68,6 +79,8 @@ class Postgres:
         self._rights = rights
         # CREATE DATABASE copies a template and takes locks on it: a few at a time are faster than many.
         self._creating = asyncio.Semaphore(4)
+        # (tenant, knowledge base) -> rows removed so far
+        self._forgotten: dict[tuple[str, str], int] = {}
 
     async def ping(self) -> str:
         """Return when the server was started: another time means that it may have lost what was not written."""
@@ -79,46 +92,66 @@ class Postgres:
         async with failures("ensure"):
             async with self._admin() as admin:
                 changed = await self._ensure_roles(admin, database)
-                changed |= await self._ensure_database(admin, database.tenant)
+                changed |= await self._ensure_database(admin, database)
             async with self.session(database.tenant) as session:
                 changed |= await self._ensure_rights(session, database.tenant)
                 is_current = await self._is_current(session)
             if not is_current:
                 await self._migrate(database.tenant)
+                async with self.session(database.tenant) as session:
+                    await self._ensure_rights(session, database.tenant)
             changed |= await self._ensure_password(database)
             changed |= not is_current
         return changed
 
-    async def rows(self, tenant: str) -> dict[str, Rows]:
-        """Return the counts of the tenant's knowledge bases, by their keys."""
+    async def rows(self, tenant: str, knowledge_bases: Iterable[str]) -> dict[str, Rows]:
+        """Return the counts of these knowledge bases, by their keys; those without any document are left out."""
         async with failures("rows"), self.session(tenant) as connection:
-            found = await connection.fetch(sql.COUNTS)
+            found = await connection.fetch(sql.COUNTS, list(knowledge_bases))
         return {row[0]: Rows(*(int(value) for value in row[1:])) for row in found}
 
     async def forget(self, tenant: str, knowledge_base: str) -> int:
-        """Remove the rows of a knowledge base; return how many documents there were."""
-        self._guard()
-        async with failures("forget"), self.session(tenant) as connection:
-            if not await connection.fetchval(sql.HAS_FORGET):
-                return 0
-            return int(await connection.fetchval("SELECT forget_knowledge_base($1)", knowledge_base) or 0)
+        """Remove the rows of a knowledge base; return how many documents there were.
 
-    async def documents(self, tenant: str) -> dict[str, int]:
-        """Return how many documents each knowledge base has; nothing when there is no such database or table."""
-        async with failures("documents"):
+        Raises:
+            StoreUnreachableError: Postgres is away, or there is more to remove: what was removed stays so.
+        """
+        self._guard()
+        removed = (tenant, knowledge_base)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + FORGET_SECONDS
+        async with failures("forget"):
+            while more := await self._unblocked(tenant, lambda: self._forget_some(tenant, knowledge_base)):
+                self._forgotten[removed] = self._forgotten.get(removed, 0) + more
+                if loop.time() > until:
+                    raise TimeoutError
+        return self._forgotten.pop(removed, 0)
+
+    async def retire(self, tenant: str, knowledge_bases: Iterable[str]) -> dict[str, int]:
+        """Let the role of a tenant that goes in no more, end its sessions, and count its documents by knowledge base.
+
+        Nothing comes back when there is no such database or table, or when it cannot be counted in time.
+        """
+        async with failures("retire"):
             async with self._admin() as admin:
                 if not await admin.fetchval(sql.DATABASE_EXISTS, naming.database(tenant)):
                     return {}
+                await self._shut_out(admin, tenant)
             async with self.session(tenant) as session:
                 if not await session.fetchval(sql.HAS_COUNTS):
                     return {}
-                return {row[0]: int(row[1]) for row in await session.fetch(sql.COUNTS)}
+                try:
+                    found = await session.fetch(sql.COUNTS, list(knowledge_bases))
+                except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError) as error:
+                    _log.warning("documents could not be counted", tenant=tenant, error=_reason(error))
+                    return {}
+        return {row[0]: int(row[1]) for row in found}
 
     async def remove(self, tenant: str) -> None:
         """Remove the database and the roles; sessions are ended first."""
         name, owner, login = naming.database(tenant), naming.owner_role(tenant), naming.login_role(tenant)
         async with failures("remove"), self._admin() as connection:
-            roles = {row["rolname"] for row in await connection.fetch(sql.ROLES, [owner, login])}
+            roles = {row["rolname"] for row in await connection.fetch(sql.ROLE_NAMES, [owner, login])}
             statements = [f'ALTER ROLE "{login}" NOLOGIN'] if login in roles else []
             if await connection.fetchval(sql.DATABASE_EXISTS, name):
                 # A member of both roles may end the sessions of both.
@@ -137,8 +170,12 @@ class Postgres:
 
     async def _ensure_roles(self, connection: asyncpg.Connection, database: Database) -> bool:
         owner, login = naming.owner_role(database.tenant), naming.login_role(database.tenant)
+        settings = dict(sql.LOGIN_SETTINGS)
+        if await connection.fetchval(sql.MAY_RESTRICT):
+            settings |= sql.RESTRICTED_SETTINGS
+        as_stored = sorted(f"{name}={value}" for name, value in settings.items())
         changed = False
-        found = {row["rolname"]: row for row in await connection.fetch(sql.ROLES, [owner, login])}
+        found = {row["rolname"]: row for row in await connection.fetch(sql.ROLES, [owner, login], as_stored)}
         for name, attributes in (
             (owner, f"NOLOGIN {sql.NO_PRIVILEGES} CONNECTION LIMIT 0"),
             (login, f"LOGIN {sql.NO_PRIVILEGES} CONNECTION LIMIT {database.connections}"),
@@ -152,20 +189,40 @@ class Postgres:
                 statements.append(f'ALTER ROLE "{name}" {attributes}')
             if row is None or not row["member"]:
                 statements.append(f'GRANT "{name}" TO CURRENT_USER')
+            if name == login and database.limited and not (row is not None and row["settled"]):
+                statements.append(await self._settle(connection, login, settings))
             for statement in statements:
                 self._guard()
                 await connection.execute(statement)
                 changed = True
+        if not database.limited and await connection.fetchval(sql.LACKS_RESERVED, login):
+            self._guard()
+            await connection.execute(f'GRANT pg_use_reserved_connections TO "{login}"')
+            changed = True
         return changed
 
-    async def _ensure_database(self, connection: asyncpg.Connection, tenant: str) -> bool:
-        name, owner = naming.database(tenant), naming.owner_role(tenant)
+    @staticmethod
+    async def _settle(connection: asyncpg.Connection, login: str, settings: dict[str, str]) -> str:
+        """Return the statement that gives the role these settings and no others: it may change its own."""
+        foreign = [row[0] for row in await connection.fetch(sql.FOREIGN_SETTINGS, login)]
+        return "; ".join(
+            [
+                *(f'ALTER ROLE "{login}" IN DATABASE "{name}" RESET ALL' for name in foreign),
+                f'ALTER ROLE "{login}" RESET ALL',
+                *(f"ALTER ROLE \"{login}\" SET {name} = '{value}'" for name, value in settings.items()),
+            ]
+        )
+
+    async def _ensure_database(self, connection: asyncpg.Connection, database: Database) -> bool:
+        name, owner = naming.database(database.tenant), naming.owner_role(database.tenant)
         if await connection.fetchval(sql.DATABASE_EXISTS, name):
             return False
         async with self._creating:
             self._guard()
-            # What the server's administrator closed in template1 (statistics that show all tenants) stays closed.
-            template = "template1" if await connection.fetchval(sql.TEMPLATE_IS_UNICODE) else "template0"
+            # What the server's administrator closed in template1 (statistics that show all tenants, locks that are
+            # shared by all) stays closed for tenants; the ledger uses such locks.
+            as_template = database.limited and await connection.fetchval(sql.TEMPLATE_IS_UNICODE)
+            template = "template1" if as_template else "template0"
             await connection.execute(f'CREATE DATABASE "{name}" OWNER "{owner}" TEMPLATE {template} ENCODING \'UTF8\'')
         return True
 
@@ -193,9 +250,37 @@ class Postgres:
 
     async def _migrate(self, tenant: str) -> None:
         self._guard()
-        url = self._url(naming.database(tenant)).replace("postgresql://", "postgresql+asyncpg://", 1)
+        url = self._url(naming.database(tenant))
+        owner = naming.owner_role(tenant)
         async with asyncio.timeout(COMMAND_SECONDS * 3):
-            await self._migrations.upgrade(url, naming.owner_role(tenant), CONNECT_SECONDS)
+            await self._unblocked(tenant, lambda: self._migrations.upgrade(url, owner, CONNECT_SECONDS))
+
+    async def _unblocked(self, tenant: str, work: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Do `work`; when it waits too long for a lock, end the tenant's sessions and do it once more."""
+        try:
+            return await work()
+        except (asyncpg.LockNotAvailableError, SQLAlchemyError) as error:
+            if not _is_lock(error):
+                raise
+            _log.warning("a tenant's sessions hold locks and are ended", tenant=tenant)
+        async with self._admin() as admin:
+            await admin.execute(sql.END_SESSIONS, naming.login_role(tenant))
+        return await work()
+
+    async def _forget_some(self, tenant: str, knowledge_base: str) -> int:
+        async with self.session(tenant) as connection:
+            if not await connection.fetchval(sql.HAS_DOCUMENTS):
+                return 0
+            return int(await connection.fetchval(sql.FORGET, knowledge_base, FORGET_ROWS) or 0)
+
+    async def _shut_out(self, admin: asyncpg.Connection, tenant: str) -> None:
+        """Let the tenant's role not log in any more, and end its sessions."""
+        login = naming.login_role(tenant)
+        if await admin.fetchval(sql.ROLE_NAMES, [login]) is not None:
+            self._guard()
+            await admin.execute(f'ALTER ROLE "{login}" NOLOGIN')
+            await admin.execute(f'GRANT "{login}" TO CURRENT_USER')
+            await admin.execute(sql.END_SESSIONS, login)
 
     async def _ensure_password(self, database: Database) -> bool:
         """Log in as the tenant would: the one question that also tells whether it may connect at all."""
@@ -220,17 +305,26 @@ class Postgres:
 
     def _admin(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """Connect to the maintenance database."""
-        return self._connect(urlsplit(self._dsn).path.lstrip("/") or "postgres")
+        return self._connect(urlsplit(self._dsn).path.lstrip("/") or "postgres", {})
 
     def session(self, tenant: str) -> AbstractAsyncContextManager[asyncpg.Connection]:
-        """Connect to the tenant's database."""
-        return self._connect(naming.database(tenant))
+        """Connect to the tenant's database; the ledger's is the platform's own, and its months may take their time."""
+        settings = {} if tenant == naming.LEDGER else {"statement_timeout": f"{STATEMENT_SECONDS}s"}
+        return self._connect(naming.database(tenant), settings)
 
     @asynccontextmanager
-    async def _connect(self, database: str) -> AsyncIterator[asyncpg.Connection]:
+    async def _connect(self, database: str, settings: dict[str, str]) -> AsyncIterator[asyncpg.Connection]:
         """Connect for a moment: idle connections to each of many databases cost memory, and go stale."""
         connection = await asyncpg.connect(
-            self._dsn, database=database, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS
+            self._dsn,
+            database=database,
+            timeout=CONNECT_SECONDS,
+            command_timeout=COMMAND_SECONDS,
+            server_settings={
+                "application_name": naming.FIELD_MANAGER,
+                "lock_timeout": f"{LOCK_SECONDS}s",
+                **settings,
+            },
         )
         try:
             yield connection
@@ -274,7 +368,14 @@ async def failures(operation: str) -> AsyncIterator[None]:
     metrics.STORE_OPERATIONS.labels(STORE, operation, "ok").inc()
 
 
+def _is_lock(error: BaseException) -> bool:
+    code = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return isinstance(error, asyncpg.LockNotAvailableError) or code == asyncpg.LockNotAvailableError.sqlstate
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error, asyncpg.PostgresError):
-        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        return f"{type(error).__name__}: {str(error)[:300].partition(chr(10))[0]}"
+    if _is_lock(error):
+        return asyncpg.LockNotAvailableError.__name__
     return type(error).__name__

@@ -43,7 +43,7 @@ async def count(tenant: str, knowledge_bases: frozenset[str], context: Context) 
     keys = sorted(knowledge_bases)
     try:
         rows, vectors = await asyncio.gather(
-            context.postgres.rows(tenant), asyncio.gather(*(context.weaviate.vectors(key) for key in keys))
+            context.postgres.rows(tenant, keys), asyncio.gather(*(context.weaviate.vectors(key) for key in keys))
         )
     except StoreUnreachableError:
         return {}

@@ -132,7 +132,7 @@ async def test_knowledge_base_is_counted_and_removed_with_a_receipt(world, conte
 
     assert await world.get("KnowledgeBase", "handbook") is None
     assert await context.weaviate.knowledge_bases(key) == []
-    assert await context.postgres.documents(key) == {}
+    assert await context.postgres.rows(key, [vectors]) == {}
     events = await world.cluster.list("Event", world.namespace)
     assert [event["message"] for event in events] == ["Removed 3 vectors and 1 documents."]
     assert ("Deployment", naming.WORKER) not in await all_objects(world.cluster, world.namespace)
