@@ -124,9 +124,9 @@ async def _empty_stores(identity: TenantIdentity, knowledge_bases: Sequence[Json
             raise StoreUnreachableError(store, context.health.error(store))
     await _wait_for_ledger(tenant, context)
     by_key = {naming.knowledge_base_key(tenant, raw["metadata"]["uid"]): raw for raw in knowledge_bases}
-    keys = await context.weaviate.knowledge_bases(tenant)
-    rows = await context.postgres.retire(tenant, {*keys, *by_key})
-    for key in keys:
+    held = await context.weaviate.knowledge_bases(tenant)
+    rows = await context.postgres.retire(tenant, {*held, *by_key})
+    for key in held:
         vectors = await context.weaviate.vectors(key)
         await context.weaviate.remove_knowledge_base(key)
         receipt = Receipt(vectors, rows.get(key, 0))

@@ -56,7 +56,7 @@ class World:
         self.usage = TenantUsage(tenant=level, assistants={"support": level})
         await self.observer.round()
 
-    async def _rows(self, tenant):
+    async def _rows(self, tenant, knowledge_bases):
         return {}
 
     async def _vectors(self, key):
