@@ -103,7 +103,7 @@ class Attempts:
             try:
                 target = resolve(to, self._targets())
                 deadline = deadline or asyncio.get_running_loop().time() + target.settings.total_seconds
-                permit = await self._gates.gate(to, target).enter(to.model, deadline)
+                permit = await self._gates.gate(to, target).enter(to.model, deadline, to.tenant)
             except GatewayError as error:
                 _skip(course, to, error, index)
                 continue

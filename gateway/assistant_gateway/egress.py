@@ -8,6 +8,7 @@ address that was checked; a name that resolves differently a moment later (DNS r
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import fnmatch
 import ipaddress
 import socket
@@ -15,6 +16,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from aiohappyeyeballs import AddrInfoType
+
+from assistant_gateway.fairness import BusyError, Shares
+
+RESOLVER_RATIO = 0.25  # of the threads that are left free for the others: six of 32 for one tenant
+RESOLVER_WAIT_SECONDS = 30.0  # for a thread; whoever asks gives up earlier
+
+# For whom a connection is made; a task of a call, or of a probe, says so before it makes one.
+asking: contextvars.ContextVar[str] = contextvars.ContextVar("asking", default="")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -89,12 +98,14 @@ def check(host: str, addresses: Sequence[Address], patterns: Sequence[str]) -> N
 class GuardedResolver:
     """Resolves names for tenants' endpoints and hands over only addresses that were checked.
 
-    It has its own threads: a name whose servers never answer must not hold up the platform's own providers.
+    It has its own threads: a name whose servers never answer must not hold up the platform's own providers. Each such
+    name takes a thread for as long as the system tries, so a tenant has a share of them and no more.
     """
 
-    def __init__(self, patterns: Callable[[], Sequence[str]], threads: int = 8) -> None:
+    def __init__(self, patterns: Callable[[], Sequence[str]], threads: int = 32) -> None:
         self._patterns = patterns
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolver")
+        self._places = Shares(threads, ratio=RESOLVER_RATIO, most_waiting=threads, always_one=True)
 
     def check_literal(self, host: str) -> None:
         """Check a host that is an address, also of a connection that is open already.
@@ -113,13 +124,39 @@ class GuardedResolver:
             EgressRefusedError: one of them is out of bounds.
             OSError: the name does not resolve.
         """
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host, port)
+        loop, tenant = asyncio.get_running_loop(), asking.get()
+        try:
+            await self._places.take(tenant, 1, loop.time() + RESOLVER_WAIT_SECONDS)
+        except BusyError:
+            raise OSError("too many names are being resolved") from None
+        looking = loop.run_in_executor(self._threads, _look_up, host, port)
+        looking.add_done_callback(lambda _done: self._places.give(tenant, 1))  # whoever asked may be gone by then
+        found = await asyncio.shield(looking)
         addresses = [parse(str(where[0])) for *_, where in found]
         check(host, [address for address in addresses if address is not None], self._patterns())
         return [entry for entry, address in zip(found, addresses, strict=True) if address is not None]
 
     async def close(self) -> None:
         """Let go of the threads without waiting for names that never answer."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class PlatformResolver:
+    """Resolves the names of the platform's providers, in threads that nothing else runs in."""
+
+    def __init__(self, threads: int = 4) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="platform-resolver")
+
+    async def resolve(self, host: str, port: int) -> Sequence[AddrInfoType]:
+        """Return the addresses of `host`.
+
+        Raises:
+            OSError: the name does not resolve.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host, port)
+
+    async def close(self) -> None:
+        """Let go of the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

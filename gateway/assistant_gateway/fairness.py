@@ -1,8 +1,9 @@
 """Fair shares of what all tenants use: a tenant that has its share waits, the others do not.
 
 A tenant may hold no more than `ratio` times what is left free for the others. So one tenant alone gets a large part and
-never the whole, and several greedy ones leave room between them: with a ratio of one each of n gets one part of n + 1,
-and one part stays free. Whoever waits is served in order within a tenant, and in turn between tenants.
+never the whole, and several greedy ones leave room between them: with a ratio of one each of n comes to have one part
+of n + 1 as places change hands, and one part stays free. Whoever waits is served in order within a tenant, and in turn
+between tenants.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ class Shares:
         self._held: dict[str, int] = {}
         self._queues: dict[str, deque[_Waiting]] = {}  # in the order in which tenants are served next
         self._waiting = 0
+
+    def resize(self, total: int, most_waiting: int) -> None:
+        """Follow a changed setting; whoever holds or waits goes on doing so."""
+        self.total = total
+        self._most_waiting = most_waiting
+        self.wake()
 
     def held(self, tenant: str) -> int:
         """Return what a tenant holds."""

@@ -17,6 +17,7 @@ from opentelemetry import trace
 from assistant_gateway.attempts import Attempt, Attempts, retrying
 from assistant_gateway.calls import Call, Outcome, outcome_of
 from assistant_gateway.catalog import Target
+from assistant_gateway.egress import asking
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.metering import Fields, Meter, Metered
@@ -110,6 +111,7 @@ class Forwarder:
             GatewayError: there is no answer, or it is a refusal.
         """
         send = self._dispatcher.send
+        asking.set(metered.call.tenant)  # in the request's own task
         metered.sent = True  # from here on the provider may be at work
         try:
             response = await send(target, embedding=metered.embedding, fields=metered.fields, trace=headers)

@@ -7,22 +7,23 @@ broken server closes nothing for another. Gates belong to the process: two gatew
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 
 from assistant_gateway import errors
 from assistant_gateway.breaker import Breaker, State
 from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.fairness import BusyError, Shares
 from assistant_gateway.routing import Destination
 from assistant_observability import logs, metrics
 
 LONGEST_PAUSE_SECONDS = 60.0  # a provider that asks for an hour is asked again after this
 MOST_PAUSES = 1000
 MOST_OWN_GATES = 10_000
+TENANT_RATIO = 3.0  # of the places that are left: three of four for one tenant, three of seven for each of two
+_ANY = 2**31  # places, where the catalogue has no limit
 _STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 # What says that a provider is ill. A refusal, whatever its status below 500, says that it is there.
 FAULTS = frozenset({"provider_unreachable", "provider_timeout", "provider_error"})
@@ -37,16 +38,21 @@ class Gate:
     def __init__(self, target: Target, clock: Callable[[], float] = time.monotonic) -> None:
         self.target = target
         self.breaker = Breaker(target.settings.breaker, clock)
-        self.running = 0
         self._clock = clock
         self._pauses: dict[str, float] = {}  # by model: providers limit their callers model by model
-        self._queue: deque[asyncio.Future[None]] = deque()
+        limit = target.settings.concurrency
+        self._places = Shares(limit or _ANY, ratio=TENANT_RATIO, most_waiting=limit or 1, always_one=True)
+
+    @property
+    def running(self) -> int:
+        """How many calls run."""
+        return self._places.used
 
     def renew(self, target: Target) -> None:
         """Follow a changed catalogue; what was counted stays."""
         self.target = target
         self.breaker.settings = target.settings.breaker
-        self._wake()
+        self._places.resize(target.settings.concurrency or _ANY, target.settings.concurrency or 1)
 
     def refusal(self, model: str) -> GatewayError | None:
         """Return why a call cannot be made now, None when it can."""
@@ -60,61 +66,30 @@ class Gate:
             self._pauses.pop(model, None)
         return None
 
-    async def enter(self, model: str, until: float) -> Permit:
+    async def enter(self, model: str, until: float, tenant: str) -> Permit:
         """Wait for a place if there is none, for a short time and not beyond `until` (the loop's clock).
+
+        A tenant has a share of the places: one whose share is taken waits, even while there are places for the others.
 
         Raises:
             GatewayError: 503 or 429, with when to come back.
         """
         if (refused := self.refusal(model)) is not None:
             raise refused
-        limit = self.target.settings.concurrency
-        if limit is not None and (self.running >= limit or self._queue):
-            await self._wait(limit, until)
-            if (refused := self.refusal(model)) is not None:  # it may have opened meanwhile
-                self._release()
-                raise refused
-        else:
-            self.running += 1
-        return Permit(self, model, self.breaker.enter())
-
-    async def _wait(self, limit: int, until: float) -> None:
-        """Wait for a place; it is taken by whoever wakes the waiting, so that nobody can come in between."""
-        loop = asyncio.get_running_loop()
-        until = min(until, loop.time() + self.target.settings.queue_seconds)
-        if len(self._queue) >= limit or until <= loop.time():
-            raise errors.provider_busy(self.target.provider)  # so long a queue does not move in time
-        turn: asyncio.Future[None] = loop.create_future()
-        self._queue.append(turn)
-        try:
-            async with asyncio.timeout_at(until):
-                await turn
-        except (TimeoutError, asyncio.CancelledError) as error:
-            if turn.done() and not turn.cancelled():
-                self._release()  # given away in the very moment
-            else:
-                with contextlib.suppress(ValueError):  # a turn that was cancelled may have been passed over already
-                    self._queue.remove(turn)
-            if isinstance(error, TimeoutError):
+        if not self._places.take_now(tenant, 1):
+            soon = asyncio.get_running_loop().time() + self.target.settings.queue_seconds
+            try:
+                await self._places.take(tenant, 1, min(until, soon))
+            except BusyError:
                 raise errors.provider_busy(self.target.provider) from None
-            raise
+            if (refused := self.refusal(model)) is not None:  # it may have opened meanwhile
+                self._places.give(tenant, 1)
+                raise refused
+        return Permit(self, model, self.breaker.enter(), tenant)
 
-    def _release(self) -> None:
-        self.running -= 1
-        if self._queue:
-            self._wake()
-
-    def _wake(self) -> None:
-        limit = self.target.settings.concurrency
-        while self._queue and (limit is None or self.running < limit):
-            turn = self._queue.popleft()
-            if not turn.done():
-                self.running += 1
-                turn.set_result(None)
-
-    def left(self, *, failed: bool | None, trial: bool) -> None:
+    def left(self, tenant: str, *, failed: bool | None, trial: bool) -> None:
         """Count the end of a call and let the next one in."""
-        self._release()
+        self._places.give(tenant, 1)
         if self.breaker.leave(failed=failed, trial=trial):
             metrics.PROVIDER_OPENINGS.labels(self.target.provider).inc()
             calls, failures = self.breaker.counted
@@ -137,10 +112,11 @@ class Gate:
 class Permit:
     """One call's right to be made. Left exactly once, on every way out."""
 
-    __slots__ = ("_gate", "_left", "_model", "_trial")
+    __slots__ = ("_gate", "_left", "_model", "_tenant", "_trial")
 
-    def __init__(self, gate: Gate, model: str, trial: bool) -> None:
+    def __init__(self, gate: Gate, model: str, trial: bool, tenant: str) -> None:
         self._gate, self._model, self._trial, self._left = gate, model, trial, False
+        self._tenant = tenant
 
     def answered(self) -> None:
         """Note that the provider has begun to answer: that ends a trial well, however long the answer takes."""
@@ -159,7 +135,7 @@ class Permit:
         if self._left:
             return
         self._left = True
-        self._gate.left(failed=None if code is None else code in FAULTS, trial=self._trial)
+        self._gate.left(self._tenant, failed=None if code is None else code in FAULTS, trial=self._trial)
 
 
 class Gates:

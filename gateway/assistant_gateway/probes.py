@@ -25,6 +25,7 @@ from assistant_gateway import errors
 from assistant_gateway.breaker import State
 from assistant_gateway.catalog import Target
 from assistant_gateway.decoding import UNREADABLE
+from assistant_gateway.egress import asking
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.gates import Gates
 from assistant_gateway.limits.terms import Terms
@@ -198,6 +199,7 @@ class Prober:
         async with contextlib.AsyncExitStack() as places:
             for place in (turns.own, self._own) if target.own else (turns.at_once,):
                 await places.enter_async_context(place)
+            asking.set(turns.tenant.namespace)
             try:
                 response = await self._upstream.get(target, url, PROBE_SECONDS)
             except GatewayError as error:

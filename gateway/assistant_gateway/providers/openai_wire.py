@@ -20,7 +20,7 @@ from yarl import URL
 from assistant_gateway import errors
 from assistant_gateway.catalog import Target
 from assistant_gateway.decoding import UNREADABLE
-from assistant_gateway.egress import EgressRefusedError, GuardedResolver
+from assistant_gateway.egress import EgressRefusedError, GuardedResolver, PlatformResolver
 from assistant_http.addresses import Resolve
 from assistant_http.answers import Answer
 from assistant_http.client import HttpClient
@@ -80,7 +80,8 @@ class Upstream:
 
     def __init__(self, resolver: GuardedResolver) -> None:
         self._resolver = resolver
-        self._platform = _client(None)
+        self._names = PlatformResolver()
+        self._platform = _client(self._names.resolve)
         self._guarded = _client(resolver.resolve)
 
     async def close(self) -> None:
@@ -88,6 +89,7 @@ class Upstream:
         await self._platform.close()
         await self._guarded.close()
         await self._resolver.close()
+        await self._names.close()
 
     async def post(self, target: Target, url: URL, body: bytes, trace: Mapping[str, str]) -> Answer:
         """Send a request and return the answer when its head is here, whatever its status; the caller closes it.

@@ -143,7 +143,7 @@ async def test_open_breaker_is_passed_over() -> None:
 async def test_full_provider_is_passed_over_after_a_short_wait() -> None:
     """Another with room answers."""
     world = World({}, concurrency=1, queue_seconds=0.01)
-    await world.gates.gate(to("one"), world.targets["one"]).enter("m", asyncio.get_running_loop().time() + 9)
+    await world.gates.gate(to("one"), world.targets["one"]).enter("m", asyncio.get_running_loop().time() + 9, "other")
     await world.run("one", "two")
     assert world.asked == ["two"]
 

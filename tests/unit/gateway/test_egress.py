@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import socket
+import threading
+from collections.abc import Sequence
 
 import pytest
+from aiohappyeyeballs import AddrInfoType
 
 from assistant_gateway import egress
 from assistant_gateway.egress import EgressRefusedError, GuardedResolver
@@ -102,3 +107,34 @@ async def test_literal_addresses_are_checked_too(host: str) -> None:
     resolver.check_literal("llm.example")  # a name is the resolver's business
     resolver.check_literal("8.8.8.8")
     await resolver.close()
+
+
+async def test_names_that_never_resolve_hold_up_only_the_tenant_that_asks_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One tenant with more silent names than there are threads: another's name is resolved meanwhile."""
+    silent = threading.Event()
+
+    def look_up(host: str, port: int) -> Sequence[AddrInfoType]:
+        if host.startswith("silent"):
+            silent.wait(20)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.215.14", port))]
+
+    monkeypatch.setattr(egress, "_look_up", look_up)
+    resolver = GuardedResolver(list, threads=8)
+
+    async def ask(tenant: str, host: str) -> Sequence[AddrInfoType]:
+        egress.asking.set(tenant)
+        return await resolver.resolve(host, 443)
+
+    hostile = [asyncio.create_task(ask("hostile", f"silent-{number}.test")) for number in range(20)]
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(10):
+            assert await asyncio.create_task(ask("honest", "model.test"))
+    finally:
+        silent.set()
+        for task in hostile:
+            task.cancel()
+        await asyncio.gather(*hostile, return_exceptions=True)
+        await resolver.close()

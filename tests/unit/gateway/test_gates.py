@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Mapping
 
 import msgspec
@@ -16,6 +17,7 @@ from assistant_gateway.gates import Gate, Gates, Permit
 from assistant_gateway.routing import Destination
 from assistant_observability import metrics
 
+_TENANTS = itertools.count()
 FAST = BreakerSettings(min_calls=2, open_seconds=10)
 
 
@@ -41,9 +43,9 @@ def to(tenant: str = "acme", own: Target | None = None, model: str = "m") -> Des
     return Destination(name="a", tenant=tenant, model=model, model_json=raw, provider=provider, own=own)
 
 
-async def enter(gate: Gate, model: str = "m", seconds: float = 5) -> Permit:
-    """Enter, with plenty of time."""
-    return await gate.enter(model, asyncio.get_running_loop().time() + seconds)
+async def enter(gate: Gate, model: str = "m", seconds: float = 5, tenant: str = "") -> Permit:
+    """Enter, with plenty of time; each time for another tenant, if the test does not say for which."""
+    return await gate.enter(model, asyncio.get_running_loop().time() + seconds, tenant or str(next(_TENANTS)))
 
 
 async def fail(gate: Gate, times: int, code: str = "provider_error") -> None:
@@ -163,6 +165,43 @@ async def test_places_are_given_in_order_and_never_more_than_there_are() -> None
     (await late).leave("")
     assert order == [0, 1, 2]
     assert gate.running == 0
+
+
+async def test_a_tenant_at_its_share_waits_and_others_do_not() -> None:
+    """Places are left for the next tenant, however many calls one has; and for a third, when two want all they get."""
+    gate = Gate(demo(concurrency=8, queue_seconds=0.02), Clock())
+
+    async def take_all(tenant: str) -> None:
+        while True:
+            await enter(gate, tenant=tenant)
+
+    for greedy in ("a", "b"):
+        with pytest.raises(GatewayError) as raised:
+            await take_all(greedy)
+        assert raised.value.code == "provider_busy"
+    assert gate.running < 8
+    await enter(gate, tenant="c", seconds=0)
+
+
+async def test_whoever_waits_is_served_in_turn_between_tenants() -> None:
+    """A tenant with a long queue does not hold up one that came later."""
+    gate = Gate(demo(concurrency=4), Clock())
+    held = [await enter(gate, tenant=tenant) for tenant in ("a", "a", "b", "c")]
+    order: list[str] = []
+
+    async def wait(tenant: str) -> None:
+        await enter(gate, tenant=tenant)
+        order.append(tenant)
+
+    waiting = [asyncio.create_task(wait(tenant)) for tenant in ("a", "a", "a", "d")]
+    await asyncio.sleep(0)
+    for permit in held[:2]:
+        permit.leave("")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert "d" in order
+    for task in waiting:
+        task.cancel()
 
 
 async def test_wait_is_short_and_ends_in_a_refusal() -> None:

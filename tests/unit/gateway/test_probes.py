@@ -219,7 +219,7 @@ async def test_open_breaker_is_what_a_call_meets() -> None:
     """A provider that failed too often is not called, however well it lists its models."""
     world = World()
     gate = world.gates.gate(_tenant("priced").assistants["a"].to, world.targets["priced"])
-    permit = await gate.enter("m", time.monotonic() + 9)
+    permit = await gate.enter("m", time.monotonic() + 9, "other")
     permit.leave("provider_error")
     assert (await world.assistant("priced")).reason == "ProviderUnavailable"
     assert await world.call(_tenant("priced")) == "provider_unavailable"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import time
+import tracemalloc
 
+import gateway_hostile
 import pytest
 
-from assistant_gateway import shape
+from assistant_gateway import bodies, shape
+from assistant_gateway.counting import bound_of
 from assistant_gateway.errors import GatewayError
 
 LARGE = 300_000  # bytes
@@ -56,3 +61,49 @@ async def test_others_have_their_turn() -> None:
     await shape.check(b'"' + b"a" * 40 * shape.PIECE_BYTES + b'"')
     counting.cancel()
     assert rounds >= 40
+
+
+CHATS = gateway_hostile.bodies("m")
+INPUTS = gateway_hostile.embedding_bodies("m")
+
+
+async def looked_at(raw: bytes, *, embedding: bool) -> None:
+    """Do what the gateway does with a body before it asks a provider."""
+    with contextlib.suppress(GatewayError):
+        await shape.check(raw)
+        body = bodies.parse(raw, "input" if embedding else "messages")
+        await asyncio.sleep(0)
+        if not embedding:
+            bodies.chat(body)
+        await asyncio.sleep(0)
+        await bound_of(body.fields, "gpt-4o", embedding=embedding)
+
+
+@pytest.mark.parametrize(
+    ("raw", "embedding"),
+    [*((raw, False) for raw in CHATS.values()), *((raw, True) for raw in INPUTS.values())],
+    ids=[*CHATS, *(f"input: {name}" for name in INPUTS)],
+)
+async def test_no_body_holds_the_event_loop_or_takes_many_times_its_bytes(raw: bytes, embedding: bool) -> None:
+    """The worst bodies of ten megabytes: the loop goes round meanwhile, and little more is in memory than they are."""
+    longest, before = 0.0, time.thread_time()
+
+    async def watch() -> None:
+        nonlocal longest, before
+        while True:
+            now = time.thread_time()  # of this thread alone: other processes do not count
+            longest, before = max(longest, now - before), now
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    await looked_at(raw, embedding=embedding)
+    await asyncio.sleep(0)
+    watching.cancel()
+    assert longest < 0.1, "twenty milliseconds on a machine that is not busy; it was more than a second"
+    tracemalloc.start()
+    try:
+        await looked_at(raw, embedding=embedding)
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * len(raw)
+    finally:
+        tracemalloc.stop()

@@ -98,10 +98,10 @@ class Raw:
         self._where = urlsplit(url)
         self._token = token
 
-    async def send(self, body: bytes, *, path: str = "/v1/chat/completions", but: int = 0) -> Raw:
+    async def send(self, body: bytes, *, path: str = "/v1/chat/completions", but: int = 0, headers: str = "") -> Raw:
         """Send a request without its last `but` bytes; a gateway that does not want all of it may say so before."""
         self.reader, self.writer = await asyncio.open_connection(self._where.hostname, self._where.port)
-        head = f"POST {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {self._token}\r\n"
+        head = f"POST {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {self._token}\r\n{headers}"
         head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         self.writer.write(head.encode())
         with contextlib.suppress(ConnectionError):

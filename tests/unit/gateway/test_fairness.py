@@ -1,0 +1,121 @@
+"""Shares of what all tenants use: nobody has all, whoever waits is served, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assistant_gateway.errors import GatewayError
+from assistant_gateway.fairness import BusyError, Shares
+from assistant_gateway.memory import MOST_WAITING, Memory
+
+
+def soon(seconds: float = 5.0) -> float:
+    """Return a moment on the loop's clock."""
+    return asyncio.get_running_loop().time() + seconds
+
+
+def greedy(shares: Shares, tenant: str) -> int:
+    """Take one by one as much as there is; return how much that is."""
+    while shares.take_now(tenant, 1):
+        pass
+    return shares.held(tenant)
+
+
+@pytest.mark.parametrize("tenants", [1, 2, 3, 8])
+def test_greedy_tenants_leave_a_part_for_the_next(tenants: int) -> None:
+    """As they give back and take again they come to have as much as is left free, each of them."""
+    shares = Shares(1000, ratio=1.0, most_waiting=1)
+    for _ in range(40):
+        for number in range(tenants):
+            greedy(shares, str(number))
+            shares.give(str(number), shares.held(str(number)) // 2)
+    for number in range(tenants):
+        greedy(shares, str(number))
+    free = 1000 - shares.used
+    assert free > 1000 // (2 * tenants + 2)
+    assert shares.take_now("next", free // 2)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40), st.booleans()), max_size=60),
+    st.sampled_from([0.25, 1.0, 3.0]),
+)
+def test_nothing_is_lost_or_given_twice(steps: list[tuple[str, int, bool]], ratio: float) -> None:
+    """However tenants take, wait, give up and give back: what is used is what they hold, and in the end nothing."""
+
+    async def run() -> None:
+        shares = Shares(100, ratio=ratio, most_waiting=2)
+        tasks: list[tuple[str, int, asyncio.Task[None]]] = []
+
+        async def ended(tenant: str, amount: int, task: asyncio.Task[None]) -> None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, BusyError):
+                await task
+                shares.give(tenant, amount)
+
+        for tenant, amount, cancel in steps:
+            task = asyncio.create_task(shares.take(tenant, amount, soon()))
+            await asyncio.sleep(0)
+            tasks.append((tenant, amount, task))
+            assert 0 <= shares.used <= 100
+            if cancel:
+                await ended(*tasks.pop(0))
+        while tasks:
+            await ended(*tasks.pop(0))
+            await asyncio.sleep(0)
+        assert shares.used == 0
+        assert all(shares.held(tenant) == 0 for tenant in "abc")
+        assert shares.take_now("a", 1)
+
+    asyncio.run(run())
+
+
+async def test_a_tenant_that_holds_its_share_waits_until_it_gives_back() -> None:
+    """Meanwhile another takes what it wants."""
+    shares = Shares(100, ratio=1.0, most_waiting=4)
+    await shares.take("a", 50, soon())
+    waiting = asyncio.create_task(shares.take("a", 10, soon()))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert shares.take_now("b", 20)
+    shares.give("a", 30)
+    await waiting
+    assert (shares.held("a"), shares.held("b")) == (30, 20)
+
+
+async def test_who_is_at_its_share_hears_429_and_who_meets_others_503() -> None:
+    """With when to come back; and a queue that is full is not waited for."""
+    memory = Memory(1000)
+    await memory.lease("a", 500)
+    waiting = [asyncio.create_task(memory.lease("a", 100)) for _ in range(MOST_WAITING)]
+    await asyncio.sleep(0)
+    with pytest.raises(GatewayError) as own:
+        await memory.lease("a", 100)
+    assert (own.value.status, own.value.retry_after) == (429, 1)
+    waiting += [asyncio.create_task(memory.lease(f"t{number % 4}", 400)) for number in range(3 * MOST_WAITING)]
+    await asyncio.sleep(0)
+    with pytest.raises(GatewayError) as others:
+        await memory.lease("c", 400)
+    assert (others.value.status, others.value.retry_after) == (503, 1)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_a_lease_is_given_back_once() -> None:
+    """However often it is released, and whatever it grew and shrank to before."""
+    memory = Memory(1000)
+    lease = await memory.lease("a", 100)
+    await lease.grow(100)
+    assert lease.grow_now(50)
+    assert not lease.grow_now(500)
+    lease.shrink(70)
+    assert memory.shares.used == 180
+    lease.release()
+    lease.release()
+    assert memory.shares.used == 0
