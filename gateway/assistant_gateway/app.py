@@ -140,17 +140,20 @@ class Gateway:
         try:
             return await handler(request)
         except GatewayError as error:
-            found = error
+            errors.let_go(error)
+            line.code = error.code
+            return _answer(error)
         except web.HTTPException as error:
-            found = _from_http(error)
+            translated = _from_http(error)
         except (ConnectionError, asyncio.CancelledError):
             line.code = "client_gone"
             raise
-        except Exception:  # noqa: BLE001  # the edge: nothing may escape as a traceback
+        except Exception as error:  # noqa: BLE001  # the edge: nothing may escape as a traceback
             _log.exception("request failed", route=route, request_id=line.request_id)
-            found = GatewayError(500, "internal_error", "The gateway failed.", kind=errors.SERVER)
-        line.code = found.code
-        return _answer(found)
+            errors.let_go(error)
+            translated = GatewayError(500, "internal_error", "The gateway failed.", kind=errors.SERVER)
+        line.code = translated.code
+        return _answer(translated)
 
     # --- the tenant's side -------------------------------------------------------------------------------------
 

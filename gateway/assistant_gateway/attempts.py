@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from assistant_gateway import errors
 from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.gates import Gates, Permit
@@ -135,6 +136,7 @@ class Attempts:
             course.first = course.first and not made.admitted
             _skip(course, made.to, error, index)
             return
+        errors.let_go(error)  # it is kept, and the request's body must not be with it
         course.failure, course.first, course.headers = error, False, made.headers
         elsewhere = (error.status >= 500 and error.code not in _OURS) or error.code in _ELSEWHERE
         if not elsewhere or asyncio.get_running_loop().time() >= made.deadline:
@@ -149,6 +151,7 @@ def _skip(course: _Course, to: Destination, error: GatewayError, index: int) -> 
     """
     if index == 0 and error.status == 403:
         raise error
+    errors.let_go(error)
     metrics.PROVIDER_SKIPPED.labels(to.provider, error.code).inc()
     error.headers["x-assistant-model"] = to.label
     course.skipped = course.skipped or error

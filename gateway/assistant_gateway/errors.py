@@ -19,6 +19,18 @@ SERVER = "server_error"
 OWN_ENDPOINT = "The tenant's own endpoint"  # in messages
 
 
+def let_go(error: BaseException | None) -> None:
+    """Have an error, and those before it, hold no frames any more.
+
+    Frames hold the request's body and often the error itself: such a circle stays in memory until the garbage collector
+    looks, which is seldom.
+    """
+    seen = 0
+    while error is not None and seen < 100:
+        error.__traceback__ = None
+        error, seen = error.__cause__ or error.__context__, seen + 1
+
+
 class ErrorBody(msgspec.Struct, frozen=True):
     """The inside of OpenAI's error envelope."""
 
