@@ -61,6 +61,7 @@ class Reason(StrEnum):
     CONTAINER_FAILING = "ContainerFailing"
     UNSCHEDULABLE = "Unschedulable"
     APPLY_FAILED = "ApplyFailed"
+    NAME_TAKEN = "NameTaken"  # an object that is not the operator's has the name of one of its own
     NOT_ANSWERING = "NotAnswering"
     STALE_CONFIGURATION = "StaleConfiguration"
     # QuotaExhausted

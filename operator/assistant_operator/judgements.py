@@ -152,7 +152,7 @@ class Judgements:
 
     def _workload(self, names: list[str]) -> Verdict:
         if self._observed.apply_error:
-            return no(Reason.APPLY_FAILED, self._observed.apply_error)
+            return no(self._observed.apply_reason, self._observed.apply_error)
         if not names:
             return waiting("Not served.")
         if self._observed.stores.errors and ("Deployment", naming.API) not in self._snapshot.owned:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from assistant_crds.conditions import Reason
 from assistant_crds.contracts import TenantProbe
 
 
@@ -63,3 +64,4 @@ class Observed:
     stores: StoreView
     counts: Mapping[str, Counts]  # by the key of the knowledge base
     apply_error: str = ""
+    apply_reason: Reason = Reason.APPLY_FAILED  # of `apply_error`

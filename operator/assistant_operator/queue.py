@@ -131,6 +131,11 @@ class Schedule:
             return max(0.0, wait)
         return None
 
+    def failures(self, key: str) -> int:
+        """Return how many runs of the key in a row asked to be tried again."""
+        state = self._keys.get(key)
+        return 0 if state is None else state.failures
+
     def depth(self, now: float) -> int:
         """Return how many keys are due and wait."""
         return sum(1 for state in self._keys.values() if state.due is not None and state.due <= now)
@@ -211,7 +216,8 @@ class WorkQueue:
         try:
             outcome = await handler(key)
         except Exception:  # noqa: BLE001 - whatever it was, this key is tried again and the others go on
-            _log.exception("run failed", namespace=key)
+            # The same traceback again and again would tell no more.
+            _log.error("run failed", namespace=key, exc_info=self._schedule.failures(key) == 0)
         finally:
             self._schedule.done(key, outcome, self._now())
 

@@ -33,6 +33,7 @@ class Snapshot:
     assistants: list[Json] = field(default_factory=list)
     knowledge_bases: list[Json] = field(default_factory=list)
     owned: dict[tuple[str, str], Json] = field(default_factory=dict)  # by (kind, name)
+    taken: frozenset[tuple[str, str]] = frozenset()  # names of ours that objects of others have
     pods: list[Json] = field(default_factory=list)
     policies: list[Json] = field(default_factory=list)  # Secrets in the routes namespace that name this namespace
     secrets: Mapping[str, Json] = field(default_factory=dict)  # those referred to that exist

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
@@ -38,16 +38,6 @@ _GLOBAL = {
     "Tenant": (naming.GROUP, naming.VERSION, "tenants"),
     "Namespace": ("", "v1", "namespaces"),
 }
-# Kinds of our objects in a tenant's namespace, in the order in which they are looked at.
-OWNED_KINDS = (
-    "Deployment",
-    "Service",
-    "ConfigMap",
-    "Secret",
-    "ServiceAccount",
-    "NetworkPolicy",
-    "PodDisruptionBudget",
-)
 ALL_NAMESPACES = "*"
 
 
@@ -107,8 +97,11 @@ class Cluster:
                 )
             ]
 
-    async def apply(self, obj: Json) -> Json:
-        """Create the object, or make its fields be as given: server-side apply as our one field manager."""
+    async def apply(self, obj: Json, *, force: bool = True) -> Json:
+        """Create the object, or make its fields be as given: server-side apply as our one field manager.
+
+        Without `force` the API server refuses with 409 to change a field that another manager set.
+        """
         kind, name = obj["kind"], obj["metadata"]["name"]
         return await self._write(
             "apply",
@@ -121,7 +114,25 @@ class Cluster:
                 namespace=obj["metadata"].get("namespace"),
                 patch_type=PatchType.APPLY,
                 field_manager=naming.FIELD_MANAGER,
-                force=True,
+                force=force,
+            ),
+        )
+
+    async def patch(self, kind: str, live: Json, operations: Sequence[Json]) -> Json:
+        """Do the operations of RFC 6902 on the object as it was read; refused with 409 when it changed meanwhile."""
+        metadata = live["metadata"]
+        unchanged = {"op": "replace", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]}
+        return await self._write(
+            "patch",
+            kind,
+            metadata["name"],
+            lambda: self._client.patch(
+                self._resources[kind],
+                metadata["name"],
+                [unchanged, *operations],
+                namespace=metadata.get("namespace"),
+                patch_type=PatchType.JSON,
+                field_manager=naming.FIELD_MANAGER,
             ),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from assistant_crds import naming
 from assistant_crds.contracts import TenantConfig, TenantPolicy
 from assistant_operator.compare import with_digest
 from assistant_operator.desired import (
@@ -20,6 +21,21 @@ from assistant_operator.desired import (
 from assistant_operator.desired.platform import Credentials, Platform
 from assistant_operator.reconcile.resolve import Resolved
 from assistant_operator.snapshot import Json
+
+# (kind, name) of everything that a tenant's namespace may hold of ours.
+OWN_NAMES = (
+    ("ServiceAccount", naming.API),
+    ("Secret", naming.STORES_SECRET),
+    ("Secret", naming.API_KEY_SECRET),
+    ("ConfigMap", naming.CONFIG_MAP),
+    ("NetworkPolicy", network_policy.DEFAULT_DENY),
+    ("NetworkPolicy", naming.API),
+    ("NetworkPolicy", naming.WORKER),
+    ("Service", naming.API),
+    ("PodDisruptionBudget", naming.API),
+    ("Deployment", naming.API),
+    ("Deployment", naming.WORKER),
+)
 
 
 @dataclass(frozen=True)

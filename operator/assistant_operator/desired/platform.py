@@ -49,6 +49,7 @@ class Credentials:
 
     stores: Mapping[str, str]
     api_key: str
+    refused: frozenset[str] = frozenset()  # names of the Secrets that could not be written: these were never stored
 
     def __repr__(self) -> str:
         return "Credentials(***)"
@@ -56,7 +57,11 @@ class Credentials:
     @property
     def complete(self) -> bool:
         """Whether pods can start with them: the vector store makes its key itself, so it may be missing at first."""
-        return all(self.stores.values())
+        return all(self.stores.values()) and self.stored(naming.STORES_SECRET)
+
+    def stored(self, secret: str) -> bool:
+        """Return whether the Secret of that name holds these values."""
+        return secret not in self.refused
 
     @property
     def digest(self) -> str:

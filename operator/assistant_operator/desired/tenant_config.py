@@ -16,15 +16,16 @@ LONGEST_MESSAGE = 300
 
 
 def build(resolved: Resolved, platform: Platform, credentials: Credentials) -> TenantConfig:
-    """Return the sealed configuration; of the API key only its hash is in it."""
+    """Return the sealed configuration; of the API key only its hash is in it, and a key that nobody can read is not."""
     key = hashlib.sha256(credentials.api_key.encode()).hexdigest()
+    keys = [ApiKeyConfig(name=FIRST_KEY, sha256=key)] if credentials.stored(naming.API_KEY_SECRET) else []
     return seal(
         TenantConfig(
             tenant=resolved.identity,
             generation="",
             gateway_url=platform.gateway_url,
             collection=naming.VECTOR_COLLECTION,
-            api_keys=[ApiKeyConfig(name=FIRST_KEY, sha256=key)],
+            api_keys=keys,
             assistants=[assistant.config for assistant in resolved.assistants if assistant.config is not None],
             knowledge_bases=[base.config for base in resolved.knowledge_bases if base.config is not None],
             unavailable=[_unavailable(assistant) for assistant in resolved.assistants if not assistant.served],

@@ -2,73 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from assistant_crds import naming
-from assistant_observability import logs
 from assistant_operator.compare import is_applied
 from assistant_operator.desired import Desired
 from assistant_operator.desired.platform import Credentials
 from assistant_operator.errors import ClusterError
 from assistant_operator.reconcile.context import Context
+from assistant_operator.reconcile.objects import CONFLICT, Problems, put
 from assistant_operator.snapshot import Json, Snapshot, is_deleting, name_of
 
-_log = logs.logger(__name__)
 
+async def apply(
+    desired: Desired, credentials: Credentials, snapshot: Snapshot, context: Context, problems: Problems
+) -> bool:
+    """Apply every object that differs; return whether any was written.
 
-@dataclass(frozen=True)
-class Applied:
-    """What came of it: whether anything was written, and what the API server refused, for people."""
-
-    wrote: bool
-    error: str = ""
-
-
-async def apply(desired: Desired, credentials: Credentials, snapshot: Snapshot, context: Context) -> Applied:
-    """Apply every object that differs. What the API server refuses does not hold up the others."""
-    wrote, errors = False, []
-    for obj in [desired.policy_secret, *desired.objects]:
-        kind, name = obj["kind"], name_of(obj)
-        if kind == "Deployment" and not credentials.complete:
-            continue  # neither started nor changed while pods could not log in
-        live = _live(obj, snapshot, context)
-        if is_applied(obj, live):
+    What the API server refuses does not hold up the others, but for pods: they are neither started nor changed while
+    they could not log in, or something that they mount is not ours.
+    """
+    wrote = await _put_policy(desired.policy_secret, snapshot, context, problems)
+    for obj in desired.objects:
+        if obj["kind"] == "Deployment" and (problems.taken or not credentials.complete):
             continue
-        try:
-            found = await context.cluster.apply(obj)
-            wrote = True
-            if obj is not desired.policy_secret:
-                snapshot.owned[kind, name] = found
-        except ClusterError as error:
-            errors.append(f"{kind} {name} was refused: {error.message}")
-    wrote |= await _prune(desired, snapshot, context, errors)
-    wrote |= await _refresh_pods(desired, snapshot, context, errors)
-    for message in errors:
-        _log.warning("the API server refused a write", namespace=snapshot.namespace, error=message)
-    return Applied(wrote, " ".join(errors))
+        if obj["kind"] == "Secret" and not credentials.stored(name_of(obj)):
+            continue  # refused before, when the stores were looked at
+        wrote |= await put(obj, snapshot, context, problems)
+    wrote |= await _prune(desired, snapshot, context, problems)
+    wrote |= await _refresh_pods(desired, snapshot, context, problems)
+    return wrote
 
 
-def _live(obj: Json, snapshot: Snapshot, context: Context) -> Json | None:
-    if obj["metadata"]["namespace"] == context.settings.routes_namespace:
-        return next((found for found in snapshot.policies if name_of(found) == name_of(obj)), None)
-    return snapshot.owned.get((obj["kind"], name_of(obj)))
+async def _put_policy(secret: Json, snapshot: Snapshot, context: Context, problems: Problems) -> bool:
+    live = next((found for found in snapshot.policies if name_of(found) == name_of(secret)), None)
+    if is_applied(secret, live):
+        return False
+    try:
+        await context.cluster.apply(secret)
+    except ClusterError as error:
+        problems.refused(f"Secret {name_of(secret)} of the gateway", error)
+        return False
+    return True
 
 
-async def _prune(desired: Desired, snapshot: Snapshot, context: Context, errors: list[str]) -> bool:
+async def _prune(desired: Desired, snapshot: Snapshot, context: Context, problems: Problems) -> bool:
     wanted, wrote = desired.keys(), False
     for (kind, name), obj in list(snapshot.owned.items()):
         if (kind, name) not in wanted and not is_deleting(obj):
             try:
                 await context.cluster.delete(kind, name, snapshot.namespace)
             except ClusterError as error:
-                errors.append(f"Deletion of {kind} {name} was refused: {error.message}")
+                problems.note(f"Deletion of {kind} {name} was refused: {error.message}")
                 continue
             del snapshot.owned[kind, name]
             wrote = True
     return wrote
 
 
-async def _refresh_pods(desired: Desired, snapshot: Snapshot, context: Context, errors: list[str]) -> bool:
+async def _refresh_pods(desired: Desired, snapshot: Snapshot, context: Context, problems: Problems) -> bool:
     """Note the configuration on each pod: the kubelet then renews the mounted ConfigMap at once, not after a minute."""
     wrote = False
     for pod in snapshot.pods:
@@ -81,6 +71,6 @@ async def _refresh_pods(desired: Desired, snapshot: Snapshot, context: Context, 
             )
             wrote = True
         except ClusterError as error:
-            if error.code != 409:  # the pod was replaced by another of its name
-                errors.append(f"Pod {name_of(pod)} could not be annotated: {error.message}")
+            if error.code != CONFLICT:  # the pod was replaced by another of its name
+                problems.note(f"Pod {name_of(pod)} could not be annotated: {error.message}")
     return wrote

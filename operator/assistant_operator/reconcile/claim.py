@@ -7,17 +7,22 @@ from collections.abc import Iterable
 from assistant_crds import naming
 from assistant_operator.errors import ClusterError
 from assistant_operator.reconcile.context import Context
-from assistant_operator.snapshot import Json, has_finalizer, is_deleting
+from assistant_operator.reconcile.objects import Problems
+from assistant_operator.snapshot import Json, has_finalizer, is_deleting, name_of
 
 
-async def claim(resources: Iterable[Json], context: Context) -> bool:
+async def claim(resources: Iterable[Json], context: Context, problems: Problems) -> bool:
     """Add the finalizer where it is missing; return whether anything was written."""
     wrote = False
     for resource in resources:
         if not has_finalizer(resource) and not is_deleting(resource):
-            wrote = True
             finalizers = [*(resource["metadata"].get("finalizers") or []), naming.FINALIZER]
-            await _write(resource, finalizers, context)
+            try:
+                await _write(resource, finalizers, context)
+            except ClusterError as error:
+                problems.refused(f"The finalizer of {resource['kind']} {name_of(resource)}", error)
+                continue
+            wrote = True
     return wrote
 
 

@@ -35,6 +35,12 @@ class Memory:
     reported: dict[str, Report] = field(default_factory=dict)
     # namespace -> when (monotonic) the usage in its statuses may be written again
     usage_due: dict[str, float] = field(default_factory=dict)
+    # (namespace, kind, name) of one of our objects -> its UID, and fields in it that the cluster itself puts there
+    kept: dict[tuple[str, str, str], tuple[str, frozenset[str]]] = field(default_factory=dict)
+    # namespace, step and kind of unexpected errors whose traceback is in the log
+    shown: set[tuple[str, str, str]] = field(default_factory=set)
+    # tenant -> since when (monotonic) its tear-down waits for pods that nothing tells to end
+    outlived: dict[str, float] = field(default_factory=dict)
     # tenant -> since when (monotonic) its tear-down waits for the ledger
     undrained: dict[str, float] = field(default_factory=dict)
 

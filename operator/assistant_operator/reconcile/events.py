@@ -17,7 +17,8 @@ CLUSTER_WIDE = "default"
 def build(raw: Json, suffix: str, kind: str, reason: str, message: str, now: str) -> Json:
     """Return an Event of the resource; `kind` is Normal or Warning, `now` is RFC 3339 in UTC."""
     metadata = raw["metadata"]
-    about = {"apiVersion": naming.API_VERSION, "kind": raw["kind"], "name": name_of(raw), "uid": metadata["uid"]}
+    version = raw.get("apiVersion", naming.API_VERSION)
+    about = {"apiVersion": version, "kind": raw["kind"], "name": name_of(raw), "uid": metadata["uid"]}
     namespace = metadata.get("namespace")
     return {
         "apiVersion": "v1",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from assistant_crds import naming
-from assistant_operator.adapters.cluster import OWNED_KINDS
+from assistant_operator.compare import is_ours
+from assistant_operator.desired import OWN_NAMES
 from assistant_operator.reconcile.context import Context
 from assistant_operator.snapshot import Json, Snapshot, is_deleting, name_of, references
 
@@ -26,7 +27,7 @@ async def gather(namespace: str, context: Context) -> Snapshot:
     refers = references(resource for resource in (*assistants, *knowledge_bases) if not is_deleting(resource))
     # First the index, then the reads: a Secret made in between is noticed by one or the other.
     context.index.put(namespace, refers)
-    owned, pods, secrets, config_maps = await asyncio.gather(
+    found_objects, pods, secrets, config_maps = await asyncio.gather(
         _owned(namespace, context),
         cluster.list("Pod", namespace, OURS),
         _named("Secret", refers.secrets, namespace, context),
@@ -40,7 +41,8 @@ async def gather(namespace: str, context: Context) -> Snapshot:
         tenant=tenant,
         assistants=assistants,
         knowledge_bases=knowledge_bases,
-        owned=owned,
+        owned={key: obj for key, obj in found_objects.items() if is_ours(obj)},
+        taken=frozenset(key for key, obj in found_objects.items() if not is_ours(obj)),
         pods=[pod for pod in pods if name_of(pod).startswith(NAME_PREFIX)],
         policies=policies,
         secrets=secrets,
@@ -49,14 +51,12 @@ async def gather(namespace: str, context: Context) -> Snapshot:
 
 
 async def _owned(namespace: str, context: Context) -> dict[tuple[str, str], Json]:
-    lists = await asyncio.gather(*(context.cluster.list(kind, namespace, OURS) for kind in OWNED_KINDS))
-    # Anyone may put our label on an object of theirs; what is ours also has a name of ours.
-    return {
-        (kind, name_of(obj)): obj
-        for kind, objects in zip(OWNED_KINDS, lists, strict=True)
-        for obj in objects
-        if name_of(obj).startswith(NAME_PREFIX)
-    }
+    """Return what has a name of ours, by (kind, name).
+
+    Read by name, not by label: anyone may put our label on objects of theirs, many and large ones too.
+    """
+    found = await asyncio.gather(*(context.cluster.get(kind, name, namespace) for kind, name in OWN_NAMES))
+    return {key: obj for key, obj in zip(OWN_NAMES, found, strict=True) if obj is not None}
 
 
 async def _named(kind: str, names: frozenset[str], namespace: str, context: Context) -> dict[str, Json]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from assistant_observability import logs
 from assistant_operator import status, usage
+from assistant_operator.errors import ClusterError
 from assistant_operator.observed import Observed
 from assistant_operator.reconcile.context import Context, timestamp
 from assistant_operator.reconcile.events import raise_alarms
@@ -15,6 +17,7 @@ from assistant_operator.usage import Alarm, Digest
 
 # Every call changes the usage; the API server and its watchers are not to hear of each.
 USAGE_SECONDS = 60.0
+_log = logs.logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,14 @@ class Told:
 
     `wrote`: whether anything was written that another run should confirm. Figures are not: while documents are
     ingested or answers given they change all the time, and are written when they are asked for.
+    `refused`: whether the API server refused a status.
     `usage`: what the statuses show of it, None while it is not known.
     """
 
     ready: bool
     wrote: bool
     usage: Digest | None
+    refused: bool = False
 
 
 async def report(resolved: Resolved, snapshot: Snapshot, observed: Observed, context: Context) -> Told:
@@ -43,10 +48,17 @@ async def report(resolved: Resolved, snapshot: Snapshot, observed: Observed, con
     ]
     if snapshot.tenant is not None:
         statuses.append((snapshot.tenant, status.tenant(snapshot.tenant, resolved, snapshot, observed, now)))
-    await _tell(resolved, snapshot, observed, context)
+    refused = not await _tell(resolved, snapshot, observed, context)
     due = context.monotonic() >= context.memory.usage_due.get(snapshot.namespace, 0.0)
     paced = [(raw, wanted if due else _with_former_usage(raw, wanted)) for raw, wanted in statuses]
-    await asyncio.gather(*(write(raw, wanted, context) for raw, wanted in paced))
+    # One that the API server refuses holds up none of the others.
+    done = await asyncio.gather(*(write(raw, wanted, context) for raw, wanted in paced), return_exceptions=True)
+    for (raw, _), failure in zip(paced, done, strict=True):
+        if isinstance(failure, ClusterError):
+            refused = True
+            _log.warning("a status was refused", kind=raw["kind"], name=name_of(raw), error=str(failure))
+        elif isinstance(failure, BaseException):
+            raise failure
     wrote = [not status.same_but_figures(wanted, raw.get("status")) for raw, wanted in paced]
     if any(wanted.get("usage") != (raw.get("status") or {}).get("usage") for raw, wanted in paced):
         context.memory.usage_due[snapshot.namespace] = context.monotonic() + USAGE_SECONDS
@@ -56,6 +68,7 @@ async def report(resolved: Resolved, snapshot: Snapshot, observed: Observed, con
         ready=all(wanted["conditions"][0]["status"] == "True" for _, wanted in statuses),
         wrote=any(wrote),
         usage=None if used is None else usage.digest(resolved.quotas, used, held=held),
+        refused=refused,
     )
 
 
@@ -69,8 +82,11 @@ def _with_former_usage(raw: Json, wanted: Json) -> Json:
     return {**wanted, "usage": former}
 
 
-async def _tell(resolved: Resolved, snapshot: Snapshot, observed: Observed, context: Context) -> None:
-    """Make the Events of alarms that no status tells of yet; without a Tenant, its own go to its Assistants."""
+async def _tell(resolved: Resolved, snapshot: Snapshot, observed: Observed, context: Context) -> bool:
+    """Make the Events of alarms that no status tells of yet; without a Tenant, its own go to its Assistants.
+
+    Return whether the API server took them all.
+    """
     shared = status.tenant_alarms(resolved, observed)
     told: list[tuple[Json, list[Alarm]]] = []
     for item in resolved.assistants:
@@ -78,8 +94,13 @@ async def _tell(resolved: Resolved, snapshot: Snapshot, observed: Observed, cont
         told.append((item.raw, alarms if snapshot.tenant is None else [one for one in alarms if one not in shared]))
     if snapshot.tenant is not None:
         told.append((snapshot.tenant, shared))
-    for raw, alarms in told:
-        await raise_alarms(raw, alarms, status.exhausted(raw.get("status") or {}).get("message", ""), context)
+    try:
+        for raw, alarms in told:
+            await raise_alarms(raw, alarms, status.exhausted(raw.get("status") or {}).get("message", ""), context)
+    except ClusterError as error:
+        _log.warning("an Event was refused", error=str(error))
+        return False
+    return True
 
 
 async def report_idle(snapshot: Snapshot, context: Context) -> bool:

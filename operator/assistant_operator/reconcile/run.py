@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import structlog
 
 from assistant_observability import genai, logs, metrics, traces
 from assistant_operator.desired import build
-from assistant_operator.errors import ClusterUnreachableError
-from assistant_operator.observed import Observed, PodAnswer, StoreView
+from assistant_operator.errors import ClusterError, ClusterUnreachableError
+from assistant_operator.observed import GatewayView, Observed, PodAnswer, StoreView
 from assistant_operator.queue import Outcome
 from assistant_operator.reconcile.apply import apply
 from assistant_operator.reconcile.claim import claim
 from assistant_operator.reconcile.context import Context, Report
 from assistant_operator.reconcile.gather import gather
 from assistant_operator.reconcile.knowledge import finish_deletions
+from assistant_operator.reconcile.objects import Problems
 from assistant_operator.reconcile.probe import ask_gateway, ask_pods, count
 from assistant_operator.reconcile.report import report
 from assistant_operator.reconcile.resolve import resolve
@@ -46,8 +48,9 @@ async def reconcile(namespace: str, context: Context) -> Outcome:
             async with asyncio.timeout(RUN_SECONDS):
                 outcome = await _run(await gather(namespace, context), context)
             result = "retry" if outcome.retry else "settled"
-        except ClusterUnreachableError as error:
-            _log.warning("the API server does not answer", error=str(error))
+        except (ClusterUnreachableError, ClusterError) as error:
+            # It cannot be said on the resources either. A traceback would say no more.
+            _log.warning("the API server does not answer as it should", error=str(error))
             outcome = Outcome(retry=True)
         finally:
             metrics.RECONCILES.labels(result).inc()
@@ -56,22 +59,33 @@ async def reconcile(namespace: str, context: Context) -> Outcome:
 
 
 async def _run(snapshot: Snapshot, context: Context) -> Outcome:
-    former = await teardown_former(snapshot, context)
+    try:
+        former = await teardown_former(snapshot, context)
+    except ClusterError as error:  # what is left of a former tenant holds up nobody
+        _log.warning("a former tenant is left", error=str(error))
+        former = Outcome(retry=True)
     if snapshot.uid is None or snapshot.leaving:
         outcome = await teardown(snapshot, context)
         return Outcome(retry=outcome.retry or former.retry, wrote=outcome.wrote or former.wrote)
 
+    # Whatever goes wrong in one step is told in the report, and the other steps go on.
+    problems = Problems(snapshot.namespace, context.memory.shown)
     resolved = resolve(snapshot, context.catalog.providers, context.defaults)
-    claimed = await claim(snapshot.resources, context)
-    stores = await ensure_stores(resolved, snapshot, context)
+    context.memory.outlived.pop(resolved.identity.key, None)
+    claimed = await claim(snapshot.resources, context, problems)
+    stores = await ensure_stores(resolved, snapshot, context, problems)
     desired = build(resolved, context.platform, stores.credentials)
-    applied = await apply(desired, stores.credentials, snapshot, context)
+    applied = await apply(desired, stores.credentials, snapshot, context, problems)
 
     bases = frozenset(base.key for base in resolved.served_knowledge_bases())
     gateway, answers, counts = await asyncio.gather(
-        ask_gateway(snapshot.namespace, context),
-        ask_pods(snapshot.pods, context),
-        count(resolved.identity.key, frozenset() if stores.errors else bases, context),
+        problems.step("Asking the gateway", ask_gateway(snapshot.namespace, context), GatewayView(None, "")),
+        problems.step("Asking the pods", ask_pods(snapshot.pods, context), []),
+        problems.step(
+            "Counting documents",
+            count(resolved.identity.key, frozenset() if stores.errors else bases, context),
+            {},
+        ),
     )
     observed = Observed(
         config_generation=desired.config.generation,
@@ -80,17 +94,21 @@ async def _run(snapshot: Snapshot, context: Context) -> Outcome:
         answers=answers,
         stores=StoreView(stores.errors),
         counts=counts,
-        apply_error=applied.error,
+        apply_error=problems.text,
+        apply_reason=problems.reason,
     )
-    removed = await finish_deletions(resolved.identity, snapshot, observed, context)
+    removed = await problems.step(
+        "Finishing deletions", finish_deletions(resolved.identity, snapshot, observed, context), Outcome(retry=True)
+    )
+    observed = replace(observed, apply_error=problems.text, apply_reason=problems.reason)
     told = await report(resolved, snapshot, observed, context)
     context.memory.reported[snapshot.namespace] = Report(
         resolved.identity.key, bases, gateway.steady, counts, resolved.quotas, told.usage
     )
     return Outcome(
         # What was just written is true only once it was read back.
-        wrote=(wrote := claimed or stores.wrote or applied.wrote or removed.wrote or told.wrote or former.wrote),
-        retry=wrote or removed.retry or former.retry or _is_in_motion(observed, context),
+        wrote=(wrote := claimed or stores.wrote or applied or removed.wrote or told.wrote or former.wrote),
+        retry=wrote or told.refused or removed.retry or former.retry or _is_in_motion(observed, context),
         later=None if told.ready else NOT_READY_SECONDS,
     )
 

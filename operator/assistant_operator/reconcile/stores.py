@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from assistant_crds import naming
 from assistant_crds.contracts import digest
 from assistant_operator.adapters.postgres import Database
-from assistant_operator.compare import is_applied, with_digest
+from assistant_operator.compare import with_digest
 from assistant_operator.desired import secrets
 from assistant_operator.desired.platform import Credentials
-from assistant_operator.errors import StoreUnreachableError
+from assistant_operator.errors import ClusterUnreachableError, NotLeaderError, StoreUnreachableError
 from assistant_operator.reconcile.context import Context
 from assistant_operator.reconcile.credentials import credentials, passwords, with_weaviate_key
+from assistant_operator.reconcile.objects import Problems, put
 from assistant_operator.reconcile.resolve import Resolved
 from assistant_operator.snapshot import Snapshot
 
@@ -30,13 +32,18 @@ class StoresResult:
     wrote: bool
 
 
-async def ensure_stores(resolved: Resolved, snapshot: Snapshot, context: Context) -> StoresResult:
-    """Make the tenant's credentials, users, database and vector tenants be as wanted."""
+async def ensure_stores(resolved: Resolved, snapshot: Snapshot, context: Context, problems: Problems) -> StoresResult:
+    """Make the tenant's credentials, users, database and vector tenants be as wanted.
+
+    Stores learn no password that the tenant's Secret does not hold.
+    """
     tenant = resolved.identity.key
-    run = _Run(tenant, context)
+    run = _Run(tenant, context, problems)
     held = credentials(snapshot.owned, tenant, context.settings)
     # The Secret comes first, then the stores that take a password from it; the vector store makes its key itself.
-    await _write_secrets(held, snapshot, context, run)
+    held = await _write_secrets(held, snapshot, context, problems, run)
+    if not held.stored(naming.STORES_SECRET):
+        return StoresResult(held, run.errors, run.wrote)
     postgres_password, redis_password = passwords(held)
     database = Database(tenant, postgres_password, CONNECTIONS_PER_POD * (resolved.settings.replicas + 2))
     keys = sorted(base.key for base in resolved.served_knowledge_bases())
@@ -58,24 +65,29 @@ async def ensure_stores(resolved: Resolved, snapshot: Snapshot, context: Context
         ensure_vectors(),
     )
     held = with_weaviate_key(held, key)
-    await _write_secrets(held, snapshot, context, run)
+    held = await _write_secrets(held, snapshot, context, problems, run)
     return StoresResult(held, run.errors, run.wrote)
 
 
-async def _write_secrets(held: Credentials, snapshot: Snapshot, context: Context, run: _Run) -> None:
-    namespace = snapshot.namespace
-    for obj in (secrets.stores(namespace, held), secrets.api_key(namespace, held)):
-        wanted = with_digest(obj)
-        if not is_applied(wanted, snapshot.owned.get(("Secret", wanted["metadata"]["name"]))):
-            snapshot.owned["Secret", wanted["metadata"]["name"]] = await context.cluster.apply(wanted)
-            run.wrote = True
+async def _write_secrets(
+    held: Credentials, snapshot: Snapshot, context: Context, problems: Problems, run: _Run
+) -> Credentials:
+    """Write the tenant's Secrets where they differ; return the credentials with what was refused."""
+    refused = set()
+    for obj in (secrets.stores(snapshot.namespace, held), secrets.api_key(snapshot.namespace, held)):
+        wanted, name = with_digest(obj), obj["metadata"]["name"]
+        run.wrote |= await put(wanted, snapshot, context, problems)
+        if not wanted["data"].items() <= ((snapshot.owned.get(("Secret", name)) or {}).get("data") or {}).items():
+            refused.add(name)
+    return replace(held, refused=frozenset(refused))
 
 
 class _Run:
     """The steps of one run: what failed, and whether anything was written."""
 
-    def __init__(self, tenant: str, context: Context) -> None:
+    def __init__(self, tenant: str, context: Context, problems: Problems) -> None:
         self._tenant = tenant
+        self._problems = problems
         self._context = context
         self.errors: dict[str, str] = {}
         self.wrote = False
@@ -100,6 +112,13 @@ class _Run:
         except StoreUnreachableError as error:
             memory.pop(key, None)
             self.errors[store] = error.detail
+            return None
+        except (NotLeaderError, ClusterUnreachableError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a client library on what it was given: the other stores go on
+            memory.pop(key, None)
+            self._problems.unexpected(f"Store {store}, {what},", error)
+            self.errors[store] = f"{what}: {type(error).__name__}."
             return None
         made = result if isinstance(result, str) else wanted
         self.wrote |= result is True or made != wanted

@@ -25,6 +25,7 @@ from assistant_operator.reconcile import stores
 from assistant_operator.reconcile.claim import release
 from assistant_operator.reconcile.context import Context
 from assistant_operator.reconcile.knowledge import Receipt, leave_receipt
+from assistant_operator.reconcile.objects import Problems
 from assistant_operator.reconcile.report import report_deleting, report_idle
 from assistant_operator.snapshot import Json, Snapshot, has_finalizer, is_deleting, name_of
 
@@ -33,6 +34,8 @@ from assistant_operator.snapshot import Json, Snapshot, has_finalizer, is_deleti
 LEDGER_SECONDS = 120
 # For how long after the end of its grace period a pod is waited for: its node may be gone.
 OVERTIME_SECONDS = 30
+# For how long a pod is waited for that nothing has told to end: the cluster's controllers may be slow.
+ORPHAN_SECONDS = 90
 _log = logs.logger(__name__)
 
 
@@ -47,25 +50,41 @@ async def teardown(snapshot: Snapshot, context: Context) -> Outcome:
     if not (held or records or snapshot.owned):
         return Outcome(wrote=await report_idle(snapshot, context))
 
+    problems = Problems(snapshot.namespace, context.memory.shown)
+    wrote, why = await problems.step("Its removal", _remove(identity, records, snapshot, context), (False, ""))
+    why = why or problems.text
+    if why:
+        # Refused like everything else, it is told by the log alone.
+        wrote |= await problems.step("Its status", report_deleting(snapshot, why, context), False)
+        return Outcome(retry=True, wrote=wrote)
+    await problems.step("Its status", report_idle(snapshot, context), False)
+    _log.info("tenant removed", tenant=identity.key)
+    return Outcome(wrote=True, retry=bool(problems.text))
+
+
+async def _remove(
+    identity: TenantIdentity, records: Sequence[Json], snapshot: Snapshot, context: Context
+) -> tuple[bool, str]:
+    """Remove everything, the finalizers last; return whether anything was written, and what has to be waited for.
+
+    Raises:
+        ClusterError: the API server refused something.
+    """
     wrote = await _close(identity, records, context)
     wrote |= await _stop_pods(snapshot, context)
-    waiting = _pod_left(snapshot.pods)
+    waiting = _pod_left(identity.key, snapshot.pods, context)
     if waiting:
-        wrote |= await report_deleting(snapshot, f"Waits for pod {waiting} to end.", context)
-        return Outcome(retry=True, wrote=wrote)
+        return wrote, f"Waits for pod {waiting} to end."
     try:
         await _empty_stores(identity, snapshot.knowledge_bases, context)
     except StoreUnreachableError as error:
         message = f"Store {error.store} cannot remove the tenant's data: {error.detail} The operator keeps trying."
-        wrote |= await report_deleting(snapshot, message, context)
-        return Outcome(retry=True, wrote=wrote)
+        return wrote, message
     for kind, name in list(snapshot.owned):
         await context.cluster.delete(kind, name, snapshot.namespace)
     await context.cluster.delete("Secret", naming.policy_secret(identity.key), context.settings.routes_namespace)
-    await release(held, context)
-    await report_idle(snapshot, context)
-    _log.info("tenant removed", tenant=identity.key)
-    return Outcome(wrote=True)
+    await release([resource for resource in snapshot.resources if has_finalizer(resource)], context)
+    return True, ""
 
 
 async def teardown_former(snapshot: Snapshot, context: Context) -> Outcome:
@@ -76,6 +95,7 @@ async def teardown_former(snapshot: Snapshot, context: Context) -> Outcome:
         if identity is None or identity.uid == snapshot.uid:
             continue
         try:
+            wrote |= await _close(identity, [record], context)  # tokens of its accounts may live on
             await _empty_stores(identity, [], context)
         except StoreUnreachableError as error:
             _log.warning("a former tenant's data is left", tenant=identity.key, store=error.store, error=error.detail)
@@ -105,14 +125,26 @@ async def _stop_pods(snapshot: Snapshot, context: Context) -> bool:
     return wrote
 
 
-def _pod_left(pods: Sequence[Json]) -> str:
-    """Return the name of a pod that still runs, or is about to: one without a deletion time was only just orphaned."""
+def _pod_left(tenant: str, pods: Sequence[Json], context: Context) -> str:
+    """Return the name of a pod that still runs, or is about to; one that nothing tells to end is not waited for long.
+
+    A pod without a deletion time was only just orphaned, as a rule. It may also be one that somebody made with our
+    name and label, which nothing will take away.
+    """
+    since = context.memory.outlived.setdefault(tenant, context.monotonic())
+    patient = context.monotonic() - since < ORPHAN_SECONDS
     for pod in pods:
         if (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}:
             continue
         until = pod["metadata"].get("deletionTimestamp")
-        if until is None or (datetime.now(UTC) - datetime.fromisoformat(until)).total_seconds() < OVERTIME_SECONDS:
+        late = None if until is None else (datetime.now(UTC) - datetime.fromisoformat(until)).total_seconds()
+        if late is None or late < -ORPHAN_SECONDS:  # no time to end, or a longer one than our pods are given
+            if patient:
+                return name_of(pod)
+            _log.warning("a pod that nothing ends is not waited for", tenant=tenant, pod=name_of(pod))
+        elif late < OVERTIME_SECONDS:
             return name_of(pod)
+    context.memory.outlived.pop(tenant, None)
     return ""
 
 

@@ -18,6 +18,7 @@ from assistant_cluster import stores
 from assistant_crds import naming
 from assistant_operator.adapters.cluster import ALL_NAMESPACES, Cluster
 from assistant_operator.config import Settings
+from assistant_operator.queue import Outcome
 from assistant_operator.reconcile.context import Context
 from assistant_operator.reconcile.run import reconcile
 
@@ -79,6 +80,10 @@ class World:
 
     async def delete(self, kind: str, name: str) -> None:
         await self.cluster.delete(kind, name, None if kind == "Tenant" else self.namespace)
+
+    async def run(self, context: Context) -> Outcome:
+        """Run the tenant's reconcile once."""
+        return await reconcile(self.namespace, context)
 
     async def settle(self, context: Context, runs: int = 100) -> None:
         """Run the tenant's reconcile, as the queue would, until it writes nothing and asks for no further run soon."""
