@@ -148,6 +148,14 @@ class TenantPolicy(Contract, frozen=True):
     failure_policy: str = "Closed"  # or Bounded: what becomes of metered calls while limits cannot be counted
     tokens_per_day: int | None = None
     budget: Budget | None = None
+    # UID of the ServiceAccount whose tokens are the tenant's; "" is nobody's, None was written before UIDs were.
+    service_account_uid: str | None = None
+
+
+class OperatorIdentity(Contract, frozen=True):
+    """Who the operator is, for the gateway: the UID of the ServiceAccount it runs under."""
+
+    service_account_uid: str
 
 
 # --- gateway -> operator ---------------------------------------------------------------------------------------

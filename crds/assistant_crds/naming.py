@@ -39,6 +39,8 @@ GATEWAY_AUDIENCE = "assistant-gateway"
 
 # Objects in the routes namespace (<platform namespace>-routes), read by the gateway only.
 POLICY_KEY = "policy.json"  # TenantPolicy as JSON
+OPERATOR_SECRET = "operator-identity"
+OPERATOR_KEY = "identity.json"
 
 # Stores.
 VECTOR_COLLECTION = "AssistantChunk"

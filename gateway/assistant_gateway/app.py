@@ -25,7 +25,7 @@ from assistant_gateway.delivery import deliver
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.forwarding import REQUEST_ID, Ask, Forwarder
 from assistant_gateway.gates import Gates
-from assistant_gateway.identity import OPERATOR, Authenticator, Identity, SigningKeys
+from assistant_gateway.identity import OPERATOR, Authenticator, Identity, SigningKeys, require
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.memory import LEASE, Memory
 from assistant_gateway.metering import Meter, Metered
@@ -169,7 +169,10 @@ class Gateway:
         if identity.service_account != naming.API:
             message = f"Only the ServiceAccount {naming.API} of a tenant's namespace may call models."
             raise errors.forbidden("service_account_not_allowed", message)
-        return identity, self._policies.get(identity.namespace)
+        tenant = self._policies.get(identity.namespace)
+        if tenant is not None:
+            require(identity, tenant.service_account_uid)
+        return identity, tenant
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/chat/completions`."""
@@ -250,8 +253,9 @@ class Gateway:
     async def probe(self, request: web.Request) -> web.StreamResponse:
         """`GET /internal/v1/tenants/{namespace}/probe`."""
         identity = await self._identity(request)
-        if identity != Identity(self._settings.namespace, OPERATOR):
+        if (identity.namespace, identity.service_account) != (self._settings.namespace, OPERATOR):
             raise errors.forbidden("service_account_not_allowed", "Only the platform's operator may ask for probes.")
+        require(identity, self._policies.operator_uid)
         namespace = request.match_info["namespace"]
         tenant = self._policies.get(namespace)
         if tenant is None:

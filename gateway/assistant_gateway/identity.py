@@ -14,6 +14,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jwt
@@ -36,11 +37,13 @@ OPERATOR = naming.MANAGED_BY  # the operator's ServiceAccount
 _log = logs.logger(__name__)
 
 
-class Identity(msgspec.Struct, frozen=True):
-    """A verified caller."""
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A verified caller, by name; whether it is the account that has the name now is for `require` to say."""
 
     namespace: str
     service_account: str
+    uid: str = field(default="", compare=False)  # of the ServiceAccount
 
 
 class Documents(Protocol):
@@ -206,10 +209,23 @@ class Authenticator:
 def _identity(claims: dict[str, Any]) -> Identity:
     with contextlib.suppress(KeyError, TypeError):
         bound = claims["kubernetes.io"]
-        identity = Identity(bound["namespace"], bound["serviceaccount"]["name"])
+        account = bound["serviceaccount"]
+        identity = Identity(bound["namespace"], account["name"], account.get("uid", ""))
         if claims["sub"] == f"system:serviceaccount:{identity.namespace}:{identity.service_account}":
             return identity
     raise _refused("claims", "The token names no ServiceAccount.")
+
+
+def require(identity: Identity, uid: str | None) -> None:
+    """Let nobody pass as the account of that UID who only has its name: tokens outlive accounts and namespaces.
+
+    None lets everyone of that name pass: the operator that wrote it knew of no UIDs.
+
+    Raises:
+        GatewayError: 401.
+    """
+    if uid is not None and identity.uid != uid:
+        raise _refused("account", "The token's ServiceAccount is not the one that the tenant has now.")
 
 
 def _refused(reason: str, message: str) -> errors.GatewayError:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from assistant_crds import naming
-from assistant_crds.contracts import TenantPolicy
+from assistant_crds.contracts import OperatorIdentity, TenantPolicy
 from assistant_gateway.kubernetes import Cluster, ClusterError
 from assistant_gateway.routing import PolicyError, Tenant, compile_policy
 from assistant_observability import logs, metrics
@@ -65,6 +65,7 @@ class Policies:
         self._held: dict[str, _Held] = {}  # by the Secret's name
         self._tenants: dict[str, Tenant] = {}
         self.loaded = False
+        self.operator_uid: str | None = None  # of its ServiceAccount; None until an operator has said it
 
     def get(self, namespace: str) -> Tenant | None:
         """Return what holds for a namespace now."""
@@ -97,6 +98,8 @@ class Policies:
         body = await self._cluster.get(self._path, {"labelSelector": SELECTOR})
         listed = msgspec.json.decode(body, type=_List)
         names = {secret.metadata.name for secret in listed.items}
+        if naming.OPERATOR_SECRET not in names:
+            self.operator_uid = None
         for name in [name for name in self._held if name not in names]:
             self._remove(name)
         for secret in listed.items:
@@ -123,6 +126,9 @@ class Policies:
 
     def _put(self, secret: _Secret) -> None:
         name = secret.metadata.name
+        if name == naming.OPERATOR_SECRET:
+            self._put_operator(secret)
+            return
         if not name.startswith("policy-"):
             return
         try:
@@ -145,7 +151,16 @@ class Policies:
         self._choose(tenant.namespace)
         _log.info("policy loaded", tenant=tenant.namespace, generation=tenant.generation)
 
+    def _put_operator(self, secret: _Secret) -> None:
+        try:
+            document = base64.b64decode((secret.data or {})[naming.OPERATOR_KEY], validate=True)
+            self.operator_uid = msgspec.json.decode(document, type=OperatorIdentity).service_account_uid
+        except (KeyError, binascii.Error, msgspec.MsgspecError) as error:
+            _log.error("the operator's identity does not decode", error=type(error).__name__)
+
     def _remove(self, name: str) -> None:
+        if name == naming.OPERATOR_SECRET:
+            self.operator_uid = None
         held = self._held.pop(name, None)
         if held is None:
             return

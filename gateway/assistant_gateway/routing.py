@@ -76,6 +76,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     knowledge_bases: Mapping[str, EmbeddingRoute]
     terms: Terms  # of the tenant as a whole
     periods: Mapping[str, str]  # of each scope's budget
+    service_account_uid: str | None = None  # as in `TenantPolicy`
 
 
 def resolve(route: Destination, targets: Mapping[str, Target]) -> Target:
@@ -128,6 +129,7 @@ def compile_policy(policy: TenantPolicy) -> Tenant:
         },
         terms=whole,
         periods=periods,
+        service_account_uid=policy.service_account_uid,
     )
 
 

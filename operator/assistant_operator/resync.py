@@ -10,6 +10,7 @@ from assistant_crds import naming
 from assistant_observability import logs, metrics
 from assistant_operator.adapters.cluster import ALL_NAMESPACES
 from assistant_operator.errors import ClusterError, ClusterUnreachableError
+from assistant_operator.identity import publish
 from assistant_operator.liveness import Liveness
 from assistant_operator.reconcile.context import Context
 from assistant_operator.snapshot import Json
@@ -32,6 +33,7 @@ class Resync:
         spread = 0.0
         while True:
             try:
+                await publish(self._context)
                 namespaces = await self.namespaces()
             except (ClusterError, ClusterUnreachableError) as error:
                 _log.warning("the resources cannot be listed", error=str(error))

@@ -55,7 +55,7 @@ class Desired:
 def build(resolved: Resolved, platform: Platform, credentials: Credentials) -> Desired:
     """Return everything that should exist for the tenant."""
     config = tenant_config.build(resolved, platform, credentials)
-    tenant_policy = policy.build(resolved)
+    tenant_policy = policy.build(resolved, credentials.account)
     namespace = resolved.identity.namespace
     has_knowledge = bool(resolved.served_knowledge_bases())
     objects: list[Json | None] = [

@@ -49,6 +49,7 @@ class Credentials:
 
     stores: Mapping[str, str]
     api_key: str
+    account: str = ""  # UID of the ServiceAccount whose tokens the gateway takes; "" while there is none
     refused: frozenset[str] = frozenset()  # names of the Secrets that could not be written: these were never stored
 
     def __repr__(self) -> str:
@@ -65,8 +66,12 @@ class Credentials:
 
     @property
     def digest(self) -> str:
-        """A name for this set of store credentials; pods roll when it changes."""
-        return hashlib.sha256(encode(dict(self.stores))).hexdigest()[:16]
+        """A name for this set of credentials; pods roll when it changes.
+
+        With another ServiceAccount too: the tokens that running pods hold are those of the former one.
+        """
+        account = {"account": self.account} if self.account else {}
+        return hashlib.sha256(encode({**self.stores, **account})).hexdigest()[:16]
 
 
 def metadata(name: str, namespace: str, tenant: str, component: str) -> Json:

@@ -11,12 +11,13 @@ from assistant_operator.reconcile.resolve import Resolved
 from assistant_operator.snapshot import Json
 
 
-def build(resolved: Resolved) -> TenantPolicy:
-    """Return the sealed policy of the tenant's usable resources."""
+def build(resolved: Resolved, service_account_uid: str = "") -> TenantPolicy:
+    """Return the sealed policy of the tenant's usable resources; without a UID it lets nobody in."""
     return seal(
         TenantPolicy(
             tenant=resolved.identity,
             generation="",
+            service_account_uid=service_account_uid,
             models_allow=resolved.settings.models_allow,
             requests_per_minute=resolved.settings.quota.requests_per_minute,
             time_zone=resolved.settings.time_zone,
@@ -41,7 +42,13 @@ def closed(identity: TenantIdentity) -> TenantPolicy:
     """Return the policy of a tenant that is going away: nothing is let through."""
     return seal(
         TenantPolicy(
-            tenant=identity, generation="", models_allow=[], requests_per_minute=None, assistants={}, knowledge_bases={}
+            tenant=identity,
+            generation="",
+            models_allow=[],
+            requests_per_minute=None,
+            assistants={},
+            knowledge_bases={},
+            service_account_uid="",
         )
     )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from assistant_crds import naming
-from assistant_operator.compare import is_applied
-from assistant_operator.desired import Desired
+from assistant_operator.compare import is_applied, with_digest
+from assistant_operator.desired import Desired, service_account
 from assistant_operator.desired.platform import Credentials
 from assistant_operator.errors import ClusterError
 from assistant_operator.reconcile.context import Context
@@ -30,6 +30,13 @@ async def apply(
     wrote |= await _prune(desired, snapshot, context, problems)
     wrote |= await _refresh_pods(desired, snapshot, context, problems)
     return wrote
+
+
+async def ensure_account(snapshot: Snapshot, context: Context, problems: Problems) -> tuple[str, bool]:
+    """Return the UID of the tenant's ServiceAccount, "" when it cannot be made, and whether it was written."""
+    wrote = await put(with_digest(service_account.build(snapshot.namespace)), snapshot, context, problems)
+    account = snapshot.owned.get(("ServiceAccount", naming.API))
+    return ("" if account is None else str(account["metadata"]["uid"])), wrote
 
 
 async def _put_policy(secret: Json, snapshot: Snapshot, context: Context, problems: Problems) -> bool:

@@ -13,7 +13,7 @@ from assistant_operator.desired import build
 from assistant_operator.errors import ClusterError, ClusterUnreachableError
 from assistant_operator.observed import GatewayView, Observed, PodAnswer, StoreView
 from assistant_operator.queue import Outcome
-from assistant_operator.reconcile.apply import apply
+from assistant_operator.reconcile.apply import apply, ensure_account
 from assistant_operator.reconcile.claim import claim
 from assistant_operator.reconcile.context import Context, Report
 from assistant_operator.reconcile.gather import gather
@@ -74,8 +74,10 @@ async def _run(snapshot: Snapshot, context: Context) -> Outcome:
     context.memory.outlived.pop(resolved.identity.key, None)
     claimed = await claim(snapshot.resources, context, problems)
     stores = await ensure_stores(resolved, snapshot, context, problems)
-    desired = build(resolved, context.platform, stores.credentials)
-    applied = await apply(desired, stores.credentials, snapshot, context, problems)
+    account, made = await ensure_account(snapshot, context, problems)
+    credentials = replace(stores.credentials, account=account)
+    desired = build(resolved, context.platform, credentials)
+    applied = made | await apply(desired, credentials, snapshot, context, problems)
 
     bases = frozenset(base.key for base in resolved.served_knowledge_bases())
     gateway, answers, counts = await asyncio.gather(

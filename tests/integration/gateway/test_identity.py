@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import contextlib
 import time
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from gateway_world import PLATFORM, Cluster, Running, policy
+from gateway_world import PLATFORM, ROUTES, Cluster, Running, policy
 
-from assistant_crds import naming
+from assistant_crds import contracts, naming
 
 CHAT = {"model": "good", "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -106,6 +109,73 @@ async def test_made_up_key_ids_do_not_make_the_gateway_ask_again_and_again(
         token = jwt.encode({"exp": time.time() + 60}, key, algorithm="RS256", headers={"kid": f"k{number}"})
         assert (await post(gateway, f"Bearer {token}"))[0] == 401
     assert asked() - before <= 2  # each request is logged up to twice
+
+
+def account(cluster: Cluster, namespace: str, name: str = naming.API) -> str:
+    """Return the UID of a ServiceAccount."""
+    return cluster.run("get", "serviceaccount", name, "-n", namespace, "-o", "jsonpath={.metadata.uid}").strip()
+
+
+async def test_the_token_of_a_former_service_account_is_a_401(cluster: Cluster, gateway: Running) -> None:
+    """A namespace made again under its name has another account: tokens of the former one are nobody's."""
+    former = cluster.token("identity-again")
+    cluster.put_policy(policy("identity-again", ["good"], service_account_uid=account(cluster, "identity-again")))
+    assert (await eventually(gateway, former, 200)) == 200
+
+    cluster.run("delete", "serviceaccount", naming.API, "-n", "identity-again")
+    del cluster.tokens["identity-again", naming.API, naming.GATEWAY_AUDIENCE]
+    present = cluster.token("identity-again")
+    cluster.put_policy(policy("identity-again", ["good"], service_account_uid=account(cluster, "identity-again")))
+    assert (await eventually(gateway, former, 401)) == 401
+    for path in ("/v1/models", "/v1/models/good", "/v1/usage"):
+        async with gateway.client.get(f"{gateway.url}{path}", headers=bearer(former)) as answer:
+            assert answer.status == 401, path
+    assert (await eventually(gateway, present, 200)) == 200
+
+
+async def test_a_policy_of_no_account_lets_nobody_in(cluster: Cluster, gateway: Running) -> None:
+    """While a tenant has no ServiceAccount, or is being removed, no token opens anything."""
+    cluster.put_policy(policy("identity-nobody", ["good"], service_account_uid=""))
+    assert (await eventually(gateway, cluster.token("identity-nobody"), 401)) == 401
+
+
+async def test_the_token_of_a_former_operator_is_a_401(cluster: Cluster, gateway: Running) -> None:
+    """Once an operator has said who it is, its name alone does not open the probes."""
+    cluster.put_policy(policy("identity-a", ["good", "echoes"]))
+    token = cluster.token(PLATFORM, "assistant-operator")
+    url = f"{gateway.url}/internal/v1/tenants/identity-a/probe"
+    labels = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
+    try:
+        for uid, expected in (("another", 401), (account(cluster, PLATFORM, "assistant-operator"), 200)):
+            document = base64.b64encode(contracts.encode(contracts.OperatorIdentity(service_account_uid=uid))).decode()
+            metadata = {"name": naming.OPERATOR_SECRET, "namespace": ROUTES, "labels": labels}
+            secret = {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": metadata,
+                "data": {naming.OPERATOR_KEY: document},
+            }
+            cluster.apply(secret)
+            assert (await eventually(gateway, token, expected, url)) == expected
+    finally:
+        cluster.run("delete", "secret", naming.OPERATOR_SECRET, "-n", ROUTES)
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the header."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def eventually(gateway: Running, token: str, expected: int, url: str = "") -> int:
+    """Ask until the status is the expected one, for at most ten seconds; return the last."""
+    status = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(10):
+            while status != expected:
+                async with gateway.client.get(url or f"{gateway.url}/v1/models/good", headers=bearer(token)) as answer:
+                    status = answer.status
+                await asyncio.sleep(0.02)
+    return status
 
 
 async def test_probe_is_for_the_operator_alone(cluster: Cluster, gateway: Running) -> None:

@@ -1,6 +1,7 @@
 """Every object of a tenant, and nothing more than it may have."""
 
 import json
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -209,3 +210,27 @@ def test_a_closed_policy_lets_nothing_through():
     closed = policy.closed(TenantIdentity(namespace="acme", uid="u", key="t_1"))
     assert (closed.assistants, closed.knowledge_bases, closed.models_allow) == ({}, {}, [])
     assert closed.generation == digest(msgspec.structs.replace(closed, generation=""))
+
+
+def test_the_policy_names_the_account_and_pods_roll_with_it():
+    """The gateway gets the UID of the tenant's ServiceAccount; with another one pods get new tokens by a roll-out."""
+    first = build(resolved(assistant()), platform(), replace(CREDENTIALS, account="u-1"))
+    second = build(resolved(assistant()), platform(), replace(CREDENTIALS, account="u-2"))
+    assert (first.policy.service_account_uid, second.policy.service_account_uid) == ("u-1", "u-2")
+    assert build(resolved(assistant()), platform(), CREDENTIALS).policy.service_account_uid == ""
+    templates = [
+        next(obj["spec"]["template"] for obj in desired.objects if obj["kind"] == "Deployment")
+        for desired in (first, second)
+    ]
+    assert templates[0] != templates[1]
+
+
+def test_a_closed_policy_lets_nobody_in():
+    """A tenant that is being removed has no account."""
+    assert policy.closed(resolved().identity).service_account_uid == ""
+
+
+def test_a_key_that_could_not_be_stored_opens_nothing():
+    """An API key that no Secret holds is nobody's: it is not served."""
+    lost = replace(CREDENTIALS, refused=frozenset({naming.API_KEY_SECRET}))
+    assert build(resolved(assistant()), platform(), lost).config.api_keys == []
