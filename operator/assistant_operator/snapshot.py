@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from assistant_crds import naming
 
 Json = dict[str, Any]
+LONGEST_NAME = 253
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,9 @@ class References:
 
     secrets: frozenset[str] = frozenset()
     config_maps: frozenset[str] = frozenset()
+    # (name, key) of what is read of them: the rest may be large
+    secret_keys: frozenset[tuple[str, str]] = field(default=frozenset(), compare=False)
+    config_map_keys: frozenset[tuple[str, str]] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -67,23 +73,29 @@ def name_of(obj: Json) -> str:
 
 def references(resources: Iterable[Json]) -> References:
     """Return what the specs refer to. Malformed specs are tolerated: judging them is the resolver's task."""
-    secrets: set[str] = set()
-    config_maps: set[str] = set()
+    secrets: set[tuple[str, str]] = set()
+    config_maps: set[tuple[str, str]] = set()
     for resource in resources:
         spec = _mapping(resource.get("spec"))
         model = _mapping(spec.get("model"))
         fallbacks = model.get("fallbacks")
         for found in (model, spec.get("embedding"), *(fallbacks if isinstance(fallbacks, list) else ())):
-            _add_name(secrets, _mapping(_mapping(found).get("endpoint")).get("apiKeySecretRef"))
-        _add_name(config_maps, _mapping(spec.get("instructionsFrom")).get("configMapKeyRef"))
-    return References(frozenset(secrets), frozenset(config_maps))
+            _add(secrets, _mapping(_mapping(found).get("endpoint")).get("apiKeySecretRef"))
+        _add(config_maps, _mapping(spec.get("instructionsFrom")).get("configMapKeyRef"))
+    return References(
+        frozenset(name for name, _ in secrets),
+        frozenset(name for name, _ in config_maps),
+        frozenset(secrets),
+        frozenset(config_maps),
+    )
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _add_name(names: set[str], reference: Any) -> None:
-    name = _mapping(reference).get("name")
-    if isinstance(name, str) and name:
-        names.add(name)
+def _add(found: set[tuple[str, str]], reference: Any) -> None:
+    name, key = _mapping(reference).get("name"), _mapping(reference).get("key")
+    # A name becomes part of a path of the API server: what can be no name of an object is asked for by nobody.
+    if isinstance(name, str) and _NAME.fullmatch(name) and len(name) <= LONGEST_NAME:
+        found.add((name, key if isinstance(key, str) else ""))

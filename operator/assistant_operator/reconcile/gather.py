@@ -11,6 +11,10 @@ from assistant_operator.reconcile.context import Context
 from assistant_operator.snapshot import Json, Snapshot, is_deleting, name_of, references
 
 NAME_PREFIX = "assistant-"
+# Objects that tenants refer to: so many are held in whole at once, and so many characters are kept of each value, which
+# is more than any may have.
+AT_ONCE = 4
+LONGEST_VALUE = 40_000
 OURS = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
 
 
@@ -30,8 +34,8 @@ async def gather(namespace: str, context: Context) -> Snapshot:
     found_objects, pods, secrets, config_maps = await asyncio.gather(
         _owned(namespace, context),
         cluster.list("Pod", namespace, OURS),
-        _named("Secret", refers.secrets, namespace, context),
-        _named("ConfigMap", refers.config_maps, namespace, context),
+        _named("Secret", refers.secret_keys, namespace, context),
+        _named("ConfigMap", refers.config_map_keys, namespace, context),
     )
     metadata = (found or {}).get("metadata", {})
     return Snapshot(
@@ -59,6 +63,21 @@ async def _owned(namespace: str, context: Context) -> dict[tuple[str, str], Json
     return {key: obj for key, obj in zip(OWN_NAMES, found, strict=True) if obj is not None}
 
 
-async def _named(kind: str, names: frozenset[str], namespace: str, context: Context) -> dict[str, Json]:
-    found = await asyncio.gather(*(context.cluster.get(kind, name, namespace) for name in sorted(names)))
-    return {name_of(obj): obj for obj in found if obj is not None}
+async def _named(kind: str, keys: frozenset[tuple[str, str]], namespace: str, context: Context) -> dict[str, Json]:
+    """Return the objects that are referred to, with the keys that are; an object may hold a megabyte of others."""
+    wanted: dict[str, set[str]] = {}
+    for name, key in keys:
+        wanted.setdefault(name, set()).add(key)
+    few = asyncio.Semaphore(AT_ONCE)
+
+    async def read(name: str) -> Json | None:
+        async with few:
+            found = await context.cluster.get(kind, name, namespace)
+        if found is None:
+            return None
+        data = found.get("data") or {}
+        kept = {key: str(data[key])[:LONGEST_VALUE] for key in wanted[name] if key in data}
+        return {"metadata": {"name": name}, "data": kept}
+
+    objects = await asyncio.gather(*(read(name) for name in sorted(wanted)))
+    return {name_of(obj): obj for obj in objects if obj is not None}

@@ -25,7 +25,7 @@ from assistant_crds.contracts import (
     TenantIdentity,
 )
 from assistant_crds.knowledge_base import KnowledgeBaseSpec
-from assistant_crds.tenant import TenantLimits, TenantSpec
+from assistant_crds.tenant import Models, TenantLimits, TenantSpec
 from assistant_operator import quantities, quota
 from assistant_operator.quota import Quota
 from assistant_operator.reconcile.routes import Refusal, Resolver, created, instructions
@@ -36,6 +36,10 @@ from assistant_operator.verdict import Verdict, no, yes
 Spec = TypeVar("Spec", AssistantSpec, KnowledgeBaseSpec, TenantSpec)
 _ACCEPTED = yes(Reason.ACCEPTED, "The specification is valid.")
 _RESOLVED = yes(Reason.RESOLVED, "Everything it refers to exists.")
+# Of all files of a knowledge base: 1Pi, as in crds/knowledgebases.yaml.
+MOST_BYTES = 2**50
+# What comes of a specification that is not what it should be, however it got past the API server.
+_UNREADABLE = (msgspec.ValidationError, ValueError, ArithmeticError, TypeError, AttributeError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -155,9 +159,12 @@ def tenant_settings(raw: Json | None, defaults: Defaults) -> TenantSettings:
         try:
             spec = _convert(raw, TenantSpec)
             for text in (*spec.serving.resources.requests.values(), *spec.serving.resources.limits.values()):
-                quantities.parse(text)
-        except (msgspec.ValidationError, ValueError) as error:
-            spec, accepted = TenantSpec(), no(Reason.INVALID_SPEC, f"Tenant {name_of(raw)}: {error}. Correct its spec.")
+                if quantities.parse(text) < 0:
+                    raise ValueError(f"spec.serving.resources: {text} is below zero")
+        except _UNREADABLE as error:
+            # One field that cannot be read takes nothing of what the platform team forbids away.
+            spec = TenantSpec(models=_models(raw))
+            accepted = no(Reason.INVALID_SPEC, f"Tenant {name_of(raw)}: {error}. Correct its spec.")
     limits, time_zone, wrong = _tenant_limits(raw, defaults)
     if wrong and accepted.ok:
         accepted = no(Reason.INVALID_SPEC, wrong)
@@ -172,6 +179,14 @@ def tenant_settings(raw: Json | None, defaults: Defaults) -> TenantSettings:
         models_allow=list(spec.models.allow),
         allow_own_endpoints=spec.models.allow_own_endpoints,
     )
+
+
+def _models(raw: Json) -> Models:
+    """Return which models a Tenant allows; none, where that cannot be read."""
+    try:
+        return msgspec.convert((raw.get("spec") or {}).get("models") or {}, type=Models)
+    except _UNREADABLE:
+        return Models(allow=[], allow_own_endpoints=False)
 
 
 def _failure_policy(written: str) -> str:
@@ -189,11 +204,11 @@ def _tenant_limits(raw: Json | None, defaults: Defaults) -> tuple[Quota, str, st
     written, zone, wrong = raw.get("spec") or {}, defaults.time_zone, ""
     try:
         zone = quota.time_zone(written.get("timeZone") or zone)
-    except (ValueError, TypeError) as error:
+    except _UNREADABLE as error:
         wrong = f"Tenant {name_of(raw)}: {error}; until then days and months begin as in {zone}."
     try:
         own = quota.read(msgspec.convert(written.get("limits") or {}, type=TenantLimits))
-    except (msgspec.ValidationError, ValueError) as error:
+    except _UNREADABLE as error:
         wrong = f"Tenant {name_of(raw)}: {error}. Correct its spec.limits; until then nothing may be spent."
         own = Quota(budget=Budget(amount_micros=0, currency="USD", period="Month"))
     return own.over(platform), zone, wrong
@@ -209,9 +224,9 @@ def _knowledge_base(raw: Json, tenant: str, resolver: Resolver) -> ResolvedKnowl
     try:
         spec = _convert(raw, KnowledgeBaseSpec)
         model = resolver.describe(spec.embedding)
-        max_bytes = int(quantities.parse(spec.limits.bytes))
+        max_bytes = quantities.whole_bytes(spec.limits.bytes, MOST_BYTES)
         resolver.check_model(spec.embedding, f"KnowledgeBase {name}", "spec.embedding")
-    except (msgspec.ValidationError, ValueError) as error:
+    except _UNREADABLE as error:
         verdict = no(Reason.INVALID_SPEC, f"KnowledgeBase {name}: {error}. Correct its spec.")
         return ResolvedKnowledgeBase(raw, key, model, verdict, _after(verdict))
     except Refusal as refusal:
@@ -248,7 +263,7 @@ def _assistant(raw: Json, known: Mapping[str, ResolvedKnowledgeBase], resolver: 
         top_p = _decimal("model.parameters.topP", parameters.top_p, 1)
         min_score = _decimal("retrieval.minScore", spec.retrieval.min_score, 1) or 0.0
         resolver.check_models(spec.model, name)
-    except (msgspec.ValidationError, ValueError) as error:
+    except _UNREADABLE as error:
         verdict = no(Reason.INVALID_SPEC, f"Assistant {name}: {error}. Correct its spec.")
         return ResolvedAssistant(raw, model, verdict, _after(verdict), wanted, limits)
     except Refusal as refusal:

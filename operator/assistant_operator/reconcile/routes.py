@@ -23,7 +23,8 @@ from assistant_operator.verdict import Verdict, no
 
 # As for instructions in the resource itself: all of a tenant's have to fit into one ConfigMap.
 MAX_INSTRUCTIONS = 32768
-
+# Of an endpoint's API key: they all have to fit into the tenant's policy.
+MAX_KEY = 4096
 
 AnyModel: TypeAlias = Model | ModelFallback | Embedding
 
@@ -112,6 +113,8 @@ class Resolver:
             value = base64.b64decode(encoded or "", validate=True).decode().strip()
         except (binascii.Error, UnicodeDecodeError):
             value = ""
+        if not (value.isascii() and value.isprintable() and len(value) <= MAX_KEY):
+            value = ""  # no header can carry it
         if not value:
             what = "has no key" if encoded is None else "has no usable text under the key"
             message = f"Secret {reference.name} {what} {reference.key}, which {subject} needs. Add it."

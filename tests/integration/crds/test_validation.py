@@ -78,10 +78,38 @@ REFUSED = [
     ("knowledgebase-smallest", "embedding.dimensions", 0, "dimensions"),
     ("knowledgebase-smallest", "chunking", {"maxTokens": 100, "overlapTokens": 60}, "at most half"),
     ("knowledgebase-smallest", "limits", {"bytes": "many"}, "must be a quantity above zero"),
-    ("knowledgebase-smallest", "limits", {"bytes": "0"}, "must be a quantity above zero"),
+    *(
+        ("knowledgebase-smallest", "limits", {"bytes": size}, "must be a quantity above zero")
+        for size in ("0", "1m", "1e4400", "1e5000000", "1e-3", "2Pi", "1Ei", "0.5", "0.0001k", "-1", "1n")
+    ),
+    *(
+        ("tenant-smallest", "serving", {"resources": {"requests": {"cpu": size}}}, "must be a quantity from 0 to 1Pi")
+        for size in ("1e4400", "1e5000000", "-1", "2Pi", "1n", "")
+    ),
+    *(
+        ("assistant-fullest", "model.endpoint.apiKeySecretRef.name", name, "should match")
+        for name in ("../x", "../../other/secrets/x", "x?y", "x/y", "X", "%2e%2e")
+    ),
+    ("assistant-fullest", "knowledgeBases", [{"name": "../x"}], "should match"),
     ("tenant-smallest", "serving", {"resources": {"limits": {"cpu": "lots"}}}, "must be a quantity"),
     ("tenant-smallest", "serving", {"replicas": {"min": 0}}, "replicas"),
 ]
+
+
+ACCEPTED = [
+    *(("knowledgebase-smallest", "limits", {"bytes": size}) for size in ("1", "1.5Gi", "500Mi", "12e6", "1k", "1Pi")),
+    *(
+        ("tenant-smallest", "serving", {"resources": {"limits": {"cpu": size}}})
+        for size in ("0", ".5", "0.1", "250m", "2", "1e3", "1Ki", "12E2")
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "value"), ACCEPTED)
+def test_quantities_as_people_write_them_are_accepted(kube: Any, name: str, path: str, value: Any) -> None:
+    """Every usual way to write a quantity passes."""
+    result = kube.kubectl("apply", "--dry-run=server", "-f", "-", input=yaml.safe_dump(changed(name, path, value)))
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize(("name", "path", "value", "sentence"), REFUSED)
