@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from assistant_crds import parts
 from assistant_crds.contracts import AssistantConfig, KnowledgeBaseConfig, TenantConfig, UnavailableAssistant
 from assistant_observability import logs, metrics
 
@@ -117,8 +118,13 @@ class TenantConfigHolder:
             return None
         self._seen = identity
         try:
-            document = msgspec.json.decode(content, type=TenantConfig)
+            document = parts.join(content, lambda name: self._path.with_name(name).read_bytes())
             served = Served.of(document)
+        except parts.IncompleteError as error:
+            # The kubelet swaps all files at once, but may have seen some of the ConfigMaps earlier than others.
+            self._report(f"{self._path.name} is not complete yet: {error}")
+            self._seen = None
+            return None
         except (msgspec.MsgspecError, ValueError) as error:
             metrics.CONFIG_RELOADS.labels("invalid").inc()
             self._report(f"{self._path.name} is not a valid configuration: {error}")
@@ -151,9 +157,19 @@ class TenantConfigHolder:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            served = self.load()
+            if self._identity() == self._seen is not None:
+                continue
+            # A large document is decoded beside the event loop: requests run on.
+            served = await asyncio.to_thread(self.load)
             if served is not None:
                 await self._tell(served)
+
+    def _identity(self) -> Identity | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return (found.st_ino, found.st_mtime_ns, found.st_size)
 
     async def _tell(self, served: Served) -> None:
         for subscriber in self._subscribers:

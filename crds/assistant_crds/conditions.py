@@ -39,6 +39,7 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     MODEL_NOT_ALLOWED = "ModelNotAllowed"
     PROVIDER_UNKNOWN = "ProviderUnknown"
+    TOO_LARGE = "TooLarge"  # it does not fit beside the others of its namespace
     # RefsResolved
     SECRET_NOT_FOUND = "SecretNotFound"
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"

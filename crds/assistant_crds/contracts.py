@@ -84,6 +84,7 @@ class TenantConfig(Contract, frozen=True):
     unavailable: list[UnavailableAssistant] = []
     # The longest that the gateway works on one request: who asks it waits longer, because the answer is paid for.
     gateway_seconds: float = TOTAL_SECONDS
+    parts: list[str] = []  # digests of further files, see `parts.py`
 
 
 # --- operator -> gateway ---------------------------------------------------------------------------------------

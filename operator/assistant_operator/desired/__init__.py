@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from assistant_crds import naming
+from assistant_crds import naming, parts
 from assistant_crds.contracts import TenantConfig, TenantPolicy
 from assistant_operator.compare import with_digest
 from assistant_operator.desired import (
@@ -57,17 +57,20 @@ def build(resolved: Resolved, platform: Platform, credentials: Credentials) -> D
     config = tenant_config.build(resolved, platform, credentials)
     tenant_policy = policy.build(resolved, credentials.account)
     namespace = resolved.identity.namespace
+    files = parts.split(config)
+    mounted = parts.mounted(len(files) - 1)
     has_knowledge = bool(resolved.served_knowledge_bases())
+    pods = deployment.Pods(platform, credentials, mounted)
     objects: list[Json | None] = [
         service_account.build(namespace),
         secrets.stores(namespace, credentials),
         secrets.api_key(namespace, credentials),
-        config_map.build(namespace, config),
+        *config_map.build(namespace, files),
         *network_policy.build(namespace, platform, worker=has_knowledge),
         service.build(namespace),
         pod_disruption_budget.build(namespace, resolved.settings.replicas),
-        deployment.api(namespace, resolved.settings, platform, credentials),
-        deployment.worker(namespace, platform, credentials) if has_knowledge else None,
+        deployment.api(namespace, resolved.settings, pods),
+        deployment.worker(namespace, pods) if has_knowledge else None,
     ]
     return Desired(
         config=config,

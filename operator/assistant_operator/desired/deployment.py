@@ -5,7 +5,10 @@ Pods fulfil the Pod Security Standard `restricted`, and carry no token but the p
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from assistant_crds import naming
+from assistant_operator.desired import config_map
 from assistant_operator.desired.platform import Credentials, Platform, Resources, metadata, selector
 from assistant_operator.reconcile.resolve import TenantSettings
 from assistant_operator.snapshot import Json
@@ -19,11 +22,20 @@ CONFIG_FOLDER = "/etc/assistant/config"
 STORES_FOLDER = "/etc/assistant/stores"
 
 
-def api(namespace: str, settings: TenantSettings, platform: Platform, credentials: Credentials) -> Json:
+@dataclass(frozen=True)
+class Pods:
+    """What both kinds of pods have in common; `parts` is how many further files of configuration they mount."""
+
+    platform: Platform
+    credentials: Credentials
+    parts: int = 0
+
+
+def api(namespace: str, settings: TenantSettings, pods: Pods) -> Json:
     """Return the Deployment of the tenant's API."""
     resources = Resources(settings.requests, settings.limits)
     container = {
-        **_container(naming.API, "assistant_api", platform, resources, {"API_DRAIN_SECONDS": "0"}),
+        **_container(naming.API, "assistant_api", pods.platform, resources, {"API_DRAIN_SECONDS": "0"}),
         "ports": [
             {"name": "http", "containerPort": API_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
@@ -37,24 +49,22 @@ def api(namespace: str, settings: TenantSettings, platform: Platform, credential
         # streams that run then have 25 seconds to end.
         "lifecycle": {"preStop": {"sleep": {"seconds": 3}}},
     }
-    return _deployment(naming.API, namespace, settings.replicas, container, platform, credentials)
+    return _deployment(naming.API, namespace, settings.replicas, container, pods)
 
 
-def worker(namespace: str, platform: Platform, credentials: Credentials) -> Json:
+def worker(namespace: str, pods: Pods) -> Json:
     """Return the Deployment of the tenant's ingestion worker."""
     container = {
-        **_container(naming.WORKER, "assistant_api.worker", platform, platform.worker_resources, {}),
+        **_container(naming.WORKER, "assistant_api.worker", pods.platform, pods.platform.worker_resources, {}),
         "ports": [{"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"}],
         "livenessProbe": _probe(
             "/livez", "metrics", {"initialDelaySeconds": 15, "periodSeconds": 10, "timeoutSeconds": 3}
         ),
     }
-    return _deployment(naming.WORKER, namespace, 1, container, platform, credentials)
+    return _deployment(naming.WORKER, namespace, 1, container, pods)
 
 
-def _deployment(
-    name: str, namespace: str, replicas: int, container: Json, platform: Platform, credentials: Credentials
-) -> Json:
+def _deployment(name: str, namespace: str, replicas: int, container: Json, pods: Pods) -> Json:
     labels = metadata(name, namespace, namespace, name)["labels"]
     return {
         "apiVersion": "apps/v1",
@@ -67,7 +77,7 @@ def _deployment(
             "selector": {"matchLabels": selector(name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
-                "metadata": {"labels": labels, "annotations": {ANNOTATION_CREDENTIALS: credentials.digest}},
+                "metadata": {"labels": labels, "annotations": {ANNOTATION_CREDENTIALS: pods.credentials.digest}},
                 "spec": {
                     "serviceAccountName": naming.API,
                     "automountServiceAccountToken": False,
@@ -89,7 +99,7 @@ def _deployment(
                         }
                     ],
                     "containers": [container],
-                    "volumes": _volumes(),
+                    "volumes": _volumes(pods.parts),
                 },
             },
         },
@@ -128,10 +138,10 @@ def _container(name: str, module: str, platform: Platform, resources: Resources,
     }
 
 
-def _volumes() -> list[Json]:
+def _volumes(parts: int) -> list[Json]:
     token = {"path": "token", "audience": naming.GATEWAY_AUDIENCE, "expirationSeconds": 3600}
     return [
-        {"name": "config", "configMap": {"name": naming.CONFIG_MAP}},
+        config_map.volume(parts),
         {"name": "stores", "secret": {"secretName": naming.STORES_SECRET, "defaultMode": 0o440}},
         {
             "name": "gateway-token",

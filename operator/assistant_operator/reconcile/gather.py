@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from assistant_crds import naming
+from assistant_crds.parts import MOST_PARTS
 from assistant_operator.compare import is_ours
-from assistant_operator.desired import OWN_NAMES
+from assistant_operator.desired import OWN_NAMES, config_map
 from assistant_operator.reconcile.context import Context
 from assistant_operator.snapshot import Json, Snapshot, is_deleting, name_of, references
 
@@ -29,10 +31,11 @@ async def gather(namespace: str, context: Context) -> Snapshot:
         cluster.list("Secret", context.settings.routes_namespace, {**OURS, naming.LABEL_TENANT: namespace}),
     )
     refers = references(resource for resource in (*assistants, *knowledge_bases) if not is_deleting(resource))
+    leaving = not any(not is_deleting(resource) for resource in (*assistants, *knowledge_bases))
     # First the index, then the reads: a Secret made in between is noticed by one or the other.
     context.index.put(namespace, refers)
     found_objects, pods, secrets, config_maps = await asyncio.gather(
-        _owned(namespace, context),
+        _owned(namespace, context, everything=leaving),
         cluster.list("Pod", namespace, OURS),
         _named("Secret", refers.secret_keys, namespace, context),
         _named("ConfigMap", refers.config_map_keys, namespace, context),
@@ -54,13 +57,20 @@ async def gather(namespace: str, context: Context) -> Snapshot:
     )
 
 
-async def _owned(namespace: str, context: Context) -> dict[tuple[str, str], Json]:
-    """Return what has a name of ours, by (kind, name).
+async def _owned(namespace: str, context: Context, *, everything: bool) -> dict[tuple[str, str], Json]:
+    """Return what has a name of ours, by (kind, name); `everything` also what nothing tells of any more.
 
     Read by name, not by label: anyone may put our label on objects of theirs, many and large ones too.
     """
-    found = await asyncio.gather(*(context.cluster.get(kind, name, namespace) for kind, name in OWN_NAMES))
-    return {key: obj for key, obj in zip(OWN_NAMES, found, strict=True) if obj is not None}
+    found = await _get(OWN_NAMES, namespace, context)
+    known = config_map.known(found.get(("ConfigMap", naming.CONFIG_MAP)), found.get(("Deployment", naming.API)))
+    further = [("ConfigMap", config_map.name(number)) for number in range(1, (MOST_PARTS if everything else known) + 1)]
+    return found | await _get(further, namespace, context)
+
+
+async def _get(keys: Sequence[tuple[str, str]], namespace: str, context: Context) -> dict[tuple[str, str], Json]:
+    found = await asyncio.gather(*(context.cluster.get(kind, name, namespace) for kind, name in keys))
+    return {key: obj for key, obj in zip(keys, found, strict=True) if obj is not None}
 
 
 async def _named(kind: str, keys: frozenset[tuple[str, str]], namespace: str, context: Context) -> dict[str, Json]:

@@ -28,6 +28,7 @@ from assistant_crds.knowledge_base import KnowledgeBaseSpec
 from assistant_crds.tenant import Models, TenantLimits, TenantSpec
 from assistant_operator import quantities, quota
 from assistant_operator.quota import Quota
+from assistant_operator.reconcile.room import Room
 from assistant_operator.reconcile.routes import Refusal, Resolver, created, instructions
 from assistant_operator.snapshot import Json, Snapshot, is_deleting, name_of
 from assistant_operator.usage import Quotas
@@ -140,6 +141,8 @@ def resolve(snapshot: Snapshot, providers: frozenset[str] | None, defaults: Defa
         for raw in sorted(snapshot.knowledge_bases, key=name_of)
         if not is_deleting(raw)
     ]
+    room = Room()
+    knowledge_bases = room.fit(knowledge_bases)
     by_name = {name_of(knowledge_base.raw): knowledge_base for knowledge_base in knowledge_bases}
     assistants = [
         _assistant(raw, by_name, resolver) for raw in sorted(snapshot.assistants, key=name_of) if not is_deleting(raw)
@@ -147,7 +150,7 @@ def resolve(snapshot: Snapshot, providers: frozenset[str] | None, defaults: Defa
     return Resolved(
         identity=TenantIdentity(namespace=snapshot.namespace, uid=snapshot.uid, key=key),
         settings=settings,
-        assistants=assistants,
+        assistants=room.fit(assistants),
         knowledge_bases=knowledge_bases,
     )
 
