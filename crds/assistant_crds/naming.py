@@ -24,6 +24,7 @@ PART_OF = "assistant-platform"
 MANAGED_BY = "assistant-operator"
 ANNOTATION_APPLIED = f"{GROUP}/applied"  # digest of what the operator last applied
 ANNOTATION_CONFIG = f"{GROUP}/config-generation"  # on pods: makes the kubelet refresh the mounted ConfigMap at once
+ANNOTATION_NUDGED = f"{GROUP}/nudged"  # on a Deployment whose pods were refused: has the cluster try again
 
 # Objects in a tenant's namespace.
 API = "assistant-api"  # Deployment, Service, ServiceAccount, NetworkPolicy, PodDisruptionBudget

@@ -72,6 +72,8 @@ class Settings(BaseSettings):
 
     api_image: str
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    # Names of image pull Secrets in the tenants' own namespaces, for their pods.
+    api_pull_secrets: list[str] = []
     otlp_endpoint: str = ""
     default_requests_per_minute: int | None = 600
     default_tokens_per_day: int | None = None

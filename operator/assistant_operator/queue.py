@@ -25,6 +25,12 @@ JITTER = 0.25
 UNSTEADY_AFTER = 20
 UNSTEADY_PAUSE = 10.0
 UNSTEADY_CAP = 60.0
+# Runs of one key: so many in a row, then so many per second, whoever asks for them. A run costs questions to the API
+# server, the gateway and the stores also when it writes nothing, and what wakes it is for tenants to touch.
+KEY_BURST = 30.0
+KEY_RATE = 0.5
+# Of so many keys it is remembered how much they ran lately; beyond, those that may run freely are forgotten.
+REMEMBERED = 1000
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Schedule:
     _keys: dict[str, _Key] = field(default_factory=dict)
     _heap: list[tuple[float, int, str]] = field(default_factory=list)
     _sequence: int = 0
+    _spent: dict[str, tuple[float, float]] = field(default_factory=dict)  # key -> runs that are left, and as of when
     _tokens: float | None = None
     _refilled: float = 0.0
 
@@ -89,6 +96,12 @@ class Schedule:
             if self._tokens is not None and self._tokens < 1:
                 return None
             heapq.heappop(self._heap)
+            left = self._left(key, now)
+            if left < 1:
+                state.due = state.since = now + (1 - left) / KEY_RATE
+                self._push(key, state.due)
+                continue
+            self._spent[key] = (left - 1, now)
             self._tokens = (self._tokens or 0) - 1
             state.running, state.due = True, None
             return key
@@ -116,6 +129,7 @@ class Schedule:
             state.due = max(state.due, state.held_until)
         elif not state.writes:
             del self._keys[key]
+            self._forget(now)
 
     def next_due(self, now: float) -> float | None:
         """Return in how many seconds `take` may have something; None when nothing waits."""
@@ -146,6 +160,14 @@ class Schedule:
             (now - state.since for state in self._keys.values() if state.due is not None and state.due <= now),
             default=0.0,
         )
+
+    def _left(self, key: str, now: float) -> float:
+        left, then = self._spent.get(key, (KEY_BURST, now))
+        return min(KEY_BURST, left + (now - then) * KEY_RATE)
+
+    def _forget(self, now: float) -> None:
+        if len(self._spent) > REMEMBERED + 2 * len(self._keys):
+            self._spent = {key: spent for key, spent in self._spent.items() if self._left(key, now) < KEY_BURST}
 
     def _push(self, key: str, due: float) -> None:
         self._sequence += 1

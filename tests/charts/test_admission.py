@@ -39,14 +39,22 @@ def knowledge_base(namespace: str = TENANT, url: str = "") -> Json:
     }
 
 
+CONFINED: Json = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
 def core(kind: str, name: str, namespace: str = TENANT, labels: dict[str, str] | None = None, **more: Any) -> Json:
     metadata = {"name": name, "namespace": namespace, "labels": MARKED if labels is None else labels}
     return {"apiVersion": "v1", "kind": kind, "metadata": metadata, **more}
 
 
+def container(security: Json | None = None, **more: Any) -> Json:
+    """Return a container as Pod Security `restricted` wants it, but for what is said otherwise."""
+    restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    return {"name": "c", "image": "x", "securityContext": restricted | (security or {})} | more
+
+
 def deployment(**pod: Any) -> Json:
-    container = {"name": "c", "image": "x", "securityContext": {"allowPrivilegeEscalation": False}}
-    spec = {"serviceAccountName": "assistant-api", "containers": [container]} | pod
+    spec = {"serviceAccountName": "assistant-api", "securityContext": CONFINED, "containers": [container()]} | pod
     labels = {"app.kubernetes.io/name": "assistant-api"}
     return core("Deployment", "assistant-api") | {
         "apiVersion": "apps/v1",
@@ -170,6 +178,40 @@ LEASH = [
     ("the node's network", deployment(hostNetwork=True), "share nothing with their node"),
     ("the node's files", deployment(volumes=[{"name": "v", "hostPath": {"path": "/"}}]), "projected tokens"),
     ("privileges", deployment(containers=[{"name": "c", "image": "x"}]), "no privileges"),
+    (
+        "a capability",
+        deployment(containers=[container({"capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}})]),
+        "add none",
+    ),
+    ("all capabilities", deployment(containers=[container({"capabilities": {}})]), "drop all capabilities"),
+    ("root", deployment(containers=[container({"runAsUser": 0})]), "do not run as root"),
+    ("root by the pod", deployment(securityContext={**CONFINED, "runAsUser": 0}), "do not run as root"),
+    ("perhaps root", deployment(containers=[container({"runAsNonRoot": False})]), "do not run as root"),
+    ("whatever the image says", deployment(securityContext={}), "do not run as root"),
+    (
+        "root in an init container",
+        deployment(initContainers=[container({"runAsUser": 0}, name="i")]),
+        "do not run as root",
+    ),
+    ("no seccomp", deployment(securityContext={"runAsNonRoot": True}), "seccomp"),
+    ("seccomp off", deployment(containers=[container({"seccompProfile": {"type": "Unconfined"}})]), "seccomp"),
+    ("a port of the node", deployment(containers=[container(ports=[{"containerPort": 1, "hostPort": 1}])]), "no port"),
+    ("a sysctl", deployment(securityContext={**CONFINED, "sysctls": [{"name": "a.b", "value": "1"}]}), "confines them"),
+    (
+        "another SELinux type",
+        deployment(securityContext={**CONFINED, "seLinuxOptions": {"type": "t"}}),
+        "confines them",
+    ),
+    (
+        "AppArmor off",
+        deployment(containers=[container({"appArmorProfile": {"type": "Unconfined"}})]),
+        "confines them",
+    ),
+    (
+        "a probe of another host",
+        deployment(containers=[container(livenessProbe={"httpGet": {"port": 1, "host": "10.0.0.1"}})]),
+        "no other host",
+    ),
 ]
 
 
@@ -220,9 +262,24 @@ def test_the_operator_annotates_pods_and_no_more(admission: Any) -> None:
 
 
 def test_the_operator_deletes_its_own_only(admission: Any) -> None:
-    """Also what lost its label, so that a tenant cannot keep it from tidying up; never another's."""
-    for name in ("assistant-config", "theirs"):
-        assert admission.apply(core("ConfigMap", name, labels={})).returncode == 0
-    assert admission.kubectl("delete", "configmap", "assistant-config", "-n", TENANT, OPERATOR).returncode == 0
-    done = admission.kubectl("delete", "configmap", "theirs", "-n", TENANT, OPERATOR)
-    assert "own by their name" in done.stderr
+    """Also what lost its label, so that a tenant cannot keep it from tidying up; never what is another's by its name,
+    nor what has a name of ours and neither our label nor our annotation."""
+    objects = (("assistant-config", False), ("assistant-api", True), ("theirs", False))
+    for name, ours in objects:
+        document = core("ConfigMap", name, labels={})
+        document["metadata"]["annotations"] = {"assistantplatform.io/applied": "0"} if ours else {}
+        assert admission.apply(document).returncode == 0
+    assert admission.apply(core("ConfigMap", "assistant-marked")).returncode == 0
+    for name in ("assistant-api", "assistant-marked"):
+        done = admission.kubectl("delete", "configmap", name, "-n", TENANT, OPERATOR)
+        assert done.returncode == 0, done.stderr
+    for name, sentence in (("theirs", "own by their name"), ("assistant-config", "it deletes what has it")):
+        assert sentence in admission.kubectl("delete", "configmap", name, "-n", TENANT, OPERATOR).stderr
+
+
+def test_the_operator_tells_the_gateway_who_it_is(admission: Any) -> None:
+    """Beside the policies one Secret of the routes namespace is the operator's to write."""
+    options = ("--server-side", "--field-manager=assistant-operator", "--dry-run=server", OPERATOR)
+    identity = core("Secret", "operator-identity", "assistant-platform-routes")
+    assert admission.apply(identity, *options).returncode == 0
+    assert "own by their name" in admission.apply(core("Secret", "operator-identity"), *options).stderr

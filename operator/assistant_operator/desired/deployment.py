@@ -98,6 +98,7 @@ def _deployment(name: str, namespace: str, replicas: int, container: Json, pods:
                             "labelSelector": {"matchLabels": selector(name)},
                         }
                     ],
+                    **_pull_secrets(pods.platform),
                     "containers": [container],
                     "volumes": _volumes(pods.parts),
                 },
@@ -136,6 +137,10 @@ def _container(name: str, module: str, platform: Platform, resources: Resources,
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - inside the container
         ],
     }
+
+
+def _pull_secrets(platform: Platform) -> Json:
+    return {"imagePullSecrets": [{"name": name} for name in platform.pull_secrets]} if platform.pull_secrets else {}
 
 
 def _volumes(parts: int) -> list[Json]:

@@ -7,9 +7,12 @@ from assistant_operator.compare import is_applied, with_digest
 from assistant_operator.desired import Desired, service_account
 from assistant_operator.desired.platform import Credentials
 from assistant_operator.errors import ClusterError
-from assistant_operator.reconcile.context import Context
+from assistant_operator.reconcile.context import Context, timestamp
 from assistant_operator.reconcile.objects import CONFLICT, Problems, put
 from assistant_operator.snapshot import Json, Snapshot, is_deleting, name_of
+
+# Three writes a minute at most.
+NUDGE_SECONDS = 20.0
 
 
 async def apply(
@@ -29,6 +32,7 @@ async def apply(
         wrote |= await put(obj, snapshot, context, problems)
     wrote |= await _prune(desired, snapshot, context, problems)
     wrote |= await _refresh_pods(desired, snapshot, context, problems)
+    await _nudge(snapshot, context, problems)
     return wrote
 
 
@@ -37,6 +41,14 @@ async def ensure_account(snapshot: Snapshot, context: Context, problems: Problem
     wrote = await put(with_digest(service_account.build(snapshot.namespace)), snapshot, context, problems)
     account = snapshot.owned.get(("ServiceAccount", naming.API))
     return ("" if account is None else str(account["metadata"]["uid"])), wrote
+
+
+def is_stalled(deployment: Json) -> bool:
+    """Return whether the API server refused the Deployment's last pod."""
+    return any(
+        condition.get("type") == "ReplicaFailure" and condition.get("status") == "True"
+        for condition in (deployment.get("status") or {}).get("conditions") or []
+    )
 
 
 async def _put_policy(secret: Json, snapshot: Snapshot, context: Context, problems: Problems) -> bool:
@@ -63,6 +75,25 @@ async def _prune(desired: Desired, snapshot: Snapshot, context: Context, problem
             del snapshot.owned[kind, name]
             wrote = True
     return wrote
+
+
+async def _nudge(snapshot: Snapshot, context: Context, problems: Problems) -> None:
+    """Have the cluster try again to create pods that it refused: a quota that was lifted tells nobody.
+
+    Its own next try may be minutes away. The Deployment's controller passes annotations on to the ReplicaSet, whose
+    controller tries again on every change.
+    """
+    for (kind, name), obj in list(snapshot.owned.items()):
+        if kind != "Deployment" or is_deleting(obj) or not is_stalled(obj):
+            continue
+        key, now = (snapshot.namespace, name), context.monotonic()
+        if context.memory.nudged.get(key, 0.0) > now:
+            continue
+        context.memory.nudged[key] = now + NUDGE_SECONDS
+        try:
+            await context.cluster.patch_metadata(kind, obj, {"annotations": {naming.ANNOTATION_NUDGED: timestamp()}})
+        except ClusterError as error:
+            problems.note(f"Deployment {name} could not be annotated: {error.message}")
 
 
 async def _refresh_pods(desired: Desired, snapshot: Snapshot, context: Context, problems: Problems) -> bool:

@@ -37,6 +37,8 @@ class Memory:
     usage_due: dict[str, float] = field(default_factory=dict)
     # (namespace, kind, name) of one of our objects -> its UID, and fields in it that the cluster itself puts there
     kept: dict[tuple[str, str, str], tuple[str, frozenset[str]]] = field(default_factory=dict)
+    # (namespace, Deployment) -> until when (monotonic) the cluster is not asked again to create its pods
+    nudged: dict[tuple[str, str], float] = field(default_factory=dict)
     # namespace, step and kind of unexpected errors whose traceback is in the log
     shown: set[tuple[str, str, str]] = field(default_factory=set)
     # tenant -> since when (monotonic) its tear-down waits for pods that nothing tells to end
@@ -88,6 +90,7 @@ class Context:
             worker_resources=Resources(
                 settings.default_worker_resources.requests, settings.default_worker_resources.limits
             ),
+            pull_secrets=settings.api_pull_secrets,
             egress=[Egress(out.cidr, out.ports) for out in settings.egress],
             gateway_seconds=self.catalog.gateway_seconds,
         )

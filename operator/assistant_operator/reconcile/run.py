@@ -13,7 +13,7 @@ from assistant_operator.desired import build
 from assistant_operator.errors import ClusterError, ClusterUnreachableError
 from assistant_operator.observed import GatewayView, Observed, PodAnswer, StoreView
 from assistant_operator.queue import Outcome
-from assistant_operator.reconcile.apply import apply, ensure_account
+from assistant_operator.reconcile.apply import NUDGE_SECONDS, apply, ensure_account, is_stalled
 from assistant_operator.reconcile.claim import claim
 from assistant_operator.reconcile.context import Context, Report
 from assistant_operator.reconcile.gather import gather
@@ -111,8 +111,14 @@ async def _run(snapshot: Snapshot, context: Context) -> Outcome:
         # What was just written is true only once it was read back.
         wrote=(wrote := claimed or stores.wrote or applied or removed.wrote or told.wrote or former.wrote),
         retry=wrote or told.refused or removed.retry or former.retry or _is_in_motion(observed, context),
-        later=None if told.ready else NOT_READY_SECONDS,
+        later=None if told.ready else _look_again(snapshot),
     )
+
+
+def _look_again(snapshot: Snapshot) -> float:
+    """Return when to look again at what is not Ready, in seconds."""
+    stalled = any(kind == "Deployment" and is_stalled(obj) for (kind, _), obj in snapshot.owned.items())
+    return NUDGE_SECONDS if stalled else NOT_READY_SECONDS
 
 
 def _is_in_motion(observed: Observed, context: Context) -> bool:

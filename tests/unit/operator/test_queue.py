@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from assistant_operator.queue import BACKOFF_CAP, UNSTEADY_AFTER, Outcome, Schedule, WorkQueue
+from assistant_operator.queue import BACKOFF_CAP, KEY_BURST, KEY_RATE, UNSTEADY_AFTER, Outcome, Schedule, WorkQueue
 
 
 def schedule(**changes):
@@ -111,6 +111,37 @@ def test_a_key_that_never_holds_still_is_held_back():
             plan.done("a", Outcome(wrote=True), now)
         now += 0.1
     assert UNSTEADY_AFTER <= runs < UNSTEADY_AFTER + 10
+
+
+def test_events_in_a_loop_cost_a_bounded_rate_of_runs_and_no_neighbour_waits():
+    """A tenant that touches what wakes the operator, without end, gets a burst and then a run every other second."""
+    plan, now, runs = schedule(), 0.0, 0
+    while now < 300:
+        plan.add("loud", now)
+        while (key := plan.take(now)) is not None:
+            assert key == "loud"
+            runs += 1
+            plan.done(key, Outcome(), now)
+        if int(now) != int(now - 0.05) and int(now) % 10 == 5:
+            plan.add("quiet", now)
+            assert plan.take(now) == "quiet"
+            plan.done("quiet", Outcome(), now)
+        now += 0.05
+    assert runs <= KEY_BURST + KEY_RATE * 300 + 1
+    # What was asked for last is not lost.
+    plan.add("loud", now)
+    now += plan.next_due(now) + 0.001
+    assert plan.take(now) == "loud"
+
+
+def test_keys_that_may_run_freely_are_forgotten():
+    """What is remembered of keys does not grow with the number of keys that ever were."""
+    plan = schedule(rate=1e6, burst=10**6)
+    for number in range(5000):
+        plan.add(str(number), number)
+        assert plan.take(number) == str(number)
+        plan.done(str(number), Outcome(), number)
+    assert len(plan._spent) < 1200
 
 
 def test_writes_now_and_then_are_no_unsteadiness():

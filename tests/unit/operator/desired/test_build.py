@@ -234,3 +234,11 @@ def test_a_key_that_could_not_be_stored_opens_nothing():
     """An API key that no Secret holds is nobody's: it is not served."""
     lost = replace(CREDENTIALS, refused=frozenset({naming.API_KEY_SECRET}))
     assert build(resolved(assistant()), platform(), lost).config.api_keys == []
+
+
+def test_pods_name_the_image_pull_secrets():
+    """The platform's setting reaches every pod of a tenant; without one nothing is named."""
+    desired = made(assistant(), knowledge_base(), platform_changes={"pull_secrets": ["registry"]})
+    for name in (naming.API, naming.WORKER):
+        assert pod_of(find(desired, "Deployment", name))["imagePullSecrets"] == [{"name": "registry"}]
+    assert "imagePullSecrets" not in pod_of(find(made(assistant()), "Deployment"))
