@@ -162,6 +162,14 @@ class Postgres:
                 self._guard()
                 await connection.execute(statement)
 
+    async def strangers(self, tenant: str, knowledge_bases: Iterable[str]) -> list[str]:
+        """Return keys of the tenant's knowledge bases that have rows and are not among these; some of them, if many."""
+        async with failures("strangers"), self.session(tenant) as connection:
+            if not await connection.fetchval(sql.HAS_COUNTS):
+                return []
+            pattern = f"^{tenant}_[0-9a-f]{{9}}$"  # whatever else the tenant wrote there is no key of ours
+            return [row[0] for row in await connection.fetch(sql.STRANGERS, list(knowledge_bases), pattern)]
+
     async def leftovers(self, tenant: str) -> list[str]:
         """Return the names of the tenant's databases and roles that still exist."""
         names = [naming.database(tenant), naming.owner_role(tenant), naming.login_role(tenant)]

@@ -68,6 +68,10 @@ SELECT count(*) FROM removed
 """
 # A member of a role may end its sessions.
 END_SESSIONS = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1"
+STRANGERS = """
+SELECT DISTINCT knowledge_base FROM public.documents
+WHERE knowledge_base <> ALL($1::text[]) AND length(knowledge_base) < 40 AND knowledge_base ~ $2 LIMIT 50
+"""
 
 # Tables and views on which the login role has other rights than it should: it reads and writes tables, but not the
 # one with the schema's version (whoever may write a table may lock it, and so hold up migrations), and no view (views

@@ -37,6 +37,9 @@ class Memory:
     usage_due: dict[str, float] = field(default_factory=dict)
     # (namespace, kind, name) of one of our objects -> its UID, and fields in it that the cluster itself puts there
     kept: dict[tuple[str, str, str], tuple[str, frozenset[str]]] = field(default_factory=dict)
+    # tenant -> until when (monotonic) its stores need not be compared with its knowledge bases, and which these were
+    swept: dict[str, float] = field(default_factory=dict)
+    bases: dict[str, frozenset[str]] = field(default_factory=dict)
     # (namespace, Deployment) -> until when (monotonic) the cluster is not asked again to create its pods
     nudged: dict[tuple[str, str], float] = field(default_factory=dict)
     # namespace, step and kind of unexpected errors whose traceback is in the log

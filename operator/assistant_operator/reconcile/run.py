@@ -23,6 +23,7 @@ from assistant_operator.reconcile.probe import ask_gateway, ask_pods, count
 from assistant_operator.reconcile.report import report
 from assistant_operator.reconcile.resolve import resolve
 from assistant_operator.reconcile.stores import ensure_stores
+from assistant_operator.reconcile.sweep import sweep
 from assistant_operator.reconcile.teardown import teardown, teardown_former
 from assistant_operator.snapshot import Snapshot
 
@@ -102,6 +103,9 @@ async def _run(snapshot: Snapshot, context: Context) -> Outcome:
     removed = await problems.step(
         "Finishing deletions", finish_deletions(resolved.identity, snapshot, observed, context), Outcome(retry=True)
     )
+    swept = await problems.step(
+        "Comparing knowledge bases with the stores", sweep(resolved.identity.key, snapshot, context), False
+    )
     observed = replace(observed, apply_error=problems.text, apply_reason=problems.reason)
     told = await report(resolved, snapshot, observed, context)
     context.memory.reported[snapshot.namespace] = Report(
@@ -109,7 +113,7 @@ async def _run(snapshot: Snapshot, context: Context) -> Outcome:
     )
     return Outcome(
         # What was just written is true only once it was read back.
-        wrote=(wrote := claimed or stores.wrote or applied or removed.wrote or told.wrote or former.wrote),
+        wrote=(wrote := claimed or stores.wrote or applied or removed.wrote or swept or told.wrote or former.wrote),
         retry=wrote or told.refused or removed.retry or former.retry or _is_in_motion(observed, context),
         later=None if told.ready else _look_again(snapshot),
     )

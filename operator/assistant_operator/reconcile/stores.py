@@ -133,3 +133,5 @@ def forget(tenant: str, context: Context) -> None:
     """Forget what was found right, as it is about to be removed."""
     for key in [key for key in context.memory.checked if key[0] == tenant]:
         del context.memory.checked[key]
+    context.memory.swept.pop(tenant, None)
+    context.memory.bases.pop(tenant, None)

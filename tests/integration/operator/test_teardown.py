@@ -204,3 +204,74 @@ async def test_a_tenant_goes_also_when_nobody_moves_its_calls(world, context):
         await world.settle(context)
     assert [line["n"] for line in lines if "lost to the ledger" in line["event"]] == [1]
     assert await world.leftovers(context, key) == []
+
+
+async def test_a_knowledge_base_that_went_without_its_finalizer_leaves_nothing(world, context):
+    """Whoever takes the finalizer away first leaves no vectors and rows: the stores are compared with the resources."""
+    await world.assistant()
+    await world.knowledge_base("kept")
+    base = await world.knowledge_base("freed")
+    await world.settle(context)
+    key = await world.tenant_key()
+    vectors = naming.knowledge_base_key(key, base["metadata"]["uid"])
+    async with context.postgres.session(key) as session:
+        await session.execute(
+            """INSERT INTO documents (id, knowledge_base, name, media_type, bytes, sha256, status, chunks)
+               VALUES (gen_random_uuid(), $1, 'a.md', 'text/markdown', 3, 'x', 'ready', 1)""",
+            vectors,
+        )
+    await world.cluster.patch_metadata("KnowledgeBase", await world.get("KnowledgeBase", "freed"), {"finalizers": []})
+    await world.delete("KnowledgeBase", "freed")
+    assert await world.get("KnowledgeBase", "freed") is None
+    assert vectors in await context.weaviate.knowledge_bases(key)
+
+    await world.settle(context)
+
+    assert len(await context.weaviate.knowledge_bases(key)) == 1
+    assert await context.postgres.strangers(key, []) == []
+    assert await world.is_ready("KnowledgeBase", "kept")
+
+
+async def test_another_operator_finds_what_was_left_while_none_ran(world):
+    """A new process, which remembers nothing, compares the stores with the resources at its first look."""
+    async with connect(world.settings, world.pod_port) as first:
+        await world.assistant()
+        await world.knowledge_base("kept")
+        await world.knowledge_base("freed")
+        await world.settle(first)
+    key = await world.tenant_key()
+    await world.cluster.patch_metadata("KnowledgeBase", await world.get("KnowledgeBase", "freed"), {"finalizers": []})
+    await world.delete("KnowledgeBase", "freed")
+    async with connect(world.settings, world.pod_port) as second:
+        await world.settle(second)
+        assert len(await second.weaviate.knowledge_bases(key)) == 1
+
+
+async def test_a_pod_that_nothing_ends_holds_up_no_removal_for_long(world, context, monkeypatch):
+    """A pod with our name and label that somebody made by hand is waited for within bounds."""
+    from assistant_operator.reconcile import teardown
+
+    await set_up(world, context)
+    key = await world.tenant_key()
+    world.node.keeps_pods = True
+    await world.cluster.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": "assistant-x",
+                "namespace": world.namespace,
+                "labels": {naming.LABEL_MANAGED_BY: naming.MANAGED_BY, naming.LABEL_NAME: naming.API},
+                "annotations": {"template": ""},
+            },
+            "spec": {"containers": [{"name": "c", "image": "x"}]},
+        }
+    )
+    await world.delete("Assistant", "support")
+    await world.delete("KnowledgeBase", "handbook")
+    await reconcile(world.namespace, context)
+    assert "Waits for pod" in condition(await world.get("Assistant", "support"), "Ready")["message"]
+    monkeypatch.setattr(teardown, "ORPHAN_SECONDS", 0)
+    await world.settle(context)
+    assert await world.get("Assistant", "support") is None
+    assert await world.leftovers(context, key) == []
