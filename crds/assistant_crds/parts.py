@@ -11,13 +11,22 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from assistant_crds.contracts import AssistantConfig, Contract, KnowledgeBaseConfig, TenantConfig, encode
+from assistant_crds.contracts import (
+    AssistantConfig,
+    Contract,
+    KnowledgeBaseConfig,
+    TenantConfig,
+    UnavailableAssistant,
+    encode,
+)
 
 # Of one file. The API server takes 1,048,576 bytes of data in an object.
 MOST_BYTES = 1_000_000
 # Of everything that is split, over all files: what a pod of 256Mi can hold twice, while it swaps one for the other.
 MOST_IN_ALL = 28_000_000
 MOST_PARTS = 39
+# Of what is said of assistants that cannot be asked: it stands in the first file, beside the digests.
+MOST_UNAVAILABLE = 300_000
 # How many further files a pod mounts: they may be missing, so that pods are made anew only at these sizes.
 MOUNTED = (0, 1, 3, 7, 15, MOST_PARTS)
 
@@ -54,6 +63,7 @@ def split(config: TenantConfig) -> list[bytes]:
     Raises:
         ValueError: it takes more than `MOST_PARTS` further files.
     """
+    config = msgspec.structs.replace(config, unavailable=_first(config.unavailable))
     groups: list[tuple[list[AssistantConfig], list[KnowledgeBaseConfig]]] = [([], [])]
     room = (
         MOST_BYTES - len(encode(msgspec.structs.replace(config, assistants=[], knowledge_bases=[]))) - 20 * MOST_PARTS
@@ -105,6 +115,17 @@ def _further(digests: list[str], read: Callable[[str], bytes]) -> Iterable[Tenan
         if _digest(content) != digest:
             raise IncompleteError(f"{name} is of another generation")
         yield msgspec.json.decode(content, type=TenantConfigPart)
+
+
+def _first(unavailable: list[UnavailableAssistant]) -> list[UnavailableAssistant]:
+    """Return as many of them as fit; one that is left out is answered as if it did not exist."""
+    kept, room = [], MOST_UNAVAILABLE
+    for item in unavailable:
+        room -= len(encode(item)) + 1
+        if room < 0:
+            break
+        kept.append(item)
+    return kept
 
 
 def _digest(content: bytes) -> str:

@@ -1,11 +1,12 @@
 """A configuration over several files is put together whole, or not at all."""
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assistant_crds import parts
-from assistant_crds.contracts import AssistantConfig, TenantConfig, TenantIdentity, seal
+from assistant_crds.contracts import AssistantConfig, TenantConfig, TenantIdentity, UnavailableAssistant, seal
 
 
 def assistant(name, instructions=""):
@@ -78,3 +79,11 @@ def test_files_of_two_generations_are_not_put_together():
         parts.join(new[0], reader([new[0], new[1], old[2]]))
     with pytest.raises(parts.IncompleteError, match=r"part-1[.]json cannot be read"):
         parts.join(new[0], reader([]))
+
+
+def test_what_is_said_of_assistants_that_cannot_be_asked_is_bounded():
+    """However many of them there are, the first file keeps its size."""
+    unavailable = [UnavailableAssistant(name=f"a{number}", reason="R", message="m" * 1000) for number in range(5000)]
+    files = parts.split(msgspec.structs.replace(config(assistant("fine")), unavailable=unavailable))
+    assert len(files[0]) < parts.MOST_BYTES
+    assert 0 < len(parts.join(files[0], reader(files)).unavailable) < 5000
