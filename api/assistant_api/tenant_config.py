@@ -20,6 +20,7 @@ from assistant_crds.contracts import AssistantConfig, KnowledgeBaseConfig, Tenan
 from assistant_observability import logs, metrics
 
 POLL_SECONDS = 0.25
+LARGE_BYTES = 200_000
 
 _log = logs.logger(__name__)
 
@@ -157,10 +158,12 @@ class TenantConfigHolder:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            if self._identity() == self._seen is not None:
+            found = self._identity()
+            if found == self._seen is not None:
                 continue
             # A large document is decoded beside the event loop: requests run on.
-            served = await asyncio.to_thread(self.load)
+            is_large = found is not None and found[2] > LARGE_BYTES
+            served = await asyncio.to_thread(self.load) if is_large else self.load()
             if served is not None:
                 await self._tell(served)
 

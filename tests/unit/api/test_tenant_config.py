@@ -9,6 +9,7 @@ import pytest
 from api_world import assistant, document
 
 from assistant_api.tenant_config import NotConfiguredError, Served, TenantConfigHolder
+from assistant_crds import parts
 from assistant_crds.contracts import ApiKeyConfig, TenantConfig, encode
 
 
@@ -147,4 +148,27 @@ async def test_a_file_that_vanishes_and_comes_back_is_read_again(volume: Volume)
     volume.write(encode(named("second")))
     holder.load()
     assert list(holder.current.assistants) == ["second"]
+    assert holder.problem is None
+
+
+def test_a_configuration_in_parts_is_served_once_all_are_there(volume: Volume, tmp_path: Path) -> None:
+    """While a file is missing, or is of another generation, the former configuration stays in use."""
+    large = document(assistants=[assistant(f"a{number}", instructions="x" * 32_768) for number in range(80)])
+    files = parts.split(large)
+    assert len(files) == 3
+    volume.write(encode(named("first")))
+    holder = TenantConfigHolder(volume.path)
+    holder.load()
+    volume.write(files[0])
+    assert holder.load() is None
+    assert "part-1.json cannot be read" in (holder.problem or "")
+    assert list(holder.current.assistants) == ["first"]
+    (tmp_path / "part-1.json").write_bytes(files[1])
+    (tmp_path / "part-2.json").write_bytes(files[1])
+    assert holder.load() is None
+    assert "part-2.json is of another generation" in (holder.problem or "")
+    (tmp_path / "part-2.json").write_bytes(files[2])
+    served = holder.load()
+    assert served is not None
+    assert len(served.assistants) == 80
     assert holder.problem is None
