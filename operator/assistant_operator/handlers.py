@@ -10,6 +10,7 @@ from typing import Any
 import kopf
 
 from assistant_crds import naming
+from assistant_operator.adapters.watch_session import session
 from assistant_operator.index import Index
 from assistant_operator.liveness import Liveness
 
@@ -86,7 +87,7 @@ def _is_ours(labels: Any) -> bool:
 
 def register(registry: kopf.OperatorRegistry, triggers: Triggers) -> None:
     """Register every trigger, and how kopf logs in."""
-    kopf.on.login(registry=registry)(login)
+    kopf.on.login(registry=registry)(log_in)
     group, version, on = naming.GROUP, naming.VERSION, kopf.on.event
     on(group, version, "assistants", registry=registry)(triggers.resource)
     on(group, version, "knowledgebases", registry=registry)(triggers.resource)
@@ -97,8 +98,14 @@ def register(registry: kopf.OperatorRegistry, triggers: Triggers) -> None:
         on(*owned, registry=registry)(triggers.owned)
 
 
+async def log_in(**kwargs: Any) -> kopf.AiohttpSession | None:
+    """Log in with a session that reads metadata only."""
+    connection = login(**kwargs)
+    return None if connection is None else session(connection)
+
+
 def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    """Log in with the pod's ServiceAccount or, outside of a pod, with the kubeconfig."""
+    """Return how to log in: with the pod's ServiceAccount or, outside of a pod, with the kubeconfig."""
     account = kopf.login_with_service_account(**kwargs)
     if account is None:
         return kopf.login_with_kubeconfig(**kwargs)
@@ -117,6 +124,8 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
     settings.watching.connect_timeout = 5
+    # So many objects are held in whole at once when everything is listed; metadata may have a quarter of a megabyte.
+    settings.watching.chunk_size = 100
     # Watches are begun anew now and then, so that none lives on half dead for ever.
     settings.watching.server_timeout = 290
     for resource in _OWNED:

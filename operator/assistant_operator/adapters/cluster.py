@@ -39,6 +39,7 @@ _GLOBAL = {
     "Namespace": ("", "v1", "namespaces"),
 }
 ALL_NAMESPACES = "*"
+PAGE = 100  # objects that are held in whole at once when many are listed
 
 
 @cache  # the library registers each kind once per process
@@ -87,13 +88,15 @@ class Cluster:
         """Return all objects of a kind; `ALL_NAMESPACES` lists the whole cluster, None is for cluster-wide kinds."""
         selector: Any = labels
         group, version, _ = (_NAMESPACED | _GLOBAL)[kind]
+        # Of what is listed in the whole cluster nobody needs the specifications, of which there may be many large ones.
+        kept = _outline if namespace == ALL_NAMESPACES else _as_it_is
         # The API server leaves these out of the items of a list.
         header = {"apiVersion": f"{group}/{version}" if group else version, "kind": kind}
         async with _errors(kind):
             return [
-                {**item, **header}
+                {**kept(item), **header}
                 async for item in self._client.list(
-                    self._resources[kind], namespace=namespace, labels=selector, chunk_size=500
+                    self._resources[kind], namespace=namespace, labels=selector, chunk_size=PAGE
                 )
             ]
 
@@ -233,6 +236,16 @@ class Cluster:
         except ClusterError as error:
             if error.code != 404:
                 raise
+
+
+def _as_it_is(item: Json) -> Json:
+    return item
+
+
+def _outline(item: Json) -> Json:
+    """Return an object's metadata and status, without what is long and says nothing of its state."""
+    metadata = {key: value for key, value in item["metadata"].items() if key not in {"annotations", "managedFields"}}
+    return {"metadata": metadata, "status": item.get("status") or {}}
 
 
 @asynccontextmanager

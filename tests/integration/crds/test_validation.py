@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +109,14 @@ ACCEPTED = [
 @pytest.mark.parametrize(("name", "path", "value"), ACCEPTED)
 def test_quantities_as_people_write_them_are_accepted(kube: Any, name: str, path: str, value: Any) -> None:
     """Every usual way to write a quantity passes."""
-    result = kube.kubectl("apply", "--dry-run=server", "-f", "-", input=yaml.safe_dump(changed(name, path, value)))
+    result = kube.kubectl("apply", "--dry-run=server", "-f", "-", input=json.dumps(changed(name, path, value)))
     assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize(("name", "path", "value", "sentence"), REFUSED)
 def test_a_bad_resource_is_refused_with_what_to_do(kube: Any, name: str, path: str, value: Any, sentence: str) -> None:
     """The answer names the field or says what would be right."""
-    result = kube.kubectl("apply", "--dry-run=server", "-f", "-", input=yaml.safe_dump(changed(name, path, value)))
+    result = kube.kubectl("apply", "--dry-run=server", "-f", "-", input=json.dumps(changed(name, path, value)))
     assert result.returncode != 0
     assert sentence in result.stderr
 

@@ -103,7 +103,7 @@ async def test_any_event_may_be_lost(world, proxy):
         await world.assistant()
         await eventually(lambda: world.is_ready("Assistant", "support"))
 
-        proxy.lose = ("Service", naming.API)
+        proxy.lose = ("services", naming.API)
         await world.cluster.delete("Service", naming.API, world.namespace)
 
         async def service():
@@ -111,7 +111,7 @@ async def test_any_event_may_be_lost(world, proxy):
 
         await eventually(service)
         assert proxy.lost
-        proxy.lose = ("Assistant", "lost")
+        proxy.lose = ("assistants", "lost")
         await world.assistant("lost")
         await eventually(lambda: world.is_ready("Assistant", "lost"))
         proxy.lose = ("", "")

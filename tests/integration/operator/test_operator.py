@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import subprocess
 import time
 
@@ -12,6 +13,7 @@ from operator_world import all_objects, condition, eventually, running
 
 from assistant_cluster.binaries import ensure
 from assistant_crds import naming
+from assistant_operator import handlers
 from assistant_operator.main import Operator
 
 
@@ -194,3 +196,27 @@ async def test_it_answers_probes_and_shows_its_metrics(world, limited):
         assert "assistant_ledger_" not in text
         assert "assistant_model_" not in text
         assert 'assistant_cluster_writes_total{kind="Deployment",verb="apply"}' in text
+
+
+async def test_the_watches_read_metadata_only(world, limited):
+    """Neither a list nor a watch of the operator carries the content of an object, however many and large there are."""
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "large", "namespace": world.namespace}}
+    await world.cluster.apply({**secret, "stringData": {"a": "x" * 100_000}})
+    await world.assistant(instructions="Be kind.")
+    connected = await handlers.log_in(logger=logging.getLogger(__name__))
+    http = connected.aiohttp_session
+    try:
+        for path in ("/api/v1/secrets", "/apis/assistantplatform.io/v1alpha1/assistants"):
+            async with http.get(f"{connected.server}{path}") as answer:
+                assert answer.status == 200
+                items = (await answer.json())["items"]
+            assert items
+            assert not any({"data", "spec"} & set(item) for item in items)
+            async with http.get(f"{connected.server}{path}", params={"watch": "true", "timeoutSeconds": "1"}) as answer:
+                lines = [json.loads(line) async for line in answer.content]
+            assert lines
+            assert not any({"data", "spec"} & set(line["object"]) for line in lines)
+        async with http.get(f"{connected.server}/apis/assistantplatform.io/v1alpha1") as answer:
+            assert {found["name"] for found in (await answer.json())["resources"]} >= {"assistants", "tenants"}
+    finally:
+        await http.close()

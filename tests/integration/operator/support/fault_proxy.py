@@ -23,7 +23,7 @@ class FaultProxy:
     refuse: bool = False  # connections are cut before an answer
     fail_writes: bool = False  # writes are answered 500, and do not reach the server
     silent: bool = False  # watches bring nothing
-    lose: tuple[str, str] = ("", "")  # kind and name: the next event of it is swallowed
+    lose: tuple[str, str] = ("", "")  # plural of the kind, and name: events of it are swallowed
     expire: bool = False  # watches end with 410 at their next event
     lost: int = 0
     failed: int = 0
@@ -98,16 +98,12 @@ class FaultProxy:
                     self.lost += 1
                     await response.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
                     return response
-                if not self.silent and not self._is_lost(line):
+                if not self.silent and not self._is_lost(request.path.rsplit("/", 1)[1], line):
                     await response.write(line)
             return response
 
-    def _is_lost(self, line: bytes) -> bool:
-        kind, name = self.lose
-        if not name:
-            return False
-        found = json.loads(line)["object"]
-        if (found.get("kind"), found.get("metadata", {}).get("name")) != (kind, name):
+    def _is_lost(self, plural: str, line: bytes) -> bool:
+        if plural != self.lose[0] or json.loads(line)["object"].get("metadata", {}).get("name") != self.lose[1]:
             return False
         self.lost += 1
         return True
