@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from assistant_gateway import errors
+from assistant_gateway import errors, lengths
 from assistant_gateway.catalog import ROUTING_FIELDS, Target
 from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE, is_filled_array
 from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute
@@ -18,7 +18,25 @@ from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute
 Fields = dict[str, msgspec.Raw]
 
 _TRUE = msgspec.Raw(b"true")
-_MAX_TOKENS = ("max_tokens", "max_completion_tokens")
+# What something here, a limit or a price depends on, and the rest of OpenAI's members. Some servers take a
+# name in another case for the same member (those in Go, and those that read JSON as protobuf does), and the last one
+# wins: `Model` beside `model` would name another model than the one that was checked.
+KNOWN = frozenset(
+    {
+        *("model", "messages", "input", "stream", "stream_options", "n", "best_of", "temperature", "top_p"),
+        *("service_tier", "speed", "inference_geo", "tools", "tool_choice", "parallel_tool_calls", "functions"),
+        *("function_call", "response_format", "stop", "seed", "user", "store", "metadata", "modalities", "audio"),
+        *("prediction", "web_search", "web_search_options", "search_parameters", "previous_response_id", "documents"),
+        *("presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs", "reasoning"),
+        *("reasoning_effort", "verbosity", "dimensions", "encoding_format", "chat_template", "mm_processor_kwargs"),
+        *("options", "prompt_cache_key", "safety_identifier", "thinking", "reasoning_format"),
+        *lengths.STANDARD,
+        *lengths.ALIASES,
+        *lengths.ANSWERS,
+        *ROUTING_FIELDS,
+    }
+)
+_KNOWN_AS = {lengths.folded(name): name for name in KNOWN}
 _fields = msgspec.json.Decoder(Fields)
 _encode = msgspec.json.Encoder().encode
 
@@ -54,12 +72,28 @@ def parse(raw: bytes, required: str) -> Body:
     except UNREADABLE:
         message = "The body is not a JSON object."
         raise errors.invalid_request(message, code="invalid_json") from None
+    _check_names(fields)
     model = _field(fields, "model", _STR, "the name of an assistant, as a string")
     if not model:
         raise errors.invalid_request("'model' is required: the name of an assistant.", "model", code="missing_field")
     if _is_absent(fields, required):
         raise errors.invalid_request(f"{required!r} is required.", required, code="missing_field")
     return Body(fields, model)
+
+
+def _check_names(fields: Fields) -> None:
+    """Refuse members that some servers would take for another.
+
+    Raises:
+        GatewayError: 400, naming the member.
+    """
+    for name in fields:
+        if name not in KNOWN and (meant := _KNOWN_AS.get(lengths.folded(name))) is not None:
+            shown = name[:64]
+            message = (
+                f"{shown!r} differs from {meant!r} in case or punctuation only; some servers take both for the same."
+            )
+            raise errors.invalid_request(f"{message} Write it as {meant!r}.", shown, code="ambiguous_field")
 
 
 def _field(fields: Fields, name: str, decoder: msgspec.json.Decoder[T], wanted: str) -> T | None:
@@ -101,26 +135,18 @@ class ChatBody(msgspec.Struct, frozen=True):
         for name, value in route.defaults.items():
             if _is_absent(fields, name):
                 fields[name] = value
-        if route.max_output_tokens is not None and all(_is_absent(fields, name) for name in _MAX_TOKENS):
-            for name in _MAX_TOKENS:
+        if route.max_output_tokens is not None and all(_is_absent(fields, name) for name in lengths.STANDARD):
+            for name in lengths.STANDARD:
                 fields.pop(name, None)
             fields[target.max_tokens_field] = route.max_output_tokens
-        _name_limit(fields, target.settings.max_tokens_field)
+        lengths.unify(fields, target.max_tokens_field, always=target.settings.max_tokens_field is not None)
         if not target.settings.stream_usage:
             fields.pop("stream_options", None)  # it says what a stream used without being asked, or never
-        elif self.stream and not self.wants_usage:
+        elif self.stream:  # written anew also where the client asks for usage: members may be there twice
             options = _field(fields, "stream_options", _GIVEN_OPTIONS, "an object with 'include_usage'") or {}
-            fields["stream_options"] = msgspec.Raw(_encode({**options, "include_usage": _TRUE}))
+            others = {name: value for name, value in options.items() if lengths.folded(name) != "includeusage"}
+            fields["stream_options"] = msgspec.Raw(_encode({**others, "include_usage": _TRUE}))
         return fields
-
-
-def _name_limit(fields: Fields, wanted: str | None) -> None:
-    """Put the most tokens of an answer under the only name that a provider takes, where the catalogue says so."""
-    if wanted is None or not _is_absent(fields, wanted):
-        return
-    for name in _MAX_TOKENS:
-        if name != wanted and not _is_absent(fields, name):
-            fields[wanted] = fields.pop(name)
 
 
 def encode(fields: Fields) -> bytes:

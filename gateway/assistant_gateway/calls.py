@@ -134,6 +134,7 @@ def forget_tenant(namespace: str) -> None:
         metrics.MODEL_CALLS,
         metrics.MODEL_TOKENS,
         metrics.MODEL_COST,
+        metrics.MODEL_CALLS_DISPUTED,
         metrics.LIMIT_REFUSALS,
         metrics.FALLBACKS,
         metrics.LIMIT_GRANT_CALLS,

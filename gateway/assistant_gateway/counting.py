@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 import re
 import unicodedata
 from collections import Counter
@@ -161,23 +160,6 @@ async def bound_of(fields: Fields, model: str, image_tokens: int | None = None, 
 
 def _markers(raw: bytes) -> int:
     return ITEM_TOKENS * (raw.count(b",") + 1)  # there are as many commas between the items, or more
-
-
-def output_bound(fields: Fields, default: int | None) -> int | None:
-    """Return the most tokens that the answers can have together, None where nothing limits them.
-
-    Args:
-        fields: the body's fields as they go to the provider.
-        default: the model's own maximum, where it is known.
-    """
-    asked = [_number(fields, name) for name in ("max_completion_tokens", "max_tokens", "max_output_tokens")]
-    limits = [limit for limit in asked if limit is not None]
-    # Whoever sends two may be served by the greater one. A model's own maximum is no more than what it is billed for.
-    most = max(limits) if limits else default
-    if most is None:
-        return None
-    answers = max(1, *(_number(fields, name) or 1 for name in ("n", "best_of")))
-    return most * answers
 
 
 def longest_form(raw: bytes) -> int:
@@ -369,18 +351,6 @@ def _tiled(model: str) -> int | None:
 def _is_set(fields: Fields, name: str) -> bool:
     raw = fields.get(name)
     return raw is not None and bytes(raw) not in {b"null", b"[]", b"{}", b"false"}
-
-
-def _number(fields: Fields, name: str) -> int | None:
-    """Return a whole number that a request holds. Some servers take "5" and 5.0 for 5, so they are counted as that."""
-    value = _decoded(fields[name]) if name in fields else None
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = math.ceil(float(value))
-    except (ValueError, OverflowError):
-        return None
-    return number if number > 0 else None
 
 
 def _decoded(raw: bytes | msgspec.Raw) -> object:

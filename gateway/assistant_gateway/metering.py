@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from assistant_gateway import counting, errors, ledger
+from assistant_gateway import counting, errors, ledger, lengths
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.catalog import Target
 from assistant_gateway.decoding import UNREADABLE
@@ -20,15 +21,17 @@ from assistant_gateway.limits.levels import LARGEST, Amount
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Refused
 from assistant_gateway.limits.terms import Terms
-from assistant_gateway.prices import Price, PriceMap, price_of
+from assistant_gateway.prices import FREE, TIERS, Price, PriceMap, price_of, tier_of
 from assistant_gateway.tokenizers import Tokenizers
 from assistant_gateway.usage import MOST_TOKENS, Source, Usage, charged
-from assistant_observability import logs
+from assistant_observability import logs, metrics
 
 OUTPUT_TOKENS = 4096  # of one answer, where neither client nor policy says it and a limit has to know
 REASONING_TOKENS = 16_384  # the same for models that think first
 LEAST_OUTPUT_TOKENS = 256  # with less left than this an answer is not worth beginning
 MOST_OUTPUT_TOKENS = 10_000_000  # of one call; nobody answers at such length
+
+LONGEST_TIER = 32  # bytes of a service tier's name, as JSON
 
 _NOTHING = Amount(0, 0)
 _ANYTHING = Usage(input=MOST_TOKENS, output=MOST_TOKENS)
@@ -50,6 +53,7 @@ class Metered:
     embedding: bool
     price: Price | None
     headers: dict[str, str]
+    own: bool = False  # at the tenant's own endpoint: its word is not the platform's bill
     id: str = field(default_factory=lambda: os.urandom(16).hex())
     started: int = field(default_factory=lambda: time.time_ns() // 1000)
     held: Usage | None = None  # None: no limit needs to know the worst case
@@ -66,10 +70,10 @@ class Metered:
         held = self.held or _ANYTHING
         said = self.stream.usage if self.stream is not None else self.reported
         if said is not None and said.input > 0 and (said.output > 0 or self.embedding):
-            return charged(said, Usage(), held)
+            return charged(said, Usage(), held, trusted=not self.own)
         prompt = self.held.input if self.held is not None else self._bound().tokens
         if self.embedding:
-            return charged(said, Usage(input=prompt), held)
+            return charged(said, Usage(input=prompt), held, trusted=not self.own)
         hidden = self._allowed_output() if self.price is not None and self.price.reasons else 0
         if self.stream is not None:
             text = self.stream.generated.size
@@ -79,12 +83,12 @@ class Metered:
             text = written.size
         else:  # nobody saw the answer, but it may have been written in full
             text, hidden = 0, self._allowed_output()
-        return charged(said, estimate(prompt, text, hidden_output=hidden), held)
+        return charged(said, estimate(prompt, text, hidden_output=hidden), held, trusted=not self.own)
 
     def _allowed_output(self) -> int:
         if self.held is not None:
             return self.held.output
-        return counting.output_bound(self.fields, None) or 0
+        return (lengths.asked(self.fields) or 0) * lengths.answers(self.fields)
 
     def _bound(self) -> counting.Bound:
         images = self.price.max_image_tokens if self.price is not None else None
@@ -140,17 +144,23 @@ class Meter:
         self._prices: dict[tuple[str, str, str], tuple[Target, Price | None]] = {}
 
     def price(self, target: Target, model: str, fields: Fields) -> Price | None:
-        """Return the price of a request, None where nobody knows it."""
-        raw = bytes(fields.get("service_tier", b""))
-        key = (target.provider if not target.own else str(target.chat), model, raw.decode(errors="replace"))
+        """Return the price of a request, None where nobody knows it.
+
+        Raises:
+            GatewayError: 400 or 403: it asks for a way of processing that nobody knows, or knows the price of.
+        """
+        if target.own:
+            return FREE
+        tier = _tier_of(fields)
+        key = (target.provider, model, tier)
         known = self._prices.get(key)
-        if known is not None and known[0] is target:
-            return known[1]
-        if len(self._prices) > 10_000:
-            self._prices.clear()
-        found = price_of(target, model, self._public, _decoded(raw))
-        self._prices[key] = (target, found)
-        return found
+        if known is None or known[0] is not target:
+            if len(self._prices) > 10_000:
+                self._prices.clear()
+            known = self._prices[key] = (target, price_of(target, model, self._public, tier))
+        if tier and known[1] is None and price_of(target, model, self._public) is not None:
+            raise _tier_unpriced(target, model, tier)
+        return known[1]
 
     def price_refusal(self, terms: Terms, target: Target, model: str) -> GatewayError | None:
         """Return the refusal that every plain call of a model gets for want of a price, None when there is none."""
@@ -164,7 +174,8 @@ class Meter:
         Raises:
             GatewayError: 429 naming the limit; 503 while nobody can say; 400 or 403 for what cannot be limited.
         """
-        metered = Metered(call, terms, fields, embedding, self.price(target, call.model, fields), {})
+        price = self.price(target, call.model, fields)
+        metered = Metered(call, terms, fields, embedding, price, {}, own=target.own)
         if not terms.limited:
             self._limiter.ensure_room(terms)
             return metered
@@ -199,14 +210,13 @@ class Meter:
             raise GatewayError(400, "not_limitable", message)
         output, own = 0, 0
         if not metered.embedding:
-            asked = counting.output_bound(fields, None)
+            asked = lengths.take(fields)
             if asked is None:
                 own = REASONING_TOKENS if price is not None and price.reasons else OUTPUT_TOKENS
                 if price is not None and price.max_output_tokens is not None:
                     own = min(own, price.max_output_tokens)
-                _set_output(fields, target, own)
-                asked = counting.output_bound(fields, own) or own
-            output = asked
+            lengths.put(fields, target, asked or own)
+            output = (asked or own) * lengths.answers(fields)
             if output > MOST_OUTPUT_TOKENS:
                 raise errors.invalid_request("The answer may be longer than any answer is.", "max_tokens")
         self._hold(metered, bound.tokens, output)
@@ -246,7 +256,7 @@ class Meter:
                 low, high = (middle, high) if fits(middle * answers) else (low, middle - 1)
             if low < LEAST_OUTPUT_TOKENS:
                 return False
-            _set_output(metered.fields, target, low)
+            lengths.put(metered.fields, target, low)
             tokens_out = low * answers
         if not fits(tokens_out) or (tokens_in, tokens_out) == (held.input, held.output):
             return False
@@ -263,10 +273,29 @@ class Meter:
             held = metered.held or Usage()
             used = Usage(input=held.input, output=held.output, source=Source.ESTIMATED)
         cost = metered.price.cost(used) if metered.price is not None else 0
+        if used.disputed:
+            _note_dispute(metered, used)
         if call.settle(outcome, used if used.input or used.output else None, cost):
             amount = Amount(min(used.input + used.output, LARGEST), min(cost, LARGEST))
             self._limiter.settle(metered.terms.limits, metered.id, amount, metered.entry(used, cost, outcome))
         return used
+
+
+def _note_dispute(metered: Metered, used: Usage) -> None:
+    """Tell whoever looks after the platform that a bound does not hold, or that a provider does not keep to limits."""
+    call = metered.call
+    metrics.MODEL_CALLS_DISPUTED.labels(call.tenant, call.provider).inc()
+    _log.warning(
+        "a call used more than was held for it",
+        tenant=call.tenant,
+        route=call.name,
+        provider=call.provider,
+        model=call.model,
+        request_id=call.request_id,
+        tokens=used.input + used.output,
+        held_tokens=metered.worst.tokens,
+        charged="as held" if metered.own else "in full",
+    )
 
 
 def answered_by(data: bytes) -> str | None:
@@ -275,17 +304,26 @@ def answered_by(data: bytes) -> str | None:
     return found[1].decode(errors="replace") if found is not None else None
 
 
-def _set_output(fields: Fields, target: Target, tokens: int) -> None:
-    for name in ("max_tokens", "max_completion_tokens"):
-        fields.pop(name, None)
-    fields[target.max_tokens_field] = msgspec.Raw(str(tokens).encode())
+def _tier_of(fields: Fields) -> str:
+    """Return the dearer tier that a request asks for, "" for standard processing.
+
+    Raises:
+        GatewayError: 400: there is no such tier. What it costs nobody could say, and any text could be written there.
+    """
+    raw = bytes(fields.get("service_tier", b"null"))
+    tier = None
+    if len(raw) <= LONGEST_TIER:
+        with contextlib.suppress(*UNREADABLE):
+            tier = tier_of(_tier.decode(raw))
+    if tier is None:
+        message = f"'service_tier' has to be one of {', '.join(TIERS)}."
+        raise errors.invalid_request(message, "service_tier")
+    return tier
 
 
-def _decoded(raw: bytes) -> object:
-    try:
-        return _tier.decode(raw) if raw else None
-    except UNREADABLE:
-        return raw  # no tier that anyone knows
+def _tier_unpriced(target: Target, model: str, tier: str) -> GatewayError:
+    message = f"Nobody knows what {target.provider}/{model} costs with the service tier {tier!r}; leave it out."
+    return GatewayError(403, "price_unknown", message, param="service_tier")
 
 
 def _price_refusal(terms: Terms, provider: str, name: str, price: Price | None) -> GatewayError | None:

@@ -59,8 +59,9 @@ _NOT_BY_TOKEN = (
     "output_cost_per_video_per_second",
 )
 # Ways of processing that a request may choose (`service_tier`) and that have prices of their own.
-_DEARER_TIERS = frozenset({"priority", "ultrafast", "balanced"})
-_STANDARD_TIERS = frozenset({None, "", "auto", "default", "standard", "standard_only", "flex"})
+_DEARER_TIERS = {"priority": "priority", "fast": "priority", "ultrafast": "ultrafast", "balanced": "balanced"}
+_STANDARD_TIERS = frozenset({"", "auto", "default", "standard", "standard_only", "on_demand", "flex"})
+TIERS = tuple(sorted({*_DEARER_TIERS, *_STANDARD_TIERS} - {""}))  # what a request may say
 
 _entry = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _log = logs.logger(__name__)
@@ -387,8 +388,9 @@ def family_of(host: str | None) -> str | None:
 
 def tier_of(service_tier: object) -> str | None:
     """Return the dearer tier a request asks for, "" for the standard one, None for one whose price nobody knows."""
-    if service_tier is None or (isinstance(service_tier, str) and service_tier in _STANDARD_TIERS):
-        return ""  # flex is cheaper, and may not be granted
-    if isinstance(service_tier, str) and service_tier in _DEARER_TIERS:
-        return service_tier
-    return None
+    if service_tier is None:
+        return ""
+    if not isinstance(service_tier, str):
+        return None
+    name = service_tier.lower()
+    return "" if name in _STANDARD_TIERS else _DEARER_TIERS.get(name)  # flex is cheaper, and may not be granted

@@ -19,6 +19,7 @@ from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE
 SEEN = re.compile(rb'"usage(?:Metadata)?"\s*:\s*\{')
 LARGEST_USAGE = 32 * 1024  # bytes of a usage object in a large document
 MOST_TOKENS = 100_000_000  # of one call; whoever claims more has said nothing
+LONGEST_TOKEN = 16  # bytes of text per token, on the whole of an answer; English has four
 
 _Fields = dict[str, Any]
 
@@ -40,7 +41,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     output: int = 0
     reasoning: int = 0  # of output
     source: Source = Source.REPORTED
-    disputed: bool = False  # the provider claims more than the call could have used; the claim was not followed
+    disputed: bool = False  # more than was held, so a bound was wrong or the provider is
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,30 +130,33 @@ def merge(before: Usage | None, now: Usage | None) -> Usage | None:
     )
 
 
-def charged(reported: Usage | None, estimate: Usage, held: Usage) -> Usage:
+def charged(reported: Usage | None, estimate: Usage, held: Usage, *, trusted: bool) -> Usage:
     """Return what a call is charged.
 
     Args:
         reported: what the provider said, None where it said nothing.
         estimate: the gateway's own count: of the prompt, and of the text that arrived.
-        held: the reserved worst case. A call cannot use more: whoever claims it is disputed, never followed.
+        held: the reserved worst case. What was used beyond it is charged in full, and disputed.
+        trusted: whether the provider is the platform's, which gets its bill. What a tenant's own server claims beyond
+            the hold is not followed.
     """
     said = reported or Usage()
     known_input = said.input > 0 or estimate.input == 0
     known_output = said.output > 0 or estimate.output == 0
-    wanted_input = said.input if known_input else estimate.input
-    wanted_output = said.output if known_output else estimate.output
-    disputed = reported is not None and (said.input > held.input or said.output > held.output)
-    whole = reported is not None and known_input and known_output and not disputed
+    # An estimate is an upper bound, and so is the hold. No text has longer tokens than these on the whole, though.
+    least = estimate.output // LONGEST_TOKEN if trusted else 0
+    used_input = said.input if known_input else min(estimate.input, held.input)
+    used_output = said.output if known_output else min(estimate.output, max(held.output, least))
+    disputed = used_input > held.input or used_output > held.output
+    followed = trusted or not disputed
     return _consistent(
-        Usage(
-            input=min(wanted_input, held.input),
-            cached=said.cached,
-            cache_write=said.cache_write,
-            cache_write_hour=said.cache_write_hour,
-            output=min(wanted_output, held.output),
-            reasoning=said.reasoning,
-            source=Source.REPORTED if whole else Source.ESTIMATED,
+        msgspec.structs.replace(
+            said,
+            input=used_input if trusted else min(used_input, held.input),
+            output=used_output if trusted else min(used_output, held.output),
+            source=Source.REPORTED
+            if reported is not None and known_input and known_output and followed
+            else Source.ESTIMATED,
             disputed=disputed,
         )
     )

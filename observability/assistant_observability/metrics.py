@@ -140,6 +140,11 @@ MODEL_COST = Counter(
     ["tenant", "assistant", "provider", "model"],
     registry=GATEWAY,
 )
+MODEL_CALLS_DISPUTED = Counter(
+    "assistant_model_calls_disputed",
+    "Calls that used more than was held for them: a bound is wrong, or a provider does not keep to limits.",
+    ["tenant", "provider"],
+)
 FALLBACKS = Counter(
     "assistant_model_fallbacks",
     "Requests answered by a fallback, by the model that answered.",

@@ -70,7 +70,7 @@ class Code:
             written.add_answer(body)
             reported, text = chunk.reported(), written.size
         held = usage.Usage(input=5000, output=2000)
-        charged = usage.charged(reported, generated.estimate(40, text), held)
+        charged = usage.charged(reported, generated.estimate(40, text), held, trusted=True)
         return {name: _plain(value) for name, value in msgspec.structs.asdict(charged).items()}
 
 

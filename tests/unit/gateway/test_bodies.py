@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assistant_crds.contracts import AssistantPolicy, EmbeddingPolicy, ModelRoute, TenantIdentity, TenantPolicy
-from assistant_gateway import bodies
+from assistant_gateway import bodies, lengths
 from assistant_gateway.catalog import ROUTING_FIELDS, Provider, Target, target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.routing import ChatRoute, EmbeddingRoute, compile_policy
@@ -100,6 +100,54 @@ def test_a_requests_own_limit_goes_under_the_only_name_that_a_provider_takes(ask
     assert {field: value for field, value in sent.items() if field.startswith("max")} == {wanted: 5}
 
 
+@pytest.mark.parametrize(
+    ("url", "name"), [("http://demo.example/v1", "max_tokens"), ("https://api.openai.com/v1", "max_completion_tokens")]
+)
+def test_of_two_limits_the_smaller_goes_out_under_the_providers_name(url: str, name: str) -> None:
+    """Providers refuse both names together, and one that takes both may follow either."""
+    for first, second in ((50, 70), (70, 50), (50, "70"), (50, None), (50, "x")):
+        sent = encode({**CHAT, "max_tokens": first, "max_completion_tokens": second}, chat_route(), demo(url))
+        if second is None:
+            assert sent["max_tokens"] == 50
+        else:
+            assert {field: value for field, value in sent.items() if field.startswith("max")} == {name: 50}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "Model",
+            "MODEL",
+            "Max_Tokens",
+            "max_toKens".replace("K", "\u212a"),
+            "me\u017f\u017fages",
+            "maxTokens",
+            "Stream",
+        ),
+        *("service-tier", "Service_Tier", "maxOutputTokens", "N", "N_Predict", "Models", "WEB_SEARCH_OPTIONS"),
+    ],
+)
+def test_members_that_some_servers_take_for_another_are_refused(name: str) -> None:
+    """Go and protobuf read names without regard to case; what was checked has to be what is read."""
+    for value, required in (("messages", "messages"), ("input", "input")):
+        raw = json.dumps({"model": "support", required: [value], name: 1}).encode()
+        with pytest.raises(GatewayError) as raised:
+            bodies.parse(raw, required)
+        assert (raised.value.status, raised.value.code, raised.value.param) == (400, "ambiguous_field", name)
+
+
+def test_options_of_streams_are_written_anew() -> None:
+    """Of a member that is there twice, or in two cases, only the one that was checked reaches the provider."""
+    raw = (
+        b'{"model": "support", "messages": [{}], "stream": true, "stream_options": '
+        b'{"include_usage": false, "Include_Usage": false, "x": 1, "include_usage": true}}'
+    )
+    sent = bodies.encode(bodies.chat(bodies.parse(raw, "messages")).prepare(chat_route(), chat_route().to, demo()))
+    assert sent.lower().count(b"include_usage") == 1
+    assert json.loads(sent)["stream_options"] == {"include_usage": True, "x": 1}
+
+
 def test_usage_is_asked_for_in_streams_only() -> None:
     """A stream is asked for its usage unless the client does or the provider cannot."""
     route = chat_route()
@@ -146,7 +194,10 @@ json_values = st.recursive(
 def test_unknown_fields_arrive_as_they_were(extra: dict) -> None:
     """Whatever else is in a request reaches the provider unchanged."""
     looked_at = ROUTING_FIELDS | {"stream", "stream_options"}
-    extra = {name: value for name, value in extra.items() if name not in looked_at}
+    known = {lengths.folded(name) for name in bodies.KNOWN}
+    extra = {
+        name: value for name, value in extra.items() if lengths.folded(name) not in known and name not in looked_at
+    }
     assert encode({**extra, **CHAT}, chat_route()) == {**extra, **CHAT, "model": "real-model"}
 
 

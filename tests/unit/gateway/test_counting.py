@@ -19,7 +19,6 @@ from assistant_gateway.counting import (
     chat_bound,
     embedding_bound,
     longest_form,
-    output_bound,
 )
 
 IMAGE = "data:image/png;base64," + base64.b64encode(bytes(30_000)).decode()
@@ -141,38 +140,12 @@ def test_inputs_of_embeddings_are_bounded() -> None:
     assert embedding_bound(fields(input="x", messages=[{}])).unbounded == "messages"
 
 
-@pytest.mark.parametrize(
-    ("body", "most"),
-    [
-        ({}, 16_384),
-        ({"max_tokens": 100}, 100),
-        ({"max_tokens": 100, "max_completion_tokens": 300}, 300),
-        ({"max_tokens": 100, "n": 3}, 300),
-        ({"max_tokens": 100, "n": "3"}, 300),
-        ({"max_tokens": "100.0", "n": 2.0}, 200),
-        ({"max_tokens": 100, "n": 2, "best_of": 5}, 500),
-        ({"max_tokens": -1}, 16_384),
-        ({"max_tokens": None, "n": None}, 16_384),
-        ({"max_tokens": True, "n": "many"}, 16_384),
-    ],
-)
-def test_output_is_bounded_by_the_request_or_the_model(body: dict[str, Any], most: int) -> None:
-    """All answers together; what a server may read as a number counts as one."""
-    assert output_bound(fields(**body), 16_384) == most
-
-
-def test_output_without_any_limit_is_not_bounded() -> None:
-    """Where nobody knows a maximum, nothing can be reserved."""
-    assert output_bound(fields(n=2), None) is None
-
-
 @given(st.dictionaries(st.text(max_size=8), st.binary(max_size=40), max_size=4), st.binary(max_size=200))
 def test_no_body_breaks_the_count(more: dict[str, bytes], messages: bytes) -> None:
     """Whatever bytes stand where JSON should be, there is a bound and no error."""
     body = {name: msgspec.Raw(value) for name, value in {**more, "messages": messages, "n": messages}.items()}
     assert isinstance(chat_bound(body, "m"), Bound)
     assert isinstance(embedding_bound(body), Bound)
-    assert output_bound(body, 1) is not None
 
 
 LARGE_TEXTS = {

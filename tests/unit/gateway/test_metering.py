@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 
-from assistant_gateway import ledger
+from assistant_gateway import ledger, lengths
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.catalog import Provider, Target, target
 from assistant_gateway.errors import GatewayError
@@ -28,6 +29,7 @@ from assistant_gateway.prices import ModelSettings, PriceMap
 from assistant_gateway.tokenizers import Tokenizers
 from assistant_gateway.usage import Usage
 
+PRICED = {"m": ModelSettings(input_per_million="1", output_per_million="2")}
 BUDGET = Level("assistant", "a", budget=1_000_000, period="Day")
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -142,6 +144,8 @@ async def test_answer_is_shortened_to_what_is_left_but_not_one_that_was_asked_fo
         ({}, demo(input_per_million=None, output_per_million=None), 403, "price_unknown"),
         ({}, demo(currency="EUR"), 403, "price_unknown"),
         ({"service_tier": "priority"}, demo(), 403, "price_unknown"),
+        ({"service_tier": "x"}, demo(), 400, "invalid_value"),
+        ({"max_tokens": 5, "options": {"num_predict": -1}}, demo(), 400, "field_not_allowed"),
         ({"web_search_options": {"a": 1}}, demo(), 400, "not_limitable"),
         ({"max_tokens": 10**9}, demo(), 400, "invalid_value"),
         ({"max_tokens": 10**18, "n": 10**6}, demo(), 400, "invalid_value"),
@@ -192,7 +196,7 @@ def _nothing(_metered: Metered) -> None:
     ("hear", "outcome", "output", "source"),
     [
         (_report, Outcome.OK, 7, "reported"),
-        (_absurd, Outcome.OK, 100, "estimated"),
+        (_absurd, Outcome.OK, 70_000, "reported"),
         (_stream, Outcome.CLIENT_GONE, 5, "estimated"),
         (_stream_reported, Outcome.CLIENT_GONE, 7, "reported"),
         (_whole, Outcome.OK, 5, "estimated"),
@@ -202,7 +206,7 @@ def _nothing(_metered: Metered) -> None:
 async def test_charge_follows_what_was_heard(
     hear: Callable[[Metered], None], outcome: Outcome, output: int, source: str
 ) -> None:
-    """The provider's word up to the hold, else the text that came, else all that may have been written unseen."""
+    """The provider's word in full, else the text that came, else all that may have been written unseen."""
     limiter = Scripted()
     metered = await admit(limiter, BUDGET, max_tokens=100)
     metered.sent = True
@@ -213,7 +217,102 @@ async def test_charge_follows_what_was_heard(
     prompt = metered.held.input if hear in {_stream, _whole, _nothing} else 5
     assert (entry.input, entry.output, entry.source) == (prompt, output, source)
     assert amount == Amount(prompt + output, prompt + 2 * output) == Amount(entry.tokens, entry.cost)
-    assert entry.cost <= entry.held_cost
+    assert entry.disputed is (hear is _absurd)
+    assert entry.disputed or entry.cost <= entry.held_cost
+
+
+async def test_claims_of_a_tenants_own_server_are_bounded_by_the_hold() -> None:
+    """Nobody sends a bill for it, and a broken server must not use up the tokens of the tenant's other assistants."""
+    own = target("endpoint", Provider(url="http://llm.acme.example/v1"), None, own=True)
+    limiter = Scripted()
+    metered = await admit(limiter, Level("tenant", "", tokens=10**6), to=own, max_tokens=100)
+    metered.sent = True
+    _absurd(metered)
+    meter(limiter).settle(metered, Outcome.OK, free=False)
+    ((_, amount, entry),) = limiter.settled
+    assert (entry.output, entry.disputed, entry.source, amount.tokens) == (100, True, "estimated", 105)
+
+
+async def test_text_that_cannot_have_come_from_the_allowed_length_is_charged() -> None:
+    """A provider that ignores the limit and reports nothing is charged by its text, and the row is disputed."""
+    limiter = Scripted()
+    metered = await admit(limiter, BUDGET, max_tokens=10)
+    metered.sent = True
+    metered.body = json.dumps({"choices": [{"message": {"content": "a" * 16_000}}]}).encode()
+    meter(limiter).settle(metered, Outcome.OK, free=False)
+    ((_, _, entry),) = limiter.settled
+    assert (entry.output, entry.disputed) == (1000, True)
+
+
+async def test_disputed_calls_are_counted() -> None:
+    """Somebody has to hear of a hold that was too small."""
+    limiter = Scripted()
+    before = REGISTRY.get_sample_value("assistant_model_calls_disputed_total", {"tenant": "acme", "provider": "demo"})
+    metered = await admit(limiter, BUDGET, max_tokens=100)
+    metered.sent = True
+    _absurd(metered)
+    meter(limiter).settle(metered, Outcome.OK, free=False)
+    after = REGISTRY.get_sample_value("assistant_model_calls_disputed_total", {"tenant": "acme", "provider": "demo"})
+    assert after == (before or 0) + 1
+
+
+@pytest.mark.parametrize("alias", sorted(lengths.ALIASES))
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+async def test_under_a_limit_only_the_providers_own_field_goes_out(alias: str, name: str) -> None:
+    """A server that ignores a name would write as much as it likes, one that prefers it more than was held."""
+    to = target("demo", Provider(url="http://demo.test/v1", max_tokens_field=name, models=PRICED), None)
+    for body, allowed in (({alias: 7}, 7), ({alias: 70, "max_tokens": 50}, 50), ({alias: -1}, 4096), ({alias: "9"}, 9)):
+        metered = await admit(Scripted(), BUDGET, to=to, **body)
+        assert metered.held is not None
+        assert metered.held.output == allowed
+        assert {field: bytes(raw) for field, raw in metered.fields.items() if field != "messages"} == {
+            name: str(allowed).encode()
+        }
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"extra_body": {"max_tokens": 9}}, "extra_body.max_tokens"),
+        ({"parameters": {"a": [{"maxNewTokens": 9}]}}, "parameters.maxNewTokens"),
+        ({"generation_config": {"maxOutputTokens": 9}}, "generation_config.maxOutputTokens"),
+        ({"sampling": [{"MAX-LENGTH": 9}]}, "sampling.MAX-LENGTH"),
+        ({"x": {"candidateCount": 9}}, "x.candidateCount"),
+        ({"x": {"y": "z" * 70_000}}, "x"),
+        ({"maximum_tokens": 9}, "maximum_tokens"),
+        ({"max_total_tokens": 9}, "max_total_tokens"),
+        ({"n_cmpl": 9}, "n_cmpl"),
+        ({"num_return_sequences": 2}, "num_return_sequences"),
+    ],
+)
+async def test_other_ways_to_ask_for_more_are_refused_by_name(body: dict[str, Any], param: str) -> None:
+    """What might set the length or the number of answers somewhere is not passed on under a limit, at any depth."""
+    with pytest.raises(GatewayError) as raised:
+        await admit(Scripted(), BUDGET, **body)
+    assert (raised.value.status, raised.value.code, raised.value.param) == (400, "field_not_allowed", param)
+
+
+async def test_names_inside_of_content_mean_nothing() -> None:
+    """Schemas, tools and other limits hold names of any kind."""
+    schema = {"type": "object", "properties": {"max_tokens": {"type": "integer"}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    body = {"tools": tools, "response_format": schema, "reasoning": {"max_tokens": 5}, "truncate_prompt_tokens": 5}
+    metered = await admit(Scripted(), BUDGET, **body, max_prompt_tokens=3, stream_options={"include_usage": True})
+    assert set(body) <= set(metered.fields)
+
+
+async def test_tiers_are_a_closed_set_and_nothing_of_a_request_is_remembered() -> None:
+    """Any text might be written there: what it costs nobody knows, and as a key of a cache it would fill memory."""
+    books = meter(Scripted())
+    for tier in ("x" * 100_000, ["auto"], 5, "platinum", {"a": 1}):
+        with pytest.raises(GatewayError) as raised:
+            books.price(demo(), "m", fields(service_tier=tier))
+        assert (raised.value.status, raised.value.param) == (400, "service_tier")
+    for tier in (None, "auto", "default", "Flex"):
+        assert books.price(demo(), "m", fields(service_tier=tier)) is not None
+    with pytest.raises(GatewayError, match="Nobody knows what demo/m costs with the service tier"):
+        books.price(demo(), "m", fields(service_tier="priority"))
+    assert len(books._prices) == 2
 
 
 async def test_refusals_cost_nothing_and_are_in_the_ledger() -> None:

@@ -138,6 +138,7 @@ def test_a_dearer_tier_has_its_own_price_or_none(public: PriceMap) -> None:
     assert price_of(own, "m", public, "priority") is None
     assert tier_of(["priority"]) is None
     assert tier_of("auto") == ""
+    assert tier_of("FAST") == "priority"
 
 
 @pytest.mark.parametrize(
