@@ -40,5 +40,5 @@ def checked(raw: bytes, target: Target, *, embedding: bool) -> Usage | None:
         if detail is not None:  # some answer 200 and put the error inside
             raise openai_wire.hidden(target, detail) from None
         what = "embeddings" if decoder is _embeddings else "a chat completion"
-        raise errors.provider_error(target.provider, f"answered with something that is not {what}") from None
+        raise errors.provider_error(target.provider, f"answered with something that is not {what}").paid() from None
     return chunk.reported() if chunk is not None else None

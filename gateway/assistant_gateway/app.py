@@ -28,7 +28,8 @@ from assistant_gateway.gates import Gates
 from assistant_gateway.identity import OPERATOR, Authenticator, Identity, SigningKeys, require
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.memory import LEASE, Memory
-from assistant_gateway.metering import Meter, Metered
+from assistant_gateway.metered import Metered
+from assistant_gateway.metering import Meter
 from assistant_gateway.policies import Policies
 from assistant_gateway.probes import Prober
 from assistant_gateway.providers.dispatch import Dispatcher

@@ -135,6 +135,7 @@ def forget_tenant(namespace: str) -> None:
         metrics.MODEL_TOKENS,
         metrics.MODEL_COST,
         metrics.MODEL_CALLS_DISPUTED,
+        metrics.MODEL_CALLS_UNPRICED,
         metrics.LIMIT_REFUSALS,
         metrics.FALLBACKS,
         metrics.LIMIT_GRANT_CALLS,

@@ -66,6 +66,7 @@ class GatewayError(Exception):
         self.kind = kind
         self.param = param
         self.headers = dict(headers or {})
+        self.said = ""  # by a provider, for the log alone
         self.billed = False  # whether a provider may have done the work all the same
         self.unsent = False  # whether the request surely never reached the provider
         self.again = False  # whether the provider turned it away unread: 429 or 503

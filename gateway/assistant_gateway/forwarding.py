@@ -20,7 +20,8 @@ from assistant_gateway.catalog import Target
 from assistant_gateway.egress import asking
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits.terms import Terms
-from assistant_gateway.metering import Fields, Meter, Metered
+from assistant_gateway.metered import Fields, Metered
+from assistant_gateway.metering import Meter
 from assistant_gateway.providers import openai_wire
 from assistant_gateway.providers.dispatch import Dispatcher
 from assistant_gateway.relay import Result
@@ -31,6 +32,7 @@ from assistant_http.answers import Answer
 from assistant_observability import logs
 
 LONGEST_USER = 256
+GAVE_UP = frozenset({504, 524})  # statuses of proxies that waited long enough
 REQUEST_ID = web.RequestKey("request_id", str)
 
 _log = logs.logger(__name__)
@@ -82,7 +84,8 @@ class Forwarder:
         except GatewayError as error:
             outcome, free = outcome_of(error.status, error.code), not error.billed
             error.headers = {**made.headers, **error.headers}
-            self._note_failure(call, outcome, error.message, span.trace_id if span is not None else None)
+            message = f"{error.message} {error.said}".strip()
+            self._note_failure(call, outcome, message, span.trace_id if span is not None else None)
             error.headers["x-assistant-model"] = f"{call.provider}/{call.model}"
             raise
         except (ConnectionError, asyncio.CancelledError):
@@ -120,9 +123,11 @@ class Forwarder:
             raise
         if response.status == 200:
             return response
-        metered.sent = False  # whoever refuses sends no bill
+        # Whoever refuses sends no bill. A proxy that stopped waiting for the provider has not refused for it.
+        metered.sent = response.status in GAVE_UP
         try:
-            raise await openai_wire.refusal(target, response)
+            refusal = await openai_wire.refusal(target, response)
+            raise refusal.paid() if metered.sent else refusal
         finally:
             response.close()
 

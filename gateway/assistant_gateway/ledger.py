@@ -28,17 +28,25 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     reasoning: int = 0
     source: str  # of the tokens: reported, estimated
     disputed: bool = False
-    price_input: int | None = None  # None: nobody knows the price, and no limit in money holds
+    price_input: int | None = None  # None: nobody knows the price, or the provider states the cost
     price_output: int | None = None
     price_source: str = ""
     currency: str = "USD"
     cost: int = 0
+    unpriced: str | None = None  # what has no price, in words; the cost is without it
+    tier: str | None = None  # of the processing, as the answer names it
+    details: dict[str, int] | None = None  # counts that have no field of their own: see `usage.Usage`
     held_tokens: int = 0
     held_cost: int = 0
     started: int  # since 1970
     duration: int
     first_byte: int | None = None
     outcome: str
+
+    @property
+    def known_cost(self) -> int | None:
+        """The cost, None where no part of it is known."""
+        return self.cost if self.price_source or not self.unpriced else None
 
     @property
     def tokens(self) -> int:

@@ -3,135 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import time
-from dataclasses import dataclass, field
 
 import msgspec
 
-from assistant_gateway import counting, errors, ledger, lengths
+from assistant_gateway import counting, errors, lengths
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.catalog import Target
 from assistant_gateway.decoding import UNREADABLE
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.events import EventRelay
-from assistant_gateway.generated import Generated, estimate
 from assistant_gateway.limits.levels import LARGEST, Amount
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Refused
 from assistant_gateway.limits.terms import Terms
-from assistant_gateway.prices import FREE, TIERS, Price, PriceMap, price_of, tier_of
+from assistant_gateway.metered import Fields, Metered
+from assistant_gateway.price_map import PriceMap
+from assistant_gateway.prices import STATE_THEIR_COST, TIERS, price_of, served_price, tier_of
+from assistant_gateway.rates import FREE, Bill, Price
 from assistant_gateway.tokenizers import Tokenizers
-from assistant_gateway.usage import MOST_TOKENS, Source, Usage, charged
+from assistant_gateway.usage import Source, Usage
 from assistant_observability import logs, metrics
 
 OUTPUT_TOKENS = 4096  # of one answer, where neither client nor policy says it and a limit has to know
 REASONING_TOKENS = 16_384  # the same for models that think first
 LEAST_OUTPUT_TOKENS = 256  # with less left than this an answer is not worth beginning
 MOST_OUTPUT_TOKENS = 10_000_000  # of one call; nobody answers at such length
-
 LONGEST_TIER = 32  # bytes of a service tier's name, as JSON
 
-_NOTHING = Amount(0, 0)
-_ANYTHING = Usage(input=MOST_TOKENS, output=MOST_TOKENS)
-_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
 _tier = msgspec.json.Decoder(object)
-
-Fields = dict[str, msgspec.Raw]
-
 _log = logs.logger(__name__)
-
-
-@dataclass(slots=True)
-class Metered:
-    """One call with what it holds, and what was heard of its answer."""
-
-    call: Call
-    terms: Terms
-    fields: Fields
-    embedding: bool
-    price: Price | None
-    headers: dict[str, str]
-    own: bool = False  # at the tenant's own endpoint: its word is not the platform's bill
-    id: str = field(default_factory=lambda: os.urandom(16).hex())
-    started: int = field(default_factory=lambda: time.time_ns() // 1000)
-    held: Usage | None = None  # None: no limit needs to know the worst case
-    worst: Amount = _NOTHING
-    sent: bool = False  # the provider may have begun to work
-    stream: EventRelay | None = None
-    reported: Usage | None = None
-    body: bytes = b""
-
-    def used(self, outcome: Outcome, *, free: bool) -> Usage:
-        """Return what the call is charged; `free`: the provider said no, or never heard of it."""
-        if free or not self.sent:
-            return Usage()
-        held = self.held or _ANYTHING
-        said = self.stream.usage if self.stream is not None else self.reported
-        if said is not None and said.input > 0 and (said.output > 0 or self.embedding):
-            return charged(said, Usage(), held, trusted=not self.own)
-        prompt = self.held.input if self.held is not None else self._bound().tokens
-        if self.embedding:
-            return charged(said, Usage(input=prompt), held, trusted=not self.own)
-        hidden = self._allowed_output() if self.price is not None and self.price.reasons else 0
-        if self.stream is not None:
-            text = self.stream.generated.size
-        elif outcome is Outcome.OK:
-            written = Generated()
-            written.add_answer(self.body)
-            text = written.size
-        else:  # nobody saw the answer, but it may have been written in full
-            text, hidden = 0, self._allowed_output()
-        return charged(said, estimate(prompt, text, hidden_output=hidden), held, trusted=not self.own)
-
-    def _allowed_output(self) -> int:
-        if self.held is not None:
-            return self.held.output
-        return (lengths.asked(self.fields) or 0) * lengths.answers(self.fields)
-
-    def _bound(self) -> counting.Bound:
-        images = self.price.max_image_tokens if self.price is not None else None
-        if self.embedding:
-            return counting.embedding_bound(self.fields)
-        return counting.chat_bound(self.fields, self.call.model, images)
-
-    def entry(self, used: Usage, cost: int, outcome: Outcome) -> bytes:
-        """Return what the ledger says of it."""
-        call, now, price = self.call, time.perf_counter(), self.price
-        first = call.first_byte
-        return ledger.encode(
-            ledger.LedgerEntry(
-                call=self.id,
-                tenant=call.tenant,
-                name=call.name,
-                scope=self.terms.assistant,
-                road=call.road,
-                request=call.request_id,
-                user=call.user,
-                provider=call.provider,
-                model=call.model,
-                answered=call.answered,
-                input=used.input,
-                cached=used.cached,
-                cache_write=used.cache_write,
-                output=used.output,
-                reasoning=used.reasoning,
-                source=used.source.value,
-                disputed=used.disputed,
-                price_input=price.rate.input if price is not None else None,
-                price_output=price.rate.output if price is not None else None,
-                price_source=price.source if price is not None else "",
-                currency=price.currency if price is not None else "USD",
-                cost=cost,
-                held_tokens=self.worst.tokens,
-                held_cost=self.worst.cost,
-                started=self.started,
-                duration=int((now - call.started) * 1e6),
-                first_byte=None if first is None else int((first - call.started) * 1e6),
-                outcome=outcome.value,
-            )
-        )
 
 
 class Meter:
@@ -175,7 +74,8 @@ class Meter:
             GatewayError: 429 naming the limit; 503 while nobody can say; 400 or 403 for what cannot be limited.
         """
         price = self.price(target, call.model, fields)
-        metered = Metered(call, terms, fields, embedding, price, {}, own=target.own)
+        metered = Metered(call, terms, fields, embedding, target, price, {})
+        metered.asked_tier = "" if target.own else _tier_of(fields)
         if not terms.limited:
             self._limiter.ensure_room(terms)
             return metered
@@ -203,6 +103,8 @@ class Meter:
         terms, fields, price = metered.terms, metered.fields, metered.price
         if (refused := _price_refusal(terms, metered.call.provider, metered.call.model, price)) is not None:
             raise refused
+        if terms.money and (told := _unbounded(fields, price)) is not None:
+            raise told
         images = price.max_image_tokens if price is not None else None
         bound = await counting.bound_of(fields, metered.call.model, images, embedding=metered.embedding)
         if bound.unbounded is not None:
@@ -268,20 +170,47 @@ class Meter:
         call = metered.call
         try:
             used = metered.used(outcome, free=free)
+            bill = self._bill(metered, used)
         except Exception:  # noqa: BLE001  # whatever an answer holds, its call is settled: for the most that it may be
             _log.exception("usage cannot be told", tenant=call.tenant, name=call.name, request_id=call.request_id)
-            held = metered.held or Usage()
+            held, price = metered.held or Usage(), metered.price
             used = Usage(input=held.input, output=held.output, source=Source.ESTIMATED)
-        cost = metered.price.cost(used) if metered.price is not None else 0
-        if used.disputed:
-            _note_dispute(metered, used)
+            bill = Bill(None, unpriced="no price is known")
+            if price is not None:
+                bill = Bill(metered.worst.cost, price.source, price.currency)
+        cost = bill.cost or 0
+        if metered.held is not None and cost > metered.worst.cost and not used.disputed:
+            used = msgspec.structs.replace(used, disputed=True)  # the tokens were bounded, and the price was not
         if call.settle(outcome, used if used.input or used.output else None, cost):
+            if used.disputed:
+                _note_dispute(metered, used, cost)
+            if bill.unpriced:
+                metrics.MODEL_CALLS_UNPRICED.labels(call.tenant, call.provider).inc()
             amount = Amount(min(used.input + used.output, LARGEST), min(cost, LARGEST))
-            self._limiter.settle(metered.terms.limits, metered.id, amount, metered.entry(used, cost, outcome))
+            self._limiter.settle(metered.terms.limits, metered.id, amount, metered.entry(used, bill, outcome))
         return used
 
+    def _bill(self, metered: Metered, used: Usage) -> Bill:
+        """Return what a call costs: as the provider states it, or else by the price of the tier that answered."""
+        target, price = metered.target, metered.price
+        if target.own or not (used.input or used.output or used.stated_cost):
+            return Bill(0, price.source if price is not None else "", price.currency if price is not None else "USD")
+        if used.stated_cost is not None and target.billed_by in STATE_THEIR_COST and _in_dollars(price):
+            return Bill(used.stated_cost, "stated by the provider")
+        metered.price = price = served_price(
+            target, metered.call.model, self._public, (price, metered.asked_tier), used.tier
+        )
+        if price is None:
+            return Bill(None, unpriced="no price is known")
+        asked, size = metered.searches()
+        return price.bill(used, searched=asked, size=size)
 
-def _note_dispute(metered: Metered, used: Usage) -> None:
+
+def _in_dollars(price: Price | None) -> bool:
+    return price is None or price.currency == "USD"
+
+
+def _note_dispute(metered: Metered, used: Usage, cost: int) -> None:
     """Tell whoever looks after the platform that a bound does not hold, or that a provider does not keep to limits."""
     call = metered.call
     metrics.MODEL_CALLS_DISPUTED.labels(call.tenant, call.provider).inc()
@@ -294,14 +223,21 @@ def _note_dispute(metered: Metered, used: Usage) -> None:
         request_id=call.request_id,
         tokens=used.input + used.output,
         held_tokens=metered.worst.tokens,
-        charged="as held" if metered.own else "in full",
+        cost=cost,
+        held_cost=metered.worst.cost,
+        charged="as held" if metered.target.own else "in full",
     )
 
 
-def answered_by(data: bytes) -> str | None:
-    """Return the model that an answer, or its first event, says it is from."""
-    found = _MODEL.search(data)
-    return found[1].decode(errors="replace") if found is not None else None
+def _unbounded(fields: Fields, price: Price | None) -> GatewayError | None:
+    """Return the refusal of a call whose price has no bound although its tokens have."""
+    what = next((f"the field {name!r}" for name in ("speed", "inference_geo") if name in fields), None)
+    if what is None and price is not None and price.open_ended:
+        what = "a model that searches, and reads what it finds, as often as it likes"
+    if what is None:
+        return None
+    message = f"Nobody can say what this call may cost at most: {what}. It is under a budget."
+    return GatewayError(400, "not_limitable", message)
 
 
 def _tier_of(fields: Fields) -> str:

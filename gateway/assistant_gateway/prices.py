@@ -1,32 +1,24 @@
-"""What a model's tokens cost: the catalogue's word, else LiteLLM's map of public prices, else nobody knows.
+"""What a call costs: the catalogue's word, else LiteLLM's map of public prices (`price_map`), else nobody knows.
 
 Money is integers: micro-units of the currency (1 USD = 1,000,000), prices in micro-units per 1,000,000 tokens, sums
-rounded up. The map is a data file of LiteLLM's package; it is read without importing LiteLLM, when first needed.
+rounded up.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import importlib.metadata
-import importlib.util
 import re
 from collections.abc import Mapping
-from decimal import ROUND_CEILING, Decimal, InvalidOperation
-from pathlib import Path
-from typing import Any, Protocol
+from decimal import Decimal
+from typing import Protocol
 
 import msgspec
 
-from assistant_gateway.usage import Usage
-from assistant_observability import logs
-
-PER = 1_000_000  # tokens that a price is for; also micro-units of one unit of a currency
-HIGHEST = 1_000_000 * PER  # a million units of the currency per million tokens: beyond it is a mistake
-MAP_FILE = "model_prices_and_context_window_backup.json"
+from assistant_gateway.price_map import PriceMap
+from assistant_gateway.rates import FREE, HIGHEST, PER, Price, Rate
 
 _WILD = re.compile(r"[*?\[]")
 _DECIMAL = re.compile(r"[0-9]{1,7}(\.[0-9]{1,6})?")
-_ABOVE = re.compile(r"input_cost_per_token_above_([0-9]+)k_tokens")
 # Whoever is behind an address sends the bill: host names, and the map's name for the provider.
 _BILLED_BY = {
     "api.openai.com": "openai",
@@ -47,85 +39,21 @@ _BILLED_BY = {
     "api.cerebras.ai": "cerebras",
     "api.voyageai.com": "voyage",
 }
-# What costs money by request, picture or second cannot be told in tokens.
-_NOT_BY_TOKEN = (
-    "input_cost_per_request",
-    "input_cost_per_query",
-    "input_cost_per_second",
-    "output_cost_per_image",
-    "output_cost_per_image_token",
-    "output_cost_per_second",
-    "output_cost_per_video_token",
-    "output_cost_per_video_per_second",
-)
-# Ways of processing that a request may choose (`service_tier`) and that have prices of their own.
+# Ways of processing that a request may choose (`service_tier`), and the map's names of those that are dearer.
 _DEARER_TIERS = {"priority": "priority", "fast": "priority", "ultrafast": "ultrafast", "balanced": "balanced"}
 _STANDARD_TIERS = frozenset({"", "auto", "default", "standard", "standard_only", "on_demand", "flex"})
 TIERS = tuple(sorted({*_DEARER_TIERS, *_STANDARD_TIERS} - {""}))  # what a request may say
-
-_entry = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
-_log = logs.logger(__name__)
-
-
-class Rate(msgspec.Struct, frozen=True, kw_only=True):
-    """Micro-units per million tokens of each kind."""
-
-    input: int
-    output: int
-    cached: int
-    cache_write: int
-    cache_write_hour: int
-    reasoning: int
-
-    def cost(self, usage: Usage) -> int:
-        """Return micro-units, rounded up."""
-        fresh = usage.input - usage.cached - usage.cache_write
-        total = (
-            fresh * self.input
-            + usage.cached * self.cached
-            + (usage.cache_write - usage.cache_write_hour) * self.cache_write
-            + usage.cache_write_hour * self.cache_write_hour
-            + (usage.output - usage.reasoning) * self.output
-            + usage.reasoning * self.reasoning
-        )
-        return -(-total // PER)
-
-    def worst(self, tokens_in: int, tokens_out: int) -> int:
-        """Return the most that so many tokens can cost."""
-        total = tokens_in * max(self.input, self.cached, self.cache_write, self.cache_write_hour)
-        return -(-(total + tokens_out * max(self.output, self.reasoning)) // PER)
-
-
-class Price(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that is known of a model's cost. `above`: rates of prompts longer than so many tokens, ascending."""
-
-    rate: Rate
-    above: tuple[tuple[int, Rate], ...] = ()
-    currency: str = "USD"
-    source: str  # stands in the ledger
-    max_input_tokens: int | None = None
-    max_output_tokens: int | None = None
-    max_image_tokens: int | None = None
-    reasons: bool = False  # may use output that the client never sees
-
-    def cost(self, usage: Usage) -> int:
-        """Return what a call costs, in micro-units, rounded up."""
-        rate = self.rate
-        for threshold, dearer in self.above:
-            if usage.input > threshold:
-                rate = dearer
-        return rate.cost(usage)
-
-    def worst(self, tokens_in: int, tokens_out: int) -> int:
-        """Return the most that a call of up to so many tokens can cost, in micro-units."""
-        rates = [self.rate, *(rate for threshold, rate in self.above if tokens_in > threshold)]
-        return max(rate.worst(tokens_in, tokens_out) for rate in rates)
-
-
-# A tenant's own endpoint is paid by the tenant: its calls count in tokens and cost the platform nothing.
-FREE = Price(
-    rate=Rate(input=0, output=0, cached=0, cache_write=0, cache_write_hour=0, reasoning=0), source="own endpoint"
-)
+# What answers may say besides, in the map's words; Gemini's `trafficType` among it.
+_SERVED_TIERS = {
+    **dict.fromkeys(_STANDARD_TIERS, ""),
+    **_DEARER_TIERS,
+    "flex": "flex",
+    "on_demand_flex": "flex",
+    "on_demand_priority": "priority",
+    "provisioned_throughput": "",
+}
+# Whose answers state what they charge, and who charge just that. Of others it is a figure of their own.
+STATE_THEIR_COST = frozenset({"openrouter", "perplexity", "xai"})
 
 
 class ModelSettings(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_unknown_fields=True):
@@ -234,25 +162,56 @@ def price_of(target: Seller, model: str, public: PriceMap, service_tier: object 
         target: the provider; a tenant's own costs the platform nothing.
         model: as the provider calls it.
         public: what is known besides the catalogue.
-        service_tier: the request's, as decoded.
+        service_tier: as a request or an answer names it, decoded.
     """
     if target.own:
         return FREE
-    tier = tier_of(service_tier)
-    if tier is None:
+    tier = service_tier if service_tier == "flex" else tier_of(service_tier)
+    if not isinstance(tier, str):
         return None
     found = public.price(target.billed_by, model, tier) if target.billed_by is not None else None
     entry = target.prices.find(model)
     if entry is None or entry.price is None:
         return msgspec.structs.replace(found, **entry.limits) if entry is not None and found is not None else found
-    if tier or found is None:
-        return None if tier else entry.price  # the catalogue's price is that of standard processing
+    if tier in _DEARER_TIERS.values():
+        return None  # the catalogue's price is that of standard processing
+    if found is None:
+        return entry.price
     return msgspec.structs.replace(
         entry.price,
         max_input_tokens=entry.price.max_input_tokens or found.max_input_tokens,
         max_output_tokens=entry.price.max_output_tokens or found.max_output_tokens,
         reasons=found.reasons,
+        fees=found.fees,
+        open_ended=found.open_ended,
     )
+
+
+def served_price(
+    target: Seller, model: str, public: PriceMap, asked: tuple[Price | None, str], tier: str
+) -> Price | None:
+    """Return the price of the tier that an answer names.
+
+    A tier that has none is charged at the dearest that is known: a price too low would let calls past a budget.
+
+    Args:
+        target: the provider.
+        model: as the provider calls it.
+        public: what is known besides the catalogue.
+        asked: the price of what the request asked for, and its tier.
+        tier: as the answer names it; empty where it says nothing.
+    """
+    price, asked_tier = asked
+    name = tier.lower()
+    served = _SERVED_TIERS.get(name)
+    if price is None or target.own or name in {"", "auto"} or served == asked_tier:
+        return price
+    found = price_of(target, model, public, served) if served is not None else None
+    if found is not None:
+        return found
+    known = [price_of(target, model, public, name) for name in ("", *sorted(set(_DEARER_TIERS.values())))]
+    dearest = max((each for each in (price, *known) if each is not None), key=lambda each: each.worst(PER, PER))
+    return msgspec.structs.replace(dearest, source=f"{dearest.source}, dearest tier: no price of {tier!r}")
 
 
 def _micro(field: str, text: str) -> int:
@@ -264,119 +223,6 @@ def _micro(field: str, text: str) -> int:
     if value > HIGHEST:
         raise PriceError(f"{field} is more than a million per million tokens")
     return value
-
-
-class PriceMap:
-    """LiteLLM's map. Only what was asked for is kept: the file has thousands of models, a platform uses a few."""
-
-    def __init__(self, file: Path | None, version: str) -> None:
-        self._file = file
-        self._source = f"litellm {version}"
-        self._entries: Mapping[str, msgspec.Raw] | None = None
-        self._known: dict[tuple[str, str, str], Price | None] = {}
-
-    @classmethod
-    def installed(cls) -> PriceMap:
-        """Return the map of the installed LiteLLM, an empty one where it is not installed. Nothing is imported."""
-        found = importlib.util.find_spec("litellm")
-        if found is None or not found.submodule_search_locations:
-            return cls(None, "")
-        folder = next(iter(found.submodule_search_locations))
-        return cls(Path(folder) / MAP_FILE, importlib.metadata.version("litellm"))
-
-    def price(self, family: str, model: str, tier: str = "") -> Price | None:
-        """Return the price of `model` as `family` bills it; `tier` is a dearer way of processing."""
-        key = (family, model, tier)
-        if key not in self._known:
-            if len(self._known) > 10_000:
-                self._known.clear()
-            self._known[key] = self._find(family, model, tier)
-        return self._known[key]
-
-    def _find(self, family: str, model: str, tier: str) -> Price | None:
-        entries = self._load()
-        for name in (f"{family}/{model}", model):
-            raw = entries.get(name)
-            entry = _entry.decode(raw) if raw is not None else {}
-            # A bare name belongs to whoever the entry says: "gpt-4o" is OpenAI's price, not that of a reseller.
-            if re.split("[_-]", str(entry.get("litellm_provider")))[0] != re.split("[_-]", family)[0]:
-                continue
-            if (found := self._read(entry, tier)) is not None:
-                return found
-        return None
-
-    def _load(self) -> Mapping[str, msgspec.Raw]:
-        if self._entries is None:
-            self._entries = {}
-            if self._file is not None:
-                try:
-                    self._entries = msgspec.json.decode(self._file.read_bytes(), type=dict[str, msgspec.Raw])
-                except (OSError, msgspec.MsgspecError) as error:
-                    _log.error("no public prices", file=self._file.name, error=str(error))
-        return self._entries
-
-    def _read(self, entry: dict[str, Any], tier: str) -> Price | None:
-        suffix = f"_{tier}" if tier else ""
-        rate = _rate(entry, "", suffix)
-        if rate is None or any(entry.get(name) for name in _NOT_BY_TOKEN):
-            return None
-        above = []
-        for threshold in sorted({int(found[1]) for name in entry if (found := _ABOVE.fullmatch(name))}):
-            dearer = _rate(entry, f"_above_{threshold}k_tokens", suffix) or _rate(
-                entry, f"_above_{threshold}k_tokens", ""
-            )
-            if dearer is not None:
-                above.append((threshold * 1000, dearer))
-        return Price(
-            rate=rate,
-            above=tuple(above),
-            source=self._source,
-            max_input_tokens=_whole(entry.get("max_input_tokens")),
-            max_output_tokens=_whole(entry.get("max_output_tokens")),
-            reasons=entry.get("supports_reasoning") is True,
-        )
-
-
-def _rate(entry: dict[str, Any], above: str, suffix: str) -> Rate | None:
-    """Return the rate of one length of prompt and one tier, None where input or output has no usable price."""
-
-    def price(name: str) -> int | None:
-        return _per_million(entry.get(f"{name}{above}{suffix}"))
-
-    asked = price("input_cost_per_token")
-    answered = price("output_cost_per_token")
-    if answered is None and entry.get("mode") == "embedding":
-        answered = 0
-    # Zero stands for "free of charge for now" and for "nobody has looked it up"; the catalogue can say which it is.
-    if not asked or answered is None or (answered == 0 and entry.get("mode") != "embedding"):
-        return None
-    cached, written = price("cache_read_input_token_cost"), price("cache_creation_input_token_cost")
-    write = asked if written is None else written
-    hour = _per_million(entry.get(f"cache_creation_input_token_cost_above_1hr{above}"))
-    reasoning = price("output_cost_per_reasoning_token")
-    return Rate(
-        input=asked,
-        output=answered,
-        cached=asked if cached is None else cached,
-        cache_write=write,
-        cache_write_hour=write if hour is None else hour,
-        reasoning=answered if reasoning is None else reasoning,
-    )
-
-
-def _per_million(value: object) -> int | None:
-    """Return units of currency per token in micro-units per million tokens, rounded up; None if absent or absurd."""
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        return None
-    try:
-        scaled = int((Decimal(value) * PER * PER).to_integral_value(ROUND_CEILING))
-    except (InvalidOperation, ValueError, OverflowError):
-        return None
-    return scaled if 0 <= scaled <= HIGHEST else None
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def family_of(host: str | None) -> str | None:

@@ -21,8 +21,9 @@ from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import DONE, EventRelay, TooLargeError
 from assistant_gateway.idle import DeadlineError, IdleWatch
 from assistant_gateway.memory import lease_of
-from assistant_gateway.metering import Metered, answered_by
+from assistant_gateway.metered import Metered
 from assistant_gateway.providers import openai_wire
+from assistant_gateway.usage import chunk_of
 from assistant_http.answers import Answer
 from assistant_http.errors import HttpError
 
@@ -88,7 +89,8 @@ class Relay:
         except (HttpError, TimeoutError) as error:
             raise _broken(target, error).paid() from None
         metered.reported = checked(raw, target, embedding=metered.embedding)
-        metered.body, metered.call.answered = raw, answered_by(raw)
+        metered.body = raw
+        metered.note_answer(raw)
         if target.secret is not None and target.secret in raw:
             raw = raw.replace(target.secret, b"***")
         answer = web.Response(body=raw, content_type="application/json", headers=headers)
@@ -138,7 +140,7 @@ class Relay:
             GatewayError: the provider did not answer with a stream, or broke off before its first byte.
         """
         if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-            raise await _not_a_stream(target, response)
+            raise await _not_a_stream(target, response, metered)
         relay = EventRelay(keep_usage=options.keep_usage, secret=target.secret, limit=self._most.event)
         metered.stream = relay
         watch = IdleWatch(response, request, target.settings.idle_seconds, metered.call.deadline)
@@ -215,7 +217,7 @@ class _Stream:
                 call.note_first_byte()
             if block:
                 if call.answered is None:
-                    call.answered = answered_by(block) or ""
+                    self.metered.note_answer(block)
                 watch.writing = True
                 await write(block)
                 watch.writing = False
@@ -352,8 +354,11 @@ def deadline_passed(target: Target) -> GatewayError:
     return errors.provider_timeout(target.provider, f"was not done within {target.settings.total_seconds:g} s")
 
 
-async def _not_a_stream(target: Target, response: Answer) -> GatewayError:
-    detail = await openai_wire.detail_of(target, response)
+async def _not_a_stream(target: Target, response: Answer, metered: Metered) -> GatewayError:
+    body = await openai_wire.error_body(response)
+    detail = openai_wire.error_detail(target, body)
     if detail is not None:
         return openai_wire.hidden(target, detail)
-    return errors.provider_error(target.provider, "did not answer with a stream")
+    chunk = chunk_of(body)  # a whole answer is not what was asked for, and will be on the bill all the same
+    metered.reported = chunk.reported() if chunk is not None else None
+    return errors.provider_error(target.provider, "did not answer with a stream").paid()

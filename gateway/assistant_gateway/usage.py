@@ -2,7 +2,9 @@
 
 Providers agree on neither names nor sums. Some count cached tokens inside the input and some beside it, some leave
 reasoning out of the output and only in the total, some say it once and some in every event. Here all of that ends:
-`input` includes what was read from and written to a cache, `output` includes reasoning, and nothing is negative.
+`input` includes what was read from and written to a cache, `output` includes reasoning, and nothing is negative. What
+is not tokens (searches, the provider's own statement of the cost, the tier that answered) is read as well: each of them
+changes the bill.
 """
 
 from __future__ import annotations
@@ -13,12 +15,24 @@ from typing import Any
 
 import msgspec
 
+from assistant_gateway.counts import (
+    LONGEST_NAME,
+    by_the_piece,
+    count,
+    first,
+    inside,
+    kept_for,
+    member,
+    objects,
+    of_kind,
+    stated,
+    text,
+)
 from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE
 
 # A usage object, or Gemini's own name for it. In text inside JSON the quotes are escaped and do not match.
 SEEN = re.compile(rb'"usage(?:Metadata)?"\s*:\s*\{')
 LARGEST_USAGE = 32 * 1024  # bytes of a usage object in a large document
-MOST_TOKENS = 100_000_000  # of one call; whoever claims more has said nothing
 LONGEST_TOKEN = 16  # bytes of text per token, on the whole of an answer; English has four
 
 _Fields = dict[str, Any]
@@ -32,16 +46,39 @@ class Source(StrEnum):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens of one call. Zero where a provider says nothing (no prompt is empty, so a zero input is "not said")."""
+    """What one call used. Zero where a provider says nothing (no prompt is empty, so a zero input is "not said")."""
 
     input: int = 0
     cached: int = 0  # of input: read from the provider's cache
     cache_write: int = 0  # of input: written to it
-    cache_write_hour: int = 0  # of cache_write: for an hour, which Anthropic charges more for
+    cache_write_hour: int = 0  # of cache_write: kept for an hour, which costs more
+    cache_write_half_day: int = 0  # of cache_write: kept for twelve hours
+    audio_input: int = 0  # of input
+    audio_cached: int = 0  # of audio_input and of cached
+    image_input: int = 0  # of input
+    image_cached: int = 0  # of image_input and of cached
+    video_input: int = 0  # of input
     output: int = 0
     reasoning: int = 0  # of output
+    audio_output: int = 0  # of output
+    image_output: int = 0  # of output
+    video_output: int = 0  # of output
+    citation: int = 0  # tokens of sources that were read, beside the input
+    searches: int = 0  # searches of the web; with Cohere units of them
+    maps: int = 0  # questions to Google's maps
+    tier: str = ""  # of the processing, as the answer names it
+    speed: str = ""  # the same of Anthropic's fast mode
+    region: str = ""  # where it was processed, as far as that has a price of its own
+    stated_cost: int | None = None  # what the provider says that it charges: micro-USD
+    unpriced: str = ""  # a unit that has no price here, in words
     source: Source = Source.REPORTED
     disputed: bool = False  # more than was held, so a bound was wrong or the provider is
+
+
+_TEXTS = frozenset({"tier", "speed", "region", "unpriced"})
+_COUNTS = tuple(name for name in Usage.__struct_fields__ if name not in {*_TEXTS, "stated_cost", "source", "disputed"})
+# What has a part of its own in the sums above; the ledger keeps the rest of the counts as they are.
+DETAILS = tuple(name for name in _COUNTS if name not in {"input", "cached", "cache_write", "output", "reasoning"})
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,15 +93,22 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     usage_metadata: object = msgspec.field(default=None, name="usageMetadata")  # Gemini
     prompt_eval_count: object = None  # Ollama's own wire
     eval_count: object = None
+    service_tier: object = None  # beside the usage, not in it: OpenAI, Groq
 
     def reported(self) -> Usage | None:
         """Return what is said here of usage, None where nothing is."""
-        for place in (self.usage, _inside(self.x_groq), self.usage_metadata, _inside(self.message), self.meta):
+        found = self._found()
+        if found is None or found.tier or not isinstance(self.service_tier, str):
+            return found
+        return msgspec.structs.replace(found, tier=self.service_tier[:LONGEST_NAME])
+
+    def _found(self) -> Usage | None:
+        for place in (self.usage, inside(self.x_groq), self.usage_metadata, inside(self.message), self.meta):
             if place is not None and (found := usage_of(place)) is not None:
                 return found
         if self.prompt_eval_count is not None or self.eval_count is not None:
-            return Usage(input=_count(self.prompt_eval_count), output=_count(self.eval_count))
-        return usage_of(_inside(self.response))
+            return Usage(input=count(self.prompt_eval_count), output=count(self.eval_count))
+        return usage_of(inside(self.response))
 
 
 class _Places(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -108,8 +152,9 @@ def usage_of(said: object) -> Usage | None:
         return None
     for recognised_by, read in _FAMILIES:
         if any(name in said for name in recognised_by):
-            return _consistent(read(said))
-    return None
+            return _consistent(_with_extras(read(said), said))
+    cost = stated(said)
+    return None if cost is None else Usage(stated_cost=cost)
 
 
 def merge(before: Usage | None, now: Usage | None) -> Usage | None:
@@ -120,13 +165,11 @@ def merge(before: Usage | None, now: Usage | None) -> Usage | None:
     """
     if before is None or now is None:
         return now if before is None else before
+    costs = [cost for cost in (before.stated_cost, now.stated_cost) if cost is not None]
     return Usage(
-        input=max(before.input, now.input),
-        cached=max(before.cached, now.cached),
-        cache_write=max(before.cache_write, now.cache_write),
-        cache_write_hour=max(before.cache_write_hour, now.cache_write_hour),
-        output=max(before.output, now.output),
-        reasoning=max(before.reasoning, now.reasoning),
+        **{name: max(getattr(before, name), getattr(now, name)) for name in _COUNTS},
+        **{name: getattr(now, name) or getattr(before, name) for name in _TEXTS},
+        stated_cost=max(costs, default=None),
     )
 
 
@@ -167,64 +210,116 @@ def charged(reported: Usage | None, estimate: Usage, held: Usage, *, trusted: bo
 
 def _openai(said: _Fields) -> Usage:
     """OpenAI's wire and everything that follows it more or less."""
-    asked, answered = _count(said.get("prompt_tokens")), _count(said.get("completion_tokens"))
-    total = _count(said.get("total_tokens"))
-    details, written = _object(said.get("prompt_tokens_details")), _object(said.get("completion_tokens_details"))
+    asked, answered = count(said.get("prompt_tokens")), count(said.get("completion_tokens"))
+    total = count(said.get("total_tokens"))
+    details, written = member(said.get("prompt_tokens_details")), member(said.get("completion_tokens_details"))
+    cached = member(details.get("cached_tokens_details"))
+    kept = member(details.get("cache_creation_token_details")) or member(details.get("cache_write_tokens_details"))
+    hour, half_day = kept_for(kept, "1h"), kept_for(kept, "12h")
     asked = asked or max(0, total - answered)  # embeddings of some servers have a total only
+    reasoning = first(written.get("reasoning_tokens"), said.get("reasoning_tokens"))
+    citation = count(said.get("citation_tokens"))
+    # Perplexity's research leaves reasoning out of both sums; whoever claims it without a search is not followed.
+    beside = reasoning if citation or (reasoning > answered and count(said.get("num_search_queries"))) else 0
     return Usage(
         input=asked,
         # DeepSeek and Moonshot have names of their own for what was read from the cache.
-        cached=_first(details.get("cached_tokens"), said.get("prompt_cache_hit_tokens"), said.get("cached_tokens")),
-        # OpenRouter's name, and LiteLLM's.
-        cache_write=_first(details.get("cache_write_tokens"), said.get("cache_creation_input_tokens")),
-        cache_write_hour=_count(_object(details.get("cache_creation_token_details")).get("ephemeral_1h_input_tokens")),
+        cached=first(details.get("cached_tokens"), said.get("prompt_cache_hit_tokens"), said.get("cached_tokens")),
+        # OpenRouter's name, LiteLLM's two, and what OpenAI says only of the time that it is kept.
+        cache_write=first(
+            details.get("cache_write_tokens"),
+            details.get("cache_creation_tokens"),
+            said.get("cache_creation_input_tokens"),
+            hour + half_day,
+        ),
+        cache_write_hour=hour,
+        cache_write_half_day=half_day,
+        audio_input=count(details.get("audio_tokens")),
+        audio_cached=count(cached.get("audio_tokens")),
+        image_input=count(details.get("image_tokens")),
+        image_cached=count(cached.get("image_tokens")),
+        video_input=count(details.get("video_tokens")),
         # xAI and Gemini leave reasoning out of completion_tokens; it is in the total, and it is paid.
-        output=max(answered, total - asked),
-        reasoning=_first(written.get("reasoning_tokens"), said.get("reasoning_tokens")),
+        output=max(answered + beside, total - asked),
+        reasoning=reasoning,
+        audio_output=count(written.get("audio_tokens")),
+        image_output=count(written.get("image_tokens")),
+        video_output=count(written.get("video_tokens")),
+        citation=citation,
+        searches=first(details.get("web_search_requests"), said.get("num_search_queries")),
+        maps=count(details.get("google_maps_grounding_requests")),
+        unpriced=by_the_piece(details, "prompt_tokens_details.") or by_the_piece(written, "completion_tokens_details."),
     )
 
 
 def _input_and_output(said: _Fields) -> Usage:
     """OpenAI's Responses (cached tokens inside the input) and Anthropic (beside it)."""
-    read, written = _count(said.get("cache_read_input_tokens")), _count(said.get("cache_creation_input_tokens"))
-    details = _object(said.get("output_tokens_details"))
-    inside = _count(_object(said.get("input_tokens_details")).get("cached_tokens"))
+    read, written = count(said.get("cache_read_input_tokens")), count(said.get("cache_creation_input_tokens"))
+    asked, answered = member(said.get("input_tokens_details")), member(said.get("output_tokens_details"))
+    kept = member(said.get("cache_creation")) or member(asked.get("cache_write_tokens_details"))
+    hour, half_day = kept_for(kept, "1h"), kept_for(kept, "12h")
     return Usage(
-        input=_count(said.get("input_tokens")) + read + written,
-        cached=read or inside,
-        cache_write=written,
-        cache_write_hour=_count(_object(said.get("cache_creation")).get("ephemeral_1h_input_tokens")),
-        output=_count(said.get("output_tokens")),
-        reasoning=_count(details.get("reasoning_tokens")),
+        input=count(said.get("input_tokens")) + read + written,
+        cached=read or count(asked.get("cached_tokens")),
+        cache_write=written or first(asked.get("cache_write_tokens"), hour + half_day),
+        cache_write_hour=hour,
+        cache_write_half_day=half_day,
+        audio_input=count(asked.get("audio_tokens")),
+        image_input=count(asked.get("image_tokens")),
+        output=count(said.get("output_tokens")),
+        reasoning=count(answered.get("reasoning_tokens")),
+        audio_output=count(answered.get("audio_tokens")),
+        image_output=count(answered.get("image_tokens")),
     )
 
 
 def _bedrock(said: _Fields) -> Usage:
     """Bedrock's Converse: cached tokens beside the input."""
-    read, written = _count(said.get("cacheReadInputTokens")), _count(said.get("cacheWriteInputTokens"))
+    read, written = count(said.get("cacheReadInputTokens")), count(said.get("cacheWriteInputTokens"))
+    kept = said.get("cacheDetails")
     return Usage(
-        input=_count(said.get("inputTokens")) + read + written,
+        input=count(said.get("inputTokens")) + read + written,
         cached=read,
         cache_write=written,
-        output=_count(said.get("outputTokens")),
+        cache_write_hour=sum(
+            count(part.get("inputTokens")) for part in objects(kept) if str(part.get("ttl")).lower() == "1h"
+        ),
+        output=count(said.get("outputTokens")),
+        searches=count(member(said.get("serverToolUsage")).get("webSearchRequests")),
     )
 
 
 def _gemini(said: _Fields) -> Usage:
     """Gemini's own wire: thoughts beside the candidates, tool results beside the prompt."""
-    thoughts = _count(said.get("thoughtsTokenCount"))
+    thoughts = count(said.get("thoughtsTokenCount"))
+    asked, cached = said.get("promptTokensDetails"), said.get("cacheTokensDetails")
+    tools, answered = said.get("toolUsePromptTokensDetails"), said.get("candidatesTokensDetails")
     return Usage(
-        input=_count(said.get("promptTokenCount")) + _count(said.get("toolUsePromptTokenCount")),
-        cached=_count(said.get("cachedContentTokenCount")),
-        output=_count(said.get("candidatesTokenCount")) + thoughts,
+        input=count(said.get("promptTokenCount")) + count(said.get("toolUsePromptTokenCount")),
+        cached=count(said.get("cachedContentTokenCount")),
+        audio_input=of_kind(asked, "AUDIO") + of_kind(tools, "AUDIO"),
+        audio_cached=of_kind(cached, "AUDIO"),
+        image_input=of_kind(asked, "IMAGE") + of_kind(tools, "IMAGE"),
+        image_cached=of_kind(cached, "IMAGE"),
+        video_input=of_kind(asked, "VIDEO") + of_kind(tools, "VIDEO"),
+        output=count(said.get("candidatesTokenCount")) + thoughts,
         reasoning=thoughts,
+        audio_output=of_kind(answered, "AUDIO"),
+        image_output=of_kind(answered, "IMAGE"),
+        video_output=of_kind(answered, "VIDEO"),
+        tier=text(said.get("trafficType")),
     )
 
 
 def _cohere(said: _Fields) -> Usage:
     """Cohere: what is billed differs from what was counted; the bill is what is paid."""
-    billed = _object(said.get("billed_units")) or _object(said.get("tokens"))
-    return Usage(input=_count(billed.get("input_tokens")), output=_count(billed.get("output_tokens")))
+    billed = member(said.get("billed_units")) or member(said.get("tokens"))
+    return Usage(
+        input=count(billed.get("input_tokens")),
+        output=count(billed.get("output_tokens")),
+        searches=count(billed.get("search_units")),
+        unpriced=by_the_piece(billed, "billed_units."),
+    )
 
 
 # In this order: some servers send two families' names, and `total_tokens` belongs to more than one.
@@ -238,6 +333,30 @@ _FAMILIES = (
 )
 
 
+def _with_extras(usage: Usage, said: _Fields) -> Usage:
+    """Return the usage with what any family may say beside its counts."""
+    tools = member(said.get("server_tool_use"))
+    calls = member(said.get("server_side_tool_usage_details"))  # xAI
+    searches = usage.searches or first(
+        tools.get("web_search_requests"), said.get("web_search_requests"), calls.get("web_search_calls")
+    )
+    unpriced = (
+        usage.unpriced
+        or by_the_piece(said)
+        or by_the_piece(tools, "server_tool_use.")
+        or by_the_piece(calls, "server_side_tool_usage_details.")
+    )
+    if unpriced == "num_sources_used" and searches:
+        unpriced = ""  # xAI charges for the searches then
+    tier, speed, region = (text(said.get(name)) for name in ("service_tier", "speed", "inference_geo"))
+    tier, cost = usage.tier or tier or text(said.get("traffic_type")), stated(said)
+    if (searches, unpriced, tier, speed, region, cost) == (0, "", "", "", "", None):
+        return usage
+    return msgspec.structs.replace(
+        usage, searches=searches, unpriced=unpriced, tier=tier, speed=speed, region=region, stated_cost=cost
+    )
+
+
 # --- small things ----------------------------------------------------------------------------------------------
 
 
@@ -245,34 +364,37 @@ def _consistent(usage: Usage) -> Usage:
     """Return the usage with parts that are no more than the whole."""
     cached = min(usage.cached, usage.input)
     written = min(usage.cache_write, usage.input - cached)
-    reasoning = min(usage.reasoning, usage.output)
-    hour = min(usage.cache_write_hour, written)
-    if (cached, written, hour, reasoning) == (
-        usage.cached,
-        usage.cache_write,
-        usage.cache_write_hour,
-        usage.reasoning,
-    ):
-        return usage
-    return msgspec.structs.replace(
-        usage, cached=cached, cache_write=written, cache_write_hour=hour, reasoning=reasoning
+    half_day = min(usage.cache_write_half_day, written)
+    hour = min(usage.cache_write_hour, written - half_day)
+    audio, image, video = _shares(usage.input, usage.audio_input, usage.image_input, usage.video_input)
+    audio_cached, image_cached = _shares(cached, min(usage.audio_cached, audio), min(usage.image_cached, image))
+    audio_out, image_out, video_out, reasoning = _shares(
+        usage.output, usage.audio_output, usage.image_output, usage.video_output, usage.reasoning
     )
+    parts = {
+        "cached": cached,
+        "cache_write": written,
+        "cache_write_hour": hour,
+        "cache_write_half_day": half_day,
+        "audio_input": audio,
+        "image_input": image,
+        "video_input": video,
+        "audio_cached": audio_cached,
+        "image_cached": image_cached,
+        "reasoning": reasoning,
+        "audio_output": audio_out,
+        "image_output": image_out,
+        "video_output": video_out,
+    }
+    if all(getattr(usage, name) == value for name, value in parts.items()):
+        return usage
+    return msgspec.structs.replace(usage, **parts)
 
 
-def _count(value: object) -> int:
-    """Return a count as it was said, 0 for what is none: text, true, -1, NaN, 10 to the 12th."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST_TOKENS:
-        return 0
-    return -int(-value // 1)  # some servers send 12.0, and half a token is one
-
-
-def _first(*values: object) -> int:
-    return next((count for value in values if (count := _count(value))), 0)
-
-
-def _object(value: object) -> _Fields:
-    return value if isinstance(value, dict) else {}
-
-
-def _inside(value: object) -> object:
-    return value.get("usage") if isinstance(value, dict) else None
+def _shares(whole: int, *parts: int) -> list[int]:
+    """Return parts of a whole, each at most what those before it have left."""
+    shares = []
+    for part in parts:
+        shares.append(min(part, whole))
+        whole -= shares[-1]
+    return shares

@@ -41,39 +41,50 @@ _KEYS = {
 }
 _SUMS = """
 count(*), sum(input), sum(cached), sum(output), sum(reasoning), sum(cost),
-count(*) FILTER (WHERE source = 'estimated'), coalesce(sum(cost) FILTER (WHERE source = 'estimated'), 0)
+count(*) FILTER (WHERE source = 'estimated'), coalesce(sum(cost) FILTER (WHERE source = 'estimated'), 0),
+count(unpriced)
 """
+
+NOTHING = (0,) * 9
 
 _log = logs.logger(__name__)
 
 
 class Sums(msgspec.Struct, frozen=True, kw_only=True):
-    """What some calls used together. Money as decimal numbers; `estimated_*` is the part that no provider reported."""
+    """What some calls used together. Money as decimal numbers; `estimated_*` is the part that no provider reported.
+
+    `cost` is None where the price of none of the calls is known. `unpriced_requests` are those of which all or a part
+    has no known price: the cost is without it.
+    """
 
     requests: int
     input_tokens: int
     cached_tokens: int  # of the input
     output_tokens: int
     reasoning_tokens: int  # of the output
-    cost: str
+    cost: str | None
     currency: str
     estimated_requests: int
     estimated_cost: str
+    unpriced_requests: int
 
     @classmethod
     def of(cls, currency: str, numbers: Sequence[Any]) -> Sums:
         """Return the sums in the order of `_SUMS`."""
-        requests, given, cached, output, reasoning, cost, estimated, estimated_cost = map(int, numbers)
+        known = [int(number or 0) for number in numbers]
+        requests, given, cached, output, reasoning, _, estimated, estimated_cost, unpriced = known
+        cost = numbers[5] if requests else 0
         return cls(
             requests=requests,
             input_tokens=given,
             cached_tokens=cached,
             output_tokens=output,
             reasoning_tokens=reasoning,
-            cost=money(cost),
+            cost=None if cost is None else money(int(cost)),
             currency=currency,
             estimated_requests=estimated,
             estimated_cost=money(estimated_cost),
+            unpriced_requests=unpriced,
         )
 
 
@@ -153,7 +164,7 @@ class UsageReports:
             group_by=query.groups,
             as_of=_rfc3339(as_of),
             data=[_row(query, tuple(row), size) for row in page],
-            totals=[Sums.of(row[0], tuple(row)[1:]) for row in totals] or [Sums.of(currency, [0] * 8)],
+            totals=[Sums.of(row[0], tuple(row)[1:]) for row in totals] or [Sums.of(currency, NOTHING)],
             pending=pending,
             next_cursor=query.cursor(_key(page[-1], size)) if more else None,
         )
@@ -272,16 +283,17 @@ def _row(query: Query, row: tuple[Any, ...], size: int) -> dict[str, str | int |
 
 
 def _added(entries: Sequence[LedgerEntry], currency: str) -> list[Sums]:
-    totals: dict[str, list[int]] = {}
+    totals: dict[str, list[int | None]] = {}
     for entry in entries:
         estimated = entry.source == "estimated"
+        cost = entry.known_cost
         numbers = (
-            *(1, entry.input, entry.cached, entry.output, entry.reasoning, entry.cost),
-            *(int(estimated), entry.cost if estimated else 0),
+            *(1, entry.input, entry.cached, entry.output, entry.reasoning, cost),
+            *(int(estimated), cost if estimated else 0, int(entry.unpriced is not None)),
         )
-        total = totals.setdefault(entry.currency, [0] * 8)
-        total[:] = [old + new for old, new in zip(total, numbers, strict=True)]
-    return [Sums.of(name, totals[name]) for name in sorted(totals)] or [Sums.of(currency, [0] * 8)]
+        total = totals.setdefault(entry.currency, [None] * len(numbers))
+        total[:] = [old if new is None else (old or 0) + new for old, new in zip(total, numbers, strict=True)]
+    return [Sums.of(name, totals[name]) for name in sorted(totals)] or [Sums.of(currency, NOTHING)]
 
 
 def _fitting(fields: dict[bytes, bytes], query: Query) -> LedgerEntry | ValueError | None:

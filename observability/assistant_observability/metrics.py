@@ -144,6 +144,13 @@ MODEL_CALLS_DISPUTED = Counter(
     "assistant_model_calls_disputed",
     "Calls that used more than was held for them: a bound is wrong, or a provider does not keep to limits.",
     ["tenant", "provider"],
+    registry=GATEWAY,
+)
+MODEL_CALLS_UNPRICED = Counter(
+    "assistant_model_calls_unpriced",
+    "Calls of which all or a part has no known price, so that their cost in the ledger is null or too low.",
+    ["tenant", "provider"],
+    registry=GATEWAY,
 )
 FALLBACKS = Counter(
     "assistant_model_fallbacks",

@@ -10,7 +10,7 @@ from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, OpenAPIType
 GROUPS = ("day", "assistant", "user", "model", "provider", "road")  # of the gateway
 SUMS = (
     *("requests", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost", "currency"),
-    *("estimated_requests", "estimated_cost"),
+    *("estimated_requests", "estimated_cost", "unpriced_requests"),
 )
 MOST_ROWS = 1000
 LONGEST_DAYS = 400  # of one report
@@ -57,10 +57,16 @@ _PARAMETERS = [
 ]
 _NUMBER = Schema(type=OpenAPIType.INTEGER)
 _MONEY = Schema(type=OpenAPIType.STRING, description="A decimal number, such as 0.001234.")
-_SUMMED = Schema(
-    type=OpenAPIType.OBJECT,
-    properties={name: _MONEY if "cost" in name else _TEXT if name == "currency" else _NUMBER for name in SUMS},
+_COST = Schema(
+    type=[OpenAPIType.STRING, OpenAPIType.NULL],
+    description="A decimal number; null where the price of none of the requests is known.",
 )
+_UNPRICED = Schema(
+    type=OpenAPIType.INTEGER,
+    description="Requests of which all or a part has no known price; `cost` is without it.",
+)
+_KINDS = {"cost": _COST, "estimated_cost": _MONEY, "currency": _TEXT, "unpriced_requests": _UNPRICED}
+_SUMMED = Schema(type=OpenAPIType.OBJECT, properties={name: _KINDS.get(name, _NUMBER) for name in SUMS})
 _NULLABLE = Schema(type=[OpenAPIType.STRING, OpenAPIType.NULL])
 _ROW = Schema(type=OpenAPIType.OBJECT, properties={**dict.fromkeys(GROUPS, _NULLABLE), **(_SUMMED.properties or {})})
 _TOTALS = Schema(type=OpenAPIType.ARRAY, items=_SUMMED, description="One for each currency.")

@@ -63,7 +63,7 @@ SELECT scope,
 FROM ledger_entries WHERE tenant_key = $1 AND at >= least($2::timestamptz, $3::timestamptz) GROUP BY scope
 """
 _TOTALS = "SELECT scope, entries, tokens, cost FROM ledger_totals WHERE tenant_key = $1"
-_LATELY = "SELECT call, input + output, cost FROM ledger_entries WHERE tenant_key = $1 AND at > $2"
+_LATELY = "SELECT call, input + output, coalesce(cost, 0) FROM ledger_entries WHERE tenant_key = $1 AND at > $2"
 _STATES = """
 SELECT t.tenant_key, coalesce((SELECT max(epoch) FROM ledger_epochs e WHERE e.tenant_key = t.tenant_key), 0) AS epoch,
     coalesce((SELECT sum(entries) FROM ledger_totals s WHERE s.tenant_key = t.tenant_key), 0)::bigint AS entries,

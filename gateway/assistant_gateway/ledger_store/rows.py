@@ -47,6 +47,9 @@ COLUMNS = {
     "first_byte_us": "bigint",
     "outcome": "text",
     "stream_id": "text",
+    "unpriced": "text",
+    "tier": "text",
+    "details": "text",
 }
 
 
@@ -109,7 +112,7 @@ def read(tenant_key: str, stream_id: str, fields: Mapping[bytes, bytes]) -> Row 
             entry.price_output,
             entry.price_source,
             entry.currency,
-            entry.cost,
+            entry.known_cost,
             entry.held_tokens,
             entry.held_cost,
             moment(entry.started),
@@ -117,6 +120,9 @@ def read(tenant_key: str, stream_id: str, fields: Mapping[bytes, bytes]) -> Row 
             entry.first_byte,
             entry.outcome,
             stream_id,
+            entry.unpriced,
+            entry.tier,
+            msgspec.json.encode(entry.details).decode() if entry.details else None,
         )
         _check(fields[b"entry"], values)
     except KeyError as error:

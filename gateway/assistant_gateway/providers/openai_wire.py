@@ -57,6 +57,11 @@ _QUOTA_CODES = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
 )
 _QUOTA = re.compile(r"insufficient (credits|balance|funds)|credit balance is too low|out of call volume", re.IGNORECASE)
+_ACCOUNT = re.compile(
+    r"\b(org|proj|project|user|acct|account|team|ws|key)[-_][A-Za-z0-9_-]{6,}|\b(sk|rk|pk|gsk|xai|pplx)-[A-Za-z0-9*_-]{4,}"
+    r"|\barn:aws[a-z-]*:\S+|\bprojects?[/ :=]+[A-Za-z0-9-]*[0-9]{5,}[A-Za-z0-9-]*|\b[0-9]{12}\b"
+    r"|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|[\w.+-]+@[\w-]+\.[\w.]+"
+)
 _REFUSED = frozenset({400, 403, 413, 422})
 
 
@@ -170,10 +175,11 @@ def _failed(target: Target, url: URL, error: HttpError) -> errors.GatewayError:
         lasting = isinstance(cause, ssl.SSLError)
         return errors.provider_unreachable(target.provider, why, unsent=not lasting)
     if isinstance(error, NotHttpError):
-        return errors.provider_error(target.provider, "did not answer in HTTP")
+        return errors.provider_error(target.provider, "did not answer in HTTP").paid()
     if isinstance(error, InvalidUrlError):
         return errors.provider_unreachable(target.provider, "its URL cannot be used")
-    return errors.provider_unreachable(target.provider, "it closed the connection without an answer")
+    # It has the request, and may have worked on it before whatever stands before it gave up.
+    return errors.provider_unreachable(target.provider, "it closed the connection without an answer").paid()
 
 
 def _why(cause: BaseException | None, host: str) -> str:
@@ -273,8 +279,13 @@ def _known(target: Target, status: int, detail: Detail, said: str) -> errors.Gat
     if words & _FILTERED_CODES or detail.flagged or _FILTERED.search(said):
         return errors.content_filtered(target.provider, said, param)
     if status == 413 and "rate_limit_exceeded" in words:  # Groq: more tokens than fit into a minute
-        return errors.provider_rate_limited(target.provider, said)
+        return errors.provider_rate_limited(target.provider, said if target.own else "too many tokens at once")
     return None
+
+
+def _without_accounts(said: str) -> str:
+    """Return a provider's words without what names the platform's account with it: ids, keys, numbers of projects."""
+    return _ACCOUNT.sub("***", said)
 
 
 def translate(target: Target, status: int, detail: Detail, retry_after: str | None) -> errors.GatewayError:
@@ -282,6 +293,9 @@ def translate(target: Target, status: int, detail: Detail, retry_after: str | No
     provider = target.provider
     said = detail.message if isinstance(detail.message, str) else ""
     said = said[:LONGEST_MESSAGE].rstrip(".") or f"HTTP {status}"
+    words = said
+    if not target.own:
+        said = _without_accounts(said)
     known = _known(target, status, detail, said)
     if known is not None:
         error = known
@@ -290,7 +304,8 @@ def translate(target: Target, status: int, detail: Detail, retry_after: str | No
     elif status in {408, 504}:
         error = errors.provider_timeout(provider, "timed out")
     elif status == 429:
-        error = errors.provider_rate_limited(provider, said)
+        # How much the platform may use of a provider, and who it is there, is not the tenant's to know.
+        error = errors.provider_rate_limited(provider, said if target.own else "too many calls at present")
     elif status == 404:
         why = f"does not know the model or the path: {said}"
         error = errors.provider_error(provider, why, code="provider_model_not_found")
@@ -303,6 +318,7 @@ def translate(target: Target, status: int, detail: Detail, retry_after: str | No
         error = errors.provider_error(provider, "answered with a redirect, which is not followed")
     else:
         error = errors.provider_error(provider, f"failed: {said}")
+    error.said = words
     if retry_after and status in {429, 503} and error.code != "provider_quota_exhausted":
         error.headers["retry-after"] = retry_after
         error.again = True

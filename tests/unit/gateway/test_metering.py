@@ -24,8 +24,10 @@ from assistant_gateway.limits.quota import Admitted, Refused, Remaining
 from assistant_gateway.limits.redis import UnavailableError
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.limits.windows import Windows
-from assistant_gateway.metering import Meter, Metered, answered_by
-from assistant_gateway.prices import ModelSettings, PriceMap
+from assistant_gateway.metered import Metered, answered_by
+from assistant_gateway.metering import Meter
+from assistant_gateway.price_map import PriceMap
+from assistant_gateway.prices import ModelSettings
 from assistant_gateway.tokenizers import Tokenizers
 from assistant_gateway.usage import Usage
 

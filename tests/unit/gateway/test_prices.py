@@ -71,6 +71,12 @@ PUBLIC: dict[str, dict[str, Any]] = {
         "output_cost_per_token": 1e-06,
         "input_cost_per_request": 0.005,
     },
+    "by-second": {
+        "litellm_provider": "openai",
+        "input_cost_per_token": 1e-06,
+        "output_cost_per_token": 1e-06,
+        "input_cost_per_second": 0.005,
+    },
     "zero": {"litellm_provider": "openai", "input_cost_per_token": 0, "output_cost_per_token": 0},
     "pictures": {
         "litellm_provider": "openai",
@@ -141,12 +147,20 @@ def test_a_dearer_tier_has_its_own_price_or_none(public: PriceMap) -> None:
     assert tier_of("FAST") == "priority"
 
 
-@pytest.mark.parametrize(
-    "model", ["negative", "absurd", "text", "half", "by-request", "zero", "pictures", "resold", "unheard-of"]
-)
+@pytest.mark.parametrize("model", ["negative", "absurd", "text", "half", "by-second", "zero", "resold", "unheard-of"])
 def test_what_is_no_usable_price_is_none(public: PriceMap, model: str) -> None:
     """Negative, absurd, half, per request, another seller's, unknown: nobody knows, so nobody guesses."""
     assert price_of(provider(), model, public) is None
+
+
+def test_fees_and_tokens_that_are_no_text_have_prices_of_their_own(public: PriceMap) -> None:
+    """A fee per request is held and billed; pictures are charged as such, and the worst case knows it."""
+    by_request = known(provider(), "by-request", public)
+    assert by_request.cost(Usage(input=100, output=10)) == 5_000 + 110
+    assert by_request.worst(100, 10) == 5_000 + 110
+    pictures = known(provider(), "pictures", public)
+    assert pictures.cost(Usage(input=100, output=100, image_output=90)) == 100 + 10 + 2_700
+    assert pictures.worst(100, 100) == 100 + 3_000
 
 
 def test_a_price_belongs_to_whoever_sends_the_bill(public: PriceMap) -> None:

@@ -31,7 +31,8 @@ from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Admitted, Remaining
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.metering import Meter
-from assistant_gateway.prices import ModelSettings, PriceMap
+from assistant_gateway.price_map import PriceMap
+from assistant_gateway.prices import ModelSettings
 from assistant_gateway.probes import Prober
 from assistant_gateway.relay import Result
 from assistant_gateway.routing import Tenant, compile_policy

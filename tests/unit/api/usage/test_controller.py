@@ -69,7 +69,7 @@ async def test_csv_has_the_same_figures_and_says_what_it_lacks(
     )
     head, only = csv.reader(io.StringIO(answer.text))
     assert head == ["day", "user", *SUMS]
-    assert only == ["2026-11-02", "", "1", "11", "0", "0", "0", "0.000190", "USD", "0", "0.000000"]
+    assert only == ["2026-11-02", "", "1", "11", "0", "0", "0", "0.000190", "USD", "0", "0.000000", "0"]
     assert world.gateway.asked_usage == [[("limit", str(MOST_ROWS))]]
 
 

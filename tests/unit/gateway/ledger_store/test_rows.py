@@ -28,7 +28,10 @@ def test_a_row_has_every_column_of_the_table() -> None:
     """What the migration makes and what is written have the same columns in the same order."""
     text = (MIGRATIONS / "0001_ledger.py").read_text()
     table = text[text.index('"ledger_entries",') : text.index("sa.PrimaryKeyConstraint")]
-    assert re.findall(r'sa\.Column\("(\w+)"', table) == list(rows.COLUMNS)
+    added = re.search(r"for name in \(([^)]*)\)", (MIGRATIONS / "0002_unpriced.py").read_text())
+    assert added is not None
+    later = re.findall(r'"(\w+)"', added[1])
+    assert re.findall(r'sa\.Column\("(\w+)"', table) + later == list(rows.COLUMNS)
     row = rows.read("t_a", "5-0", fields(entry("c")))
     assert isinstance(row, Row)
     assert len(row.values) == len(rows.COLUMNS)
@@ -39,6 +42,21 @@ def test_every_field_of_an_entry_has_a_place() -> None:
     renamed = {"user": "user_id", "duration": "duration_us", "first_byte": "first_byte_us"}
     said = {renamed.get(name, name) for name in ledger.LedgerEntry.__struct_fields__}
     assert said == set(rows.COLUMNS) - {"at", "tenant_key", "stream_id"}
+
+
+def test_an_unknown_cost_is_null_and_never_zero() -> None:
+    """A call that cost nothing and one whose price nobody knows are not the same on a bill."""
+    unknown = entry("c", cost=0, price_source="", unpriced="no price is known")
+    in_part = entry("c", cost=5, price_source="litellm 1", unpriced="searches", details={"searches": 2})
+    free = entry("c", cost=0, price_source="own endpoint")
+    found = [rows.read("t_a", "5-0", fields(each)) for each in (unknown, in_part, free)]
+    names = list(rows.COLUMNS)
+    costs = [row.values[names.index("cost")] for row in found if isinstance(row, Row)]
+    assert costs == [None, 5, 0]
+    told = [row.values[names.index("unpriced")] for row in found if isinstance(row, Row)]
+    assert told == ["no price is known", "searches", None]
+    assert isinstance(found[1], Row)
+    assert found[1].values[names.index("details")] == '{"searches":2}'
 
 
 def test_times_keep_their_microseconds() -> None:

@@ -28,7 +28,7 @@ def test_a_gateway_without_translated_providers_runs_without_litellm(tmp_path: P
         import asyncio, sys
         from pathlib import Path
         from assistant_gateway.config import Settings
-        from assistant_gateway.prices import PriceMap
+        from assistant_gateway.price_map import PriceMap
         from assistant_gateway.providers import dispatch
         from assistant_gateway.server import Server
 

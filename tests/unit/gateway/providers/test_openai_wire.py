@@ -168,6 +168,7 @@ async def test_request_that_arrived_is_not_sent_again(upstream: Upstream) -> Non
         with pytest.raises(GatewayError) as raised:
             await ask(upstream, url)
     assert not raised.value.unsent
+    assert raised.value.billed, "the provider may have worked before whatever stands before it hung up"
     assert seen == [1]
 
 
@@ -312,6 +313,7 @@ async def test_answer_that_is_not_http_is_an_error_of_the_provider(upstream: Ups
         with pytest.raises(GatewayError) as raised:
             await ask(upstream, url)
     assert (raised.value.status, raised.value.code) == (502, "provider_error")
+    assert raised.value.billed
     assert seen == [1]
 
 
@@ -372,3 +374,29 @@ async def test_certificate_that_nobody_trusts_is_refused(upstream: Upstream, tmp
     assert raised.value.code == "provider_unreachable"
     assert "TLS" in raised.value.message
     assert not any(heard)
+
+
+LEAKS = [
+    "Rate limit reached for gpt-4o in organization org-Ab3dEf6hIj on tokens per min (TPM): Limit 30000, Used 29000.",
+    "Project `proj_Ab3dEf6hIjKl` does not have access to model `gpt-9`",
+    "You exceeded quota for arn:aws:bedrock:us-east-1:123456789012:inference-profile/x",
+    "Quota exceeded for project_number:123456789012 and consumer 'projects/845123456789'",
+    "Incorrect key sk-proj-****abcd, write to billing@platform.example",
+    "workspace 5f0c8d1e-1111-2222-3333-444455556666 is over its limit",
+]
+
+
+@pytest.mark.parametrize("said", LEAKS)
+@pytest.mark.parametrize("status", [400, 404, 413, 422, 429, 500, 503])
+def test_the_platforms_account_is_not_named_to_tenants(status: int, said: str) -> None:
+    """Who the platform is at a provider, and how much it may use, is in the gateway's log only."""
+    detail = Detail(said)
+    error = translate(PLATFORM, status, detail, "7")
+    for secret in ("org-Ab3", "proj_Ab3", "123456789012", "845123456789", "sk-proj", "billing@", "5f0c8d1e"):
+        assert secret not in error.message
+    assert error.said == said.rstrip(".")
+    if status == 429:
+        assert "30000" not in error.message
+        assert error.headers["retry-after"] == "7"
+    own = target("endpoint", Provider(url="https://x.example/v1"), None, own=True)
+    assert said.rstrip(".") in translate(own, 429, detail, None).message
