@@ -24,6 +24,16 @@ from assistant_demo.kubernetes import CommandError
 
 GATEWAY = f"http://assistant-gateway.{PLATFORM}.svc:8081"
 STORES = [("assistant-postgres", 5432), ("assistant-redis", 6379), ("assistant-weaviate", 8080)]
+METADATA = "169.254.169.254"  # where clouds tell a machine its credentials
+# Ports on which stores and operator listen for themselves.
+INNER_PORTS = [
+    ("assistant-weaviate", 6060),
+    ("assistant-weaviate", 7100),
+    ("assistant-weaviate", 7101),
+    ("assistant-weaviate", 8300),
+    ("assistant-weaviate", 8301),
+    ("assistant-operator", 8080),
+]
 CHAT_BODY = {"model": "plain", "messages": [{"role": "user", "content": "Hello"}]}
 TENANT_POD = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
 
@@ -87,6 +97,25 @@ def test_the_operators_and_gateways_other_ports_are_closed(stranger: Probe, impo
     for probe in (stranger, impostor):
         assert not probe.connects(f"assistant-gateway.{PLATFORM}.svc", 9090)
         assert not probe.connects(f"assistant-operator.{PLATFORM}.svc", 9090)
+
+
+def test_a_tenants_own_pods_reach_nothing_that_they_do_not_need(acme: Tenant, platform: Platform) -> None:
+    """API and worker reach gateway and stores, but no API server, no cloud metadata and no other port."""
+    server = platform.cluster.get("service", "kubernetes", "default")
+    assert server is not None
+    closed = [
+        (server["spec"]["clusterIP"], 443),
+        ("kubernetes.default.svc", 443),
+        (METADATA, 80),
+        (f"assistant-gateway.{PLATFORM}.svc", 9090),
+        (f"assistant-operator.{PLATFORM}.svc", 9090),
+        *((pod["status"]["podIP"], port) for name, port in INNER_PORTS for pod in platform.pods(PLATFORM, name)),
+    ]
+    for pod in (acme.pods()[0], acme.pods(naming.WORKER)[0]):
+        probe = Probe(acme, pod["metadata"]["name"])
+        assert probe.connects(f"assistant-gateway.{PLATFORM}.svc", 8081), "the probe reaches nothing: nothing is shown"
+        assert probe.connects(f"assistant-postgres.{PLATFORM}.svc", 5432)
+        assert [(host, port) for host, port in closed if probe.connects(host, port)] == []
 
 
 # --- identity at the gateway
