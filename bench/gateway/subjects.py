@@ -60,17 +60,18 @@ class Bench:
     core: int  # the subjects'
     mock: str  # host:port
     stack: ExitStack
+    allow_hosts: list[str] = field(default_factory=list)  # of tenants' own servers
 
 
-def policy() -> TenantPolicy:
-    """A tenant with an assistant, and limits of each kind on both levels."""
+def policy(**more: AssistantPolicy) -> TenantPolicy:
+    """A tenant with an assistant, `more` of them by name, and limits of each kind on both levels."""
     route = ModelRoute(model="mock", provider="bench")
     return contracts.seal(
         TenantPolicy(
             tenant=IDENTITY,
             generation="",
             models_allow=["bench/*"],
-            assistants={ASSISTANT: AssistantPolicy(route=route, **WIDE, budget=BUDGET)},
+            assistants={ASSISTANT: AssistantPolicy(route=route, **WIDE, budget=BUDGET), **more},
             knowledge_bases={},
             time_zone="Europe/Berlin",
             **WIDE,
@@ -120,7 +121,7 @@ def start_gateway(bench: Bench, cluster: Cluster, mounted: dict[str, str], numbe
 def _catalog(bench: Bench) -> dict[str, object]:
     prices = {"inputPerMillion": "0.40", "outputPerMillion": "1.60", "maxOutputTokens": 32768}
     provider = {"url": f"http://{bench.mock}/v1", "keyRef": "bench", "models": {"mock": prices}}
-    return {"providers": {"bench": provider}, "tenantEndpoints": {"allowHosts": []}}
+    return {"providers": {"bench": provider}, "tenantEndpoints": {"allowHosts": bench.allow_hosts}}
 
 
 async def tenant_database(postgres: stores.Postgres) -> str:

@@ -1,0 +1,143 @@
+"""An honest tenant: asks at a steady rate, whether it is answered or not, and keeps what it saw."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import aiohttp
+from neighbour_world import TenantPods
+
+EVERY_SECONDS = 0.1
+ASK_AGAIN = {429, 503}  # with the pause that the answer names, at most twice: as OpenAI's clients do unasked
+KINDS = ("chat", "stream", "knowledge")
+ASSISTANTS = {"chat": "plain", "stream": "plain", "knowledge": "support"}
+TEXT = "Invoices are due within thirty days. The office is open from nine to five. Parcels go out on Fridays. "
+
+Samples = list[tuple[str, float]]  # kind of request, seconds
+
+
+@dataclass
+class Honest:
+    """The tenant's users."""
+
+    pods: TenantPods
+    client: aiohttp.ClientSession
+    errors: list[str] = field(default_factory=list)
+    documents: list[str] = field(default_factory=list)
+    asked_again: int = 0
+    numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The tenant's key."""
+        return {"Authorization": f"Bearer {self.pods.api_key}"}
+
+    async def ask(self, kind: str, again: int = 2) -> float:
+        """Ask and read the whole answer; return the seconds to the answer, or to the first event of a stream.
+
+        A refusal that asks for patience is obeyed, as OpenAI's clients do; what that takes is in the seconds.
+        """
+        body = {
+            "model": ASSISTANTS[kind],
+            "messages": [{"role": "user", "content": "When are invoices due?"}],
+            "stream": kind == "stream",
+        }
+        started = time.monotonic()
+        url = f"{self.pods.api.url}/v1/chat/completions"
+        async with self.client.post(url, json=body, headers=self.headers) as answer:
+            first = await answer.content.readany()
+            took = time.monotonic() - started
+            rest = await answer.content.read()
+            if answer.status in ASK_AGAIN and again:
+                self.asked_again += 1
+                await asyncio.sleep(float(answer.headers.get("retry-after", "1")))
+                return time.monotonic() - started + await self.ask(kind, again - 1)
+            if answer.status != 200:
+                self.errors.append(f"{kind}: {answer.status} {(first + rest)[:300]!r}")
+            elif kind == "stream" and not rest.endswith(b"data: [DONE]\n\n"):
+                self.errors.append(f"{kind}: the stream ended with {rest[-300:]!r}")
+        return took
+
+    async def window(self, seconds: float) -> Samples:
+        """Ask at a steady rate; a late answer delays no question."""
+        samples: Samples = []
+
+        async def one(kind: str) -> None:
+            try:
+                samples.append((kind, await self.ask(kind)))
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                self.errors.append(f"{kind}: {error!r}")
+
+        begun = time.monotonic()
+        tasks = []
+        for number in range(round(seconds / EVERY_SECONDS)):
+            await asyncio.sleep(max(0.0, begun + number * EVERY_SECONDS - time.monotonic()))
+            tasks.append(asyncio.create_task(one(KINDS[next(self.numbers) % len(KINDS)])))
+        await asyncio.gather(*tasks)
+        return samples
+
+    async def upload(self) -> None:
+        """Upload one more document."""
+        form = aiohttp.FormData()
+        content = f"Note {next(self.numbers)}. {TEXT * 5}"
+        form.add_field("file", content.encode(), filename=f"note-{len(self.documents)}.txt", content_type="text/plain")
+        url = f"{self.pods.api.url}/api/v1/knowledge-bases/handbook/documents"
+        async with self.client.post(url, data=form, headers=self.headers) as answer:
+            if answer.status not in {200, 201, 202}:
+                self.errors.append(f"upload: {answer.status} {(await answer.text())[:300]}")
+                return
+            self.documents.append((await answer.json())["id"])
+
+    @contextlib.asynccontextmanager
+    async def ingesting(self, every_seconds: float = 2.0) -> AsyncIterator[None]:
+        """Upload documents meanwhile."""
+
+        async def keep_uploading() -> None:
+            while True:
+                try:
+                    await self.upload()
+                except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                    self.errors.append(f"upload: {error!r}")
+                await asyncio.sleep(every_seconds)
+
+        task = asyncio.create_task(keep_uploading())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def wait_ingested(self, seconds: float = 60) -> None:
+        """Wait until every document is ready."""
+        url = f"{self.pods.api.url}/api/v1/knowledge-bases/handbook/documents"
+        waiting = list(self.documents)
+        async with asyncio.timeout(seconds):
+            while waiting:
+                async with self.client.get(f"{url}/{waiting[0]}", headers=self.headers) as answer:
+                    document = await answer.json()
+                assert document.get("status") != "failed", document
+                if document.get("status") == "ready":
+                    waiting.pop(0)
+                else:
+                    await asyncio.sleep(0.2)
+
+
+def slowdown(quiet: Samples, attacked: Samples) -> float:
+    """Return p99 under attack over p99 without, each request in proportion to the usual time of its kind."""
+    usual = defaultdict(list)
+    for kind, seconds in quiet:
+        usual[kind].append(seconds)
+    middle = {kind: statistics.median(found) for kind, found in usual.items()}
+
+    def p99(samples: Samples) -> float:
+        ordered = sorted(seconds / middle[kind] for kind, seconds in samples)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+
+    return p99(attacked) / p99(quiet)

@@ -1,0 +1,193 @@
+"""A hostile tenant does everything that it can, at full rate, and its neighbour notices nothing.
+
+The platform's processes are real: gateway, operator, two tenants' APIs and workers, Postgres, Redis, Weaviate and an
+API server. Quiet and attacked windows alternate in one run, so that whatever else the machine does meets both alike.
+`TEST_LONG=1` makes it six times as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+import yaml
+from gateway_world import Cluster, prepare
+from neighbour_attacker import ATTACKS
+from neighbour_honest import Honest, Samples, slowdown
+from neighbour_world import ATTACKER_NICE, COST, HERE, Attackers, TenantPods, World, peak_mebibytes, platform
+
+from assistant_cluster.server import free_ports
+
+LONG = os.environ.get("TEST_LONG") == "1"
+PAIRS = 30 if LONG else 5  # of windows
+WINDOW_SECONDS = 5.0
+SLOWDOWN = 1.5
+GATEWAY_MEBIBYTES = 200
+SCOPES = 20
+VALUES = Path(__file__).parents[3] / "charts" / "assistant-platform" / "values.yaml"
+HONEST, HOSTILE = "honest", "hostile"
+OWN = ("big-answer", "endless", "nested-usage", "silent")  # what the hostile tenant's own server can do
+
+
+@pytest.fixture(scope="session")
+def cluster(kube: Any, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    """The API server with the gateway's rights."""
+    return prepare(kube.url, kube.kubectl, tmp_path_factory.mktemp("gateway-credentials"))
+
+
+@pytest.fixture
+async def world(cluster: Cluster, kube: Any, tmp_path: Path) -> AsyncIterator[World]:
+    """The platform without tenants."""
+    async with platform(cluster, kube.kubeconfig, tmp_path) as world:
+        yield world
+
+
+def memory_limit(*path: str) -> float:
+    """Return the memory limit of a container of the chart in MiB."""
+    values = yaml.safe_load(VALUES.read_text())
+    for name in path:
+        values = values[name]
+    number, unit = re.fullmatch(r"(\d+)([MG])i", values["resources"]["limits"]["memory"]).groups()
+    return int(number) * {"M": 1, "G": 1024}[unit]
+
+
+def apply_tenants(world: World) -> None:
+    """Make both tenants: the honest one with limits that are counted, the hostile one with whatever it may have."""
+    embedding = {"provider": "demo", "dimensions": 16}
+    limits = {"tokensPerDay": 50_000_000, "requestsPerMinute": 6000}
+    budget = {"amount": "100.00", "currency": "USD", "period": "Month"}
+    make = world.resource
+    own = {"url": f"http://localhost:{world.ports['endpoint']}/v1"}
+    hostile = {"provider": "demo", "name": "hostile-chat"}
+    for name in (HONEST, HOSTILE):
+        world.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    chat = {"provider": "demo", "name": "honest-chat"}
+    resources = [
+        make(HONEST, "Tenant", HONEST, {"limits": {**limits, "budget": budget}}),
+        make(HONEST, "KnowledgeBase", "handbook", {"embedding": {**embedding, "name": "honest-embed"}}),
+        make(HONEST, "Assistant", "plain", {"model": chat}),
+        make(HONEST, "Assistant", "support", {"model": chat, "knowledgeBases": [{"name": "handbook"}]}),
+        make(HOSTILE, "Tenant", HOSTILE, {"limits": {"requestsPerMinute": 60_000, "tokensPerDay": 10**9}}),
+        make(HOSTILE, "KnowledgeBase", "notes", {"embedding": {**embedding, "name": "hostile-embed"}}),
+        *(make(HOSTILE, "Assistant", f"scope-{number}", {"model": hostile}) for number in range(SCOPES)),
+        make(HOSTILE, "Assistant", "poor", {"model": hostile, "limits": {"tokensPerDay": 1}}),
+        *(make(HOSTILE, "Assistant", name, {"model": {"endpoint": own, "name": name}}) for name in OWN),
+    ]
+    for begin in range(0, len(resources), 8):  # a busy machine takes its time over each
+        world.cluster.apply(*resources[begin : begin + 8])
+
+
+async def ledger_of(world: World, key: str) -> dict[str, tuple[int, int, int, int]]:
+    """Return calls, tokens in and out, and cost of a tenant, by model."""
+    connection = await asyncpg.connect(world.ledger_url)
+    try:
+        query = """SELECT model, count(*), sum(input)::bigint, sum(output)::bigint, sum(cost)::bigint
+                   FROM ledger_entries WHERE tenant_key = $1 GROUP BY model"""
+        return {row[0]: tuple(row)[1:] for row in await connection.fetch(query, key)}
+    finally:
+        await connection.close()
+
+
+async def bill_is_exact(world: World, key: str) -> None:
+    """Wait until the honest tenant's ledger says what the provider billed."""
+    expected = {
+        model: (one["calls"], one["input"], one["output"], one["input"] * COST[0] + one["output"] * COST[1])
+        for model, one in (await world.billed()).items()
+        if model.startswith(HONEST)
+    }
+    found: dict[str, Any] = {}
+    for _ in range(100):
+        found = await ledger_of(world, key)
+        if found == expected:
+            return
+        await asyncio.sleep(0.2)
+    assert found == expected
+
+
+async def start_attackers(world: World, pods: TenantPods) -> Attackers:
+    """Start the hostile tenant's own process, with what its pods are given."""
+    configuration = {
+        "gateway_url": world.gateway.url,
+        "token": world.cluster.token(HOSTILE),
+        "api_url": pods.api.url,
+        "api_key": pods.api_key,
+        "redis_url": pods.secret["redis_url"],
+        "postgres_dsn": pods.secret["postgres_dsn"],
+        "assistants": [f"scope-{number}" for number in range(SCOPES)],
+        "own": {name: name for name in OWN},
+        "poor": "poor",
+        "knowledge_base": "notes",
+        "chosen": os.environ.get("NEIGHBOUR_ATTACKS", "").split(),
+    }
+    file = world.folder / "attacker.json"
+    file.write_text(json.dumps(configuration))
+    command = (str(HERE / "neighbour_attacker.py"), str(file))
+    return Attackers(await world.child("attacker", *command, nice=ATTACKER_NICE, stdin=asyncio.subprocess.PIPE))
+
+
+def peaks(world: World) -> dict[str, float]:
+    """Return the most memory in MiB that each shared part ever held."""
+    pids = {"gateway": world.gateway.process.pid, "operator": world.children["operator"].process.pid}
+    return {name: peak_mebibytes(pid) for name, pid in {**pids, **world.stores.processes}.items() if name != "postgres"}
+
+
+def nothing_ended(world: World, before: dict[str, int], *tenants: TenantPods) -> None:
+    """Every process is the one that was started."""
+    for child in (world.gateway.process, world.children["operator"].process):
+        assert child.returncode is None
+    assert world.stores.processes == before
+    assert "terminated by signal" not in world.stores.postgres.server.log.read_text(errors="replace")
+    assert all(process.poll() is None for pods in tenants for process in (pods.api.process, pods.worker.process))
+
+
+@pytest.mark.timeout(600 + PAIRS * 40)
+async def test_a_hostile_tenant_costs_its_neighbour_nothing(
+    world: World, record_property: Callable[[str, object], None]
+) -> None:
+    """No error, an exact bill, the usual latency; nothing restarts, and memory stays within its limits."""
+    (port,) = free_ports(1)
+    await world.start_gateway(port)
+    apply_tenants(world)
+    await world.start_operator(port, [HONEST, HOSTILE])
+    pods = await world.start_pods(HONEST, 2)
+    hostile = await world.start_pods(HOSTILE, SCOPES + len(OWN) + 1, nice=ATTACKER_NICE)
+    attackers = await start_attackers(world, hostile)
+    before = world.stores.processes
+    quiet: Samples = []
+    attacked: Samples = []
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as client:
+        honest = Honest(pods, client)
+        await honest.upload()
+        await honest.wait_ingested()
+        await honest.window(3)
+        assert not honest.errors
+        async with honest.ingesting():
+            for _ in range(PAIRS):
+                quiet += await honest.window(WINDOW_SECONDS)
+                async with attackers.attacking():
+                    attacked += await honest.window(WINDOW_SECONDS)
+        await honest.wait_ingested()
+        await bill_is_exact(world, pods.key)
+    ratio, held = slowdown(quiet, attacked), peaks(world)
+    record_property("p99 under attack / p99", f"{ratio:.2f}")
+    record_property("peaks in MiB", ", ".join(f"{name} {value:.0f}" for name, value in held.items()))
+    print(f"slowdown {ratio:.2f} of {len(quiet)} and {len(attacked)} requests, {honest.asked_again} asked again")
+    print(f"peaks {held}, attacks {attackers.seen}")
+    assert not honest.errors
+    assert len(honest.documents) > PAIRS
+    nothing_ended(world, before, pods, hostile)
+    assert attackers.seen.keys() >= {attack.__name__ for attack in ATTACKS}, "an attack did nothing"
+    assert "broken attacks" not in attackers.seen
+    assert held["gateway"] <= GATEWAY_MEBIBYTES
+    assert held["operator"] <= memory_limit("operator")
+    assert held["redis"] <= memory_limit("embedded", "redis")
+    assert held["weaviate"] <= memory_limit("embedded", "weaviate")
+    assert ratio <= SLOWDOWN
