@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[4]
 PRICE = {"inputPerMillion": "1", "outputPerMillion": "2"}  # whole micro-units per token: no rounding in any bill
 COST = (1, 2)
 ATTACKER_NICE = 10  # the attackers are other machines: here they must not take the platform's processor time
-START_SECONDS = 90
+START_SECONDS = 240  # of a machine that does much else
 
 
 @dataclass
