@@ -6,6 +6,8 @@ large ones, read in whole by every operator that starts, would be more than its 
 
 from __future__ import annotations
 
+from typing import Any
+
 import aiohttp
 import kopf
 
@@ -22,6 +24,17 @@ async def metadata_only(request: aiohttp.ClientRequest, handler: aiohttp.ClientH
     return await handler(request)
 
 
+class Response(aiohttp.ClientResponse):
+    """An answer whose list is one also when it is empty: of metadata the API server says null then, and kopf trips."""
+
+    async def json(self, **options: Any) -> Any:
+        """Return the decoded body."""
+        body = await super().json(**options)
+        if isinstance(body, dict) and body.get("kind") == "PartialObjectMetadataList" and body.get("items") is None:
+            body["items"] = []
+        return body
+
+
 def session(connection: kopf.ConnectionInfo) -> kopf.AiohttpSession:
     """Return kopf's way to the API server with such a session; call it from kopf's own loop."""
     return kopf.AiohttpSession(
@@ -34,6 +47,7 @@ def session(connection: kopf.ConnectionInfo) -> kopf.AiohttpSession:
             headers=connection.as_http_headers(),
             proxy=connection.proxy_url,
             trust_env=connection.trust_env,
+            response_class=Response,
             middlewares=(metadata_only,),
         ),
     )
