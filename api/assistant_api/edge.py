@@ -133,4 +133,5 @@ def _route(scope: Scope) -> str:
 
 @lru_cache(maxsize=1024)
 def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-    return metrics.HTTP_REQUESTS.labels(PART, method, route, str(status)), metrics.HTTP_DURATION.labels(PART, route)
+    requests = metrics.HTTP_REQUESTS.labels(PART, metrics.method_label(method), route, str(status))
+    return requests, metrics.HTTP_DURATION.labels(PART, route)

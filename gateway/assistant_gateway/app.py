@@ -286,7 +286,7 @@ class Gateway:
 
 @lru_cache(maxsize=1000)
 def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-    requests = metrics.HTTP_REQUESTS.labels("gateway", method, route, str(status))
+    requests = metrics.HTTP_REQUESTS.labels("gateway", metrics.method_label(method), route, str(status))
     return requests, metrics.HTTP_DURATION.labels("gateway", route)
 
 

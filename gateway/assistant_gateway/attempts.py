@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from assistant_gateway import errors
+from assistant_gateway.calls import count_fallback
 from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.gates import Gates, Permit
@@ -117,7 +118,7 @@ class Attempts:
             else:
                 made.code = result.code
                 if index:
-                    metrics.FALLBACKS.labels(to.tenant, to.name, to.provider, to.model).inc()
+                    count_fallback(to.tenant, to.name, to.provider, to.model)
                 return result
             finally:
                 permit.leave(made.code)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from prometheus_client import Counter, Histogram
 
+from assistant_gateway.model_labels import Model, ModelLabels
 from assistant_gateway.usage import Usage
 from assistant_observability import genai, metrics
 
@@ -111,34 +113,82 @@ class _Series(NamedTuple):
     cost: Counter
 
 
+_models = ModelLabels()
+_names: dict[str, set[str]] = {}  # by tenant: assistants and knowledge bases that have time series
+_OF_TENANTS = (
+    metrics.MODEL_CALLS,
+    metrics.MODEL_TOKENS,
+    metrics.MODEL_COST,
+    metrics.MODEL_CALLS_DISPUTED,
+    metrics.MODEL_CALLS_UNPRICED,
+    metrics.LIMIT_REFUSALS,
+    metrics.FALLBACKS,
+    metrics.LIMIT_GRANT_CALLS,
+    metrics.LIMIT_ADMITTED_ALONE,
+)
+_OF_MODELS = (metrics.MODEL_CALLS, metrics.MODEL_TOKENS, metrics.MODEL_COST, metrics.FALLBACKS)
+_OF_NAMES = (*_OF_MODELS, metrics.LIMIT_REFUSALS)
+
+
 @lru_cache(maxsize=10_000)
 def _series(tenant: str, name: str, provider: str, model: str, road: str, outcome: Outcome) -> _Series:
-    kind = (operation_of(road), provider, model)
+    _names.setdefault(tenant, set()).add(name)
+    label = _models.of(tenant, provider, model)
+    kind = (operation_of(road), provider, label)
     error = "" if outcome is Outcome.OK else outcome.value
     return _Series(
-        metrics.MODEL_CALLS.labels(tenant, name, provider, model, road, outcome.value),
+        metrics.MODEL_CALLS.labels(tenant, name, provider, label, road, outcome.value),
         metrics.MODEL_DURATION.labels(*kind, error),
-        metrics.MODEL_FIRST_BYTE.labels(provider, model),
-        metrics.MODEL_TOKENS.labels(tenant, name, provider, model, "input"),
+        metrics.MODEL_FIRST_BYTE.labels(provider, label),
+        metrics.MODEL_TOKENS.labels(tenant, name, provider, label, "input"),
         metrics.MODEL_TOKEN_USAGE.labels(*kind, "input"),
-        metrics.MODEL_TOKENS.labels(tenant, name, provider, model, "output"),
+        metrics.MODEL_TOKENS.labels(tenant, name, provider, label, "output"),
         metrics.MODEL_TOKEN_USAGE.labels(*kind, "output"),
-        metrics.MODEL_COST.labels(tenant, name, provider, model),
+        metrics.MODEL_COST.labels(tenant, name, provider, label),
     )
 
 
-def forget_tenant(namespace: str) -> None:
-    """Drop the time series of a tenant that is gone, so that a process does not grow with every one there ever was."""
+def count_fallback(tenant: str, name: str, provider: str, model: str) -> None:
+    """Count a request that was answered by a fallback."""
+    _names.setdefault(tenant, set()).add(name)
+    metrics.FALLBACKS.labels(tenant, name, provider, _models.of(tenant, provider, model)).inc()
+
+
+def keep_series(tenant: str, names: AbstractSet[str], models: AbstractSet[Model]) -> None:
+    """Drop the time series of what a tenant no longer has, so that a process does not grow with all that ever was.
+
+    Args:
+        tenant: its namespace.
+        names: its assistants and knowledge bases.
+        models: what they use, with the providers' names.
+    """
+    gone = _names.get(tenant, set()) - names
+    _names[tenant] = set(names)
+    forgotten, unused = _models.keep(tenant, models)
+    if not (gone or forgotten):
+        return
     _series.cache_clear()
-    for metric in (
-        metrics.MODEL_CALLS,
-        metrics.MODEL_TOKENS,
-        metrics.MODEL_COST,
-        metrics.MODEL_CALLS_DISPUTED,
-        metrics.MODEL_CALLS_UNPRICED,
-        metrics.LIMIT_REFUSALS,
-        metrics.FALLBACKS,
-        metrics.LIMIT_GRANT_CALLS,
-        metrics.LIMIT_ADMITTED_ALONE,
-    ):
+    for name in gone:
+        for metric in _OF_NAMES:
+            metric.remove_by_labels({"tenant": tenant, "assistant": name})
+    for provider, model in forgotten:
+        for metric in _OF_MODELS:
+            metric.remove_by_labels({"tenant": tenant, "provider": provider, "model": model})
+    _forget_models(unused)
+
+
+def forget_tenant(namespace: str) -> None:
+    """Drop the time series of a tenant that is gone."""
+    _series.cache_clear()
+    _names.pop(namespace, None)
+    _, unused = _models.keep(namespace, frozenset())
+    _forget_models(unused)
+    for metric in _OF_TENANTS:
         metric.remove_by_labels({"tenant": namespace})
+
+
+def _forget_models(unused: AbstractSet[Model]) -> None:
+    for provider, model in unused:
+        metrics.MODEL_FIRST_BYTE.remove_by_labels({"provider": provider, "model": model})
+        for metric in (metrics.MODEL_DURATION, metrics.MODEL_TOKEN_USAGE):
+            metric.remove_by_labels({"gen_ai_provider_name": provider, "gen_ai_request_model": model})

@@ -57,11 +57,16 @@ class Policies:
     """The tenants by namespace. Reading is a dictionary look-up; `run` keeps it true."""
 
     def __init__(
-        self, cluster: Cluster, namespace: str, on_gone: Callable[[Tenant], None] = lambda _tenant: None
+        self,
+        cluster: Cluster,
+        namespace: str,
+        on_gone: Callable[[Tenant], None] = lambda _tenant: None,
+        on_change: Callable[[Tenant], None] = lambda _tenant: None,
     ) -> None:
         self._cluster = cluster
         self._path = f"/api/v1/namespaces/{namespace}/secrets"
         self._on_gone = on_gone
+        self._on_change = on_change
         self._held: dict[str, _Held] = {}  # by the Secret's name
         self._tenants: dict[str, Tenant] = {}
         self.loaded = False
@@ -173,7 +178,8 @@ class Policies:
         """Take the newest policy of a namespace: one that is made again has two while its former self is removed."""
         candidates = [(h.created, name) for name, h in self._held.items() if h.tenant.namespace == namespace]
         if candidates:
-            self._tenants[namespace] = self._held[max(candidates)[1]].tenant
+            chosen = self._tenants[namespace] = self._held[max(candidates)[1]].tenant
+            self._on_change(chosen)
         else:
             self._tenants.pop(namespace, None)
         metrics.POLICIES.set(len(self._tenants))

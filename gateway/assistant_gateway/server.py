@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from assistant_gateway.app import Clients, Gateway, create_app
-from assistant_gateway.calls import forget_tenant
+from assistant_gateway.calls import forget_tenant, keep_series
 from assistant_gateway.catalog import Catalog
 from assistant_gateway.config import Settings
 from assistant_gateway.egress import GuardedResolver
@@ -80,7 +80,7 @@ class Server:
             if self._gateway is not None:
                 self._gateway.gates.forget(tenant.namespace)
 
-        policies = Policies(cluster, settings.routes_namespace, forget)
+        policies = Policies(cluster, settings.routes_namespace, forget, _keep_series)
         upstream = Upstream(GuardedResolver(lambda: catalog.allow_hosts))
         self._closing.push_async_callback(upstream.close)
         exported = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -246,3 +246,11 @@ async def serve(settings: Settings) -> None:
             ending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await ending
+
+
+def _keep_series(tenant: Tenant) -> None:
+    """Have metrics hold what the tenant has now."""
+    routes = [*tenant.assistants.values()]
+    used = [to for route in routes for to in route.destinations] + [b.to for b in tenant.knowledge_bases.values()]
+    models = {(to.provider, to.model) for to in used}
+    keep_series(tenant.namespace, {*tenant.assistants, *tenant.knowledge_bases}, models)

@@ -60,6 +60,8 @@ OPERATOR, GATEWAY, API, WORKER = PARTS.values()
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SLOW = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300)
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+
 # --- every HTTP server -----------------------------------------------------------------------------------------
 HTTP_REQUESTS = Counter(
     "assistant_http_requests", "Answered requests.", ["part", "method", "route", "status"], registry=Parts(GATEWAY, API)
@@ -264,6 +266,11 @@ CHUNKS = Counter("assistant_chunks", "Chunks written to the vector store.", ["kn
 DEPENDENCY_UP = Gauge(
     "assistant_dependency_up", "1 while a dependency answers.", ["dependency"], registry=Parts(OPERATOR, API)
 )
+
+
+def method_label(method: str) -> str:
+    """Return a request's method as a label; what is none of HTTP's is `_OTHER`, as in OpenTelemetry's conventions."""
+    return method if method in METHODS else "_OTHER"
 
 
 def exposition(part: Part) -> tuple[bytes, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from prometheus_client import REGISTRY
 
-from assistant_gateway.calls import Call, Outcome, forget_tenant, outcome_of
+from assistant_gateway import model_labels
+from assistant_gateway.calls import Call, Outcome, forget_tenant, keep_series, outcome_of
 from assistant_gateway.usage import Usage
 
 LABELS = {"tenant": "calls-test", "assistant": "a", "provider": "p", "model": "m"}
@@ -81,3 +82,55 @@ def test_series_of_a_tenant_that_is_gone_are_dropped() -> None:
 def test_every_error_has_an_outcome(status: int, code: str, outcome: Outcome) -> None:
     """The label of the metric follows from the error, and nothing free gets into it."""
     assert outcome_of(status, code) is outcome
+
+
+def series_of(tenant: str) -> int:
+    """Return how many samples have a label of this value."""
+    return sum(tenant in sample.labels.values() for metric in REGISTRY.collect() for sample in metric.samples)
+
+
+def samples() -> int:
+    """Return how many samples there are in all."""
+    return sum(len(metric.samples) for metric in REGISTRY.collect())
+
+
+def make(model: str, provider: str = "p", name: str = "a", tenant: str = "many") -> None:
+    """Make a call that is over."""
+    made = Call(tenant=tenant, name=name, provider=provider, model=model, road="chat", request_id="r")
+    made.note_first_byte()
+    made.settle(Outcome.OK, Usage(input=5, output=5), 3)
+
+
+def test_names_that_a_tenant_makes_up_are_no_labels() -> None:
+    """A thousand models of an own endpoint are one; of a platform's provider a bound holds."""
+    for number in range(1000):
+        make(f"made-up-{number}", "endpoint")
+    before = samples()
+    for number in range(1000, 1100):
+        make(f"made-up-{number}", "endpoint")
+    assert samples() == before
+    for number in range(model_labels.MOST_OF_TENANT + 1):
+        make(f"allowed-by-a-pattern-{number}")
+    before = samples()
+    for number in range(100):
+        make(f"one-more-{number}")
+    assert samples() == before
+    forget_tenant("many")
+    assert series_of("many") == 0
+    assert (
+        sum(any("allowed-by" in str(v) for v in s.labels.values()) for m in REGISTRY.collect() for s in m.samples) == 0
+    )
+
+
+def test_series_of_what_a_tenant_no_longer_has_go() -> None:
+    """An assistant that is deleted and a model that is changed leave nothing; what others use stays."""
+    make("shared", tenant="many")
+    make("shared", tenant="few")
+    make("former", name="deleted")
+    keep_series("many", {"a"}, {("p", "shared")})
+    assert series_of("former") == series_of("deleted") == 0
+    assert series_of("many") > 0
+    forget_tenant("many")
+    assert series_of("shared") > 0
+    forget_tenant("few")
+    assert series_of("shared") == 0
