@@ -7,12 +7,14 @@ start because a store is down; readiness and health say so instead. Tests hand t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DisconnectionError
@@ -21,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from assistant_api.config import Settings
 from assistant_api.gateway import Gateway, GatewayClient, TokenFile
 from assistant_api.tenant_config import TenantConfigHolder
+from assistant_crds.naming import VECTOR_COLLECTION
 from assistant_http.client import HttpClient
 from assistant_http.errors import HttpError
 
@@ -30,6 +33,11 @@ if TYPE_CHECKING:  # imported when first needed: Weaviate's client costs 0.4 s a
 
 CONNECT_SECONDS = 3.0
 DATABASE_COMMAND_SECONDS = 15.0
+# Connections of one process at most; the operator's limit of the role follows from it. Those that rest are closed, by
+# the server after IDLE_SECONDS: a process that has nothing to do keeps the one that its health is asked by.
+POOL_SIZE = 4
+POOL_WAIT_SECONDS = 10.0
+IDLE_SECONDS = 30
 REDIS_SECONDS = 2.0
 WEAVIATE_QUERY_SECONDS = 10
 WEAVIATE_INSERT_SECONDS = 60
@@ -45,17 +53,30 @@ class Pingable(Protocol):
 class Database:
     """The tenant's own Postgres database, as its DML-only role."""
 
-    def __init__(self, dsn: str, pool_size: int = 5, max_overflow: int = 5) -> None:
+    def __init__(self, dsn: str, pool_size: int = POOL_SIZE) -> None:
+        async def connect() -> asyncpg.Connection:
+            # The driver reads the DSN itself: SQLAlchemy does not know `sslmode` and `sslrootcert`.
+            return await asyncpg.connect(
+                dsn,
+                timeout=CONNECT_SECONDS,
+                command_timeout=DATABASE_COMMAND_SECONDS,
+                server_settings={"idle_session_timeout": f"{IDLE_SECONDS}s"},
+            )
+
         self.engine: AsyncEngine = create_async_engine(
             make_url(dsn).set(drivername="postgresql+asyncpg"),
+            async_creator=connect,
             pool_size=pool_size,
-            max_overflow=max_overflow,
-            pool_timeout=CONNECT_SECONDS,
+            max_overflow=0,
+            pool_timeout=POOL_WAIT_SECONDS,
+            pool_use_lifo=True,  # what is needed no more rests long enough to be closed
             pool_recycle=1800,
             hide_parameters=True,  # parameters are documents; they belong in no log line
-            connect_args={"timeout": CONNECT_SECONDS, "command_timeout": DATABASE_COMMAND_SECONDS},
         )
+        event.listen(self.engine.sync_engine, "checkin", _rest)
         event.listen(self.engine.sync_engine, "checkout", _refuse_closed)
+        # For whoever holds a connection long, such as for a document's content: others find one.
+        self.long = asyncio.Semaphore(max(1, pool_size - 2))
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
@@ -113,7 +134,10 @@ class VectorStore:
     While the server is away the client repeats a search for a minute: put `asyncio.timeout` around each call.
     """
 
-    def __init__(self, url: str, grpc: str, api_key: str) -> None:
+    def __init__(
+        self, url: str, grpc: str, api_key: str, collection: Callable[[], str] = lambda: VECTOR_COLLECTION
+    ) -> None:
+        self.collection = collection
         self._url = url.rstrip("/")
         self._grpc = grpc
         self._api_key = api_key
@@ -160,12 +184,17 @@ class VectorStore:
             self._client = None
 
 
-def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
-    """Have the pool replace a connection that Postgres has closed, as in a restart.
+def _rest(_connection: Any, record: Any) -> None:
+    record.info["rests_since"] = time.monotonic()
+
+
+def _refuse_closed(connection: Any, record: Any, _proxy: Any) -> None:
+    """Have the pool replace a connection that Postgres has closed, as in a restart, or is about to close.
 
     The driver has seen it close, so nothing need be asked: `pool_pre_ping` would take three round trips each time.
     """
-    if connection.driver_connection.is_closed():
+    rested = time.monotonic() - record.info.get("rests_since", time.monotonic())
+    if connection.driver_connection.is_closed() or rested > IDLE_SECONDS * 0.8:
         raise DisconnectionError
 
 
@@ -242,6 +271,9 @@ def connect(settings: Settings, config: TenantConfigHolder) -> Clients:
         database=Database(settings.postgres_dsn.get_secret_value()),
         redis=RedisClient(settings.redis_url.get_secret_value()),
         weaviate=VectorStore(
-            settings.weaviate_url, settings.weaviate_grpc, settings.weaviate_api_key.get_secret_value()
+            settings.weaviate_url,
+            settings.weaviate_grpc,
+            settings.weaviate_api_key.get_secret_value(),
+            lambda: config.current.document.collection,
         ),
     )

@@ -211,6 +211,8 @@ def weaviate_environment(api_key: str) -> dict[str, str]:
         "AUTHENTICATION_APIKEY_USERS": "operator",
         "AUTHORIZATION_RBAC_ENABLED": "true",
         "AUTHORIZATION_RBAC_ROOT_USERS": "operator",
+        "CLUSTER_BASIC_AUTH_USERNAME": "cluster",
+        "CLUSTER_BASIC_AUTH_PASSWORD": secrets.token_hex(16),
         "DEFAULT_VECTORIZER_MODULE": "none",
         "API_BASED_MODULES_DISABLED": "true",
         "DISABLE_TELEMETRY": "true",

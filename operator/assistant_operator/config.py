@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,7 +14,15 @@ from assistant_crds import meta
 from assistant_crds.contracts import Budget
 from assistant_operator import quota
 
-_SECRET_FILES = ("postgres_dsn", "ledger_url", "redis_url", "weaviate_url", "weaviate_grpc", "weaviate_api_key")
+_SECRET_FILES = (
+    "postgres_dsn",
+    "postgres_ca",
+    "ledger_url",
+    "redis_url",
+    "weaviate_url",
+    "weaviate_grpc",
+    "weaviate_api_key",
+)
 
 
 class ResourcesSetting(BaseModel):
@@ -51,6 +60,7 @@ class Settings(BaseSettings):
     lease_seconds: int = Field(default=15, ge=5)
 
     postgres_dsn: SecretStr
+    postgres_ca: str = ""  # PEM: the authority of its certificate, for tenants' pods; "": there is none of its own
     ledger_url: SecretStr = SecretStr("")  # as the gateway logs in; "": there is no ledger in Postgres
     ledger_migrations_dir: Path | None = None
     redis_url: SecretStr
@@ -109,6 +119,12 @@ class Settings(BaseSettings):
         return self._budget
 
 
+def with_query(url: str, **more: str) -> str:
+    """Return the URL with further parameters."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(query=urlencode([*parse_qsl(parts.query), *more.items()], safe="/")))
+
+
 def load() -> Settings:
     """Return the settings; files of the folder `OPERATOR_SECRETS_DIR` take precedence over the environment."""
     values: dict[str, Any] = {}
@@ -118,4 +134,6 @@ def load() -> Settings:
             file = Path(folder) / name
             if file.is_file():
                 values[name] = file.read_text().strip()
+        if values.get("postgres_ca") and "sslrootcert=" not in values.get("postgres_dsn", ""):
+            values["postgres_dsn"] = with_query(values["postgres_dsn"], sslrootcert=str(Path(folder) / "postgres_ca"))
     return Settings(**values)

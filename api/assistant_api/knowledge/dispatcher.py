@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 from opentelemetry.trace import SpanKind
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assistant_api.clients import Database
 from assistant_api.database.errors import DATABASE_ERRORS
@@ -83,6 +84,8 @@ class Dispatcher:
         self._running: set[asyncio.Task[None]] = set()
         self._rests = Rests()
         self._wake = asyncio.Event()
+        # The connection that listens also looks for jobs: a worker that has nothing to do keeps this one only.
+        self._listening: AsyncConnection | None = None
         self._last_turn = time.monotonic()
 
     @property
@@ -114,7 +117,7 @@ class Dispatcher:
         keys = list(bases)
         active = self._rests.active(keys, time.monotonic())
         try:
-            async with self._database.transaction() as connection:
+            async with self._looking() as connection:
                 job = await jobs.claim(connection, active, jobs.LEASE_SECONDS) if active else None
                 due = await jobs.next_due(connection, active) if active and job is None else None
         except DATABASE_ERRORS as error:
@@ -126,6 +129,17 @@ class Dispatcher:
             return
         waits = [POLL_SECONDS, self._rests.next(keys, time.monotonic()), due]
         await self._pause(max(0.05, min(wait for wait in waits if wait is not None)))
+
+    @contextlib.asynccontextmanager
+    async def _looking(self) -> AsyncIterator[AsyncConnection]:
+        """Give a transaction for looking for a job. Only the loop calls this, never twice at a time."""
+        listening = self._listening
+        if listening is None:
+            async with self._database.transaction() as connection:
+                yield connection
+        else:
+            async with listening.begin():
+                yield listening
 
     def _knowledge_bases(self) -> dict[str, KnowledgeBaseConfig]:
         # Documents of any other knowledge base wait: its configuration comes back, or the operator removes them.
@@ -253,7 +267,9 @@ class Dispatcher:
                 raise TypeError("the worker needs asyncpg")
             raw.add_termination_listener(lambda connection: ended.set())
             await raw.add_listener(CHANNEL, lambda *notification: self._wake.set())
+            self._listening = connection
             try:
                 yield ended
             finally:
+                self._listening = None
                 await connection.invalidate()  # a listening connection must not serve others

@@ -118,7 +118,7 @@ class Ingestion:
 
     async def _content(self, job: Job) -> AsyncGenerator[bytes, None]:
         size = 0
-        async with self.database.transaction() as connection:
+        async with self.database.long, self.database.transaction() as connection:
             async for part in jobs.content(connection, job.id):
                 size += len(part)
                 yield part

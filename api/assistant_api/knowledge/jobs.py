@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from assistant_api.knowledge.repository import contents, documents, notify
+from assistant_api.knowledge.repository import contents, documents, drop_contents, notify
 
 LEASE_SECONDS = 20.0
 
@@ -138,15 +138,13 @@ async def succeed(connection: AsyncConnection, job: Job, pages: int | None, chun
         other.c.sequence > documents.c.sequence,
         other.c.status == "ready",
     )
-    await _change(
-        connection,
-        and_(same, newer, documents.c.status != "deleting"),
-        status="deleting",
-        attempts=0,
-        retries=0,
-        run_after=func.now(),
-        updated_at=func.now(),
+    overtaken = (
+        documents.update()
+        .where(same, newer, documents.c.status != "deleting")
+        .values(status="deleting", attempts=0, retries=0, run_after=func.now(), updated_at=func.now())
+        .returning(documents.c.id)
     )
+    await drop_contents(connection, (await connection.execute(overtaken)).scalars().all())
     await notify(connection)
     return True
 

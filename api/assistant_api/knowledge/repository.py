@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import ARRAY, Row, Select, Table, Uuid, any_, bindparam, func, select, text
+from sqlalchemy import ARRAY, Row, Select, Table, Uuid, and_, any_, bindparam, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assistant_api.database.models import Document, DocumentContent
@@ -37,6 +37,13 @@ _SHOWN = (
     documents.c.updated_at,
 )
 _VISIBLE = documents.c.status != "deleting"
+_LEAVING: dict[str, Any] = {
+    "status": "deleting",
+    "attempts": 0,
+    "retries": 0,
+    "run_after": func.now(),
+    "updated_at": func.now(),
+}
 
 
 # Documents have numbers from 1 on.
@@ -127,12 +134,33 @@ async def usage(connection: AsyncConnection, knowledge_bases: Collection[str]) -
     return {row[0]: Usage(row[1], row[2], row[3], int(row[4])) for row in await connection.execute(query)}
 
 
-async def bytes_of_name(connection: AsyncConnection, knowledge_base: str, name: str) -> int:
-    """Return how many bytes go when a new version of `name` has taken the place of the present ones."""
-    query = select(func.coalesce(func.sum(documents.c.bytes), 0)).where(
-        documents.c.knowledge_base == knowledge_base, documents.c.name == name, _VISIBLE
+async def supersede(connection: AsyncConnection, knowledge_base: str, name: str) -> None:
+    """Have those versions of `name` go that a new one makes needless: what waits, and what failed.
+
+    The one that is in use stays until the new one is ready, and one that is being worked on may still become ready.
+    """
+    needless = and_(
+        documents.c.knowledge_base == knowledge_base,
+        documents.c.name == name,
+        documents.c.status.in_(("pending", "failed")),
     )
-    return int((await connection.execute(query)).scalar_one())
+    query = documents.update().where(needless).values(**_LEAVING).returning(documents.c.id)
+    await drop_contents(connection, (await connection.execute(query)).scalars().all())
+
+
+async def drop_contents(connection: AsyncConnection, identities: Iterable[UUID]) -> None:
+    """Remove the contents of documents that are to go: nobody needs them any more, and they count no longer."""
+    await connection.execute(contents.delete().where(contents.c.document_id.in_(list(identities))))
+
+
+async def stored(connection: AsyncConnection, knowledge_base: str, but_for: str) -> tuple[int, int]:
+    """Return how many names other than `but_for` it holds, and the bytes of all versions of all names."""
+    query = select(
+        func.count(documents.c.name.distinct()).filter(documents.c.name != but_for),
+        func.coalesce(func.sum(documents.c.bytes), 0),
+    ).where(documents.c.knowledge_base == knowledge_base, _VISIBLE)
+    names, size = (await connection.execute(query)).one()
+    return int(names), int(size)
 
 
 async def insert(connection: AsyncConnection, document: NewDocument) -> Stored:
@@ -208,9 +236,12 @@ async def mark_deleting(connection: AsyncConnection, knowledge_base: str, docume
     query = (
         documents.update()
         .where(documents.c.id == document, documents.c.knowledge_base == knowledge_base, _VISIBLE)
-        .values(status="deleting", attempts=0, retries=0, run_after=func.now(), updated_at=func.now())
+        .values(**_LEAVING)
     )
-    return (await connection.execute(query)).rowcount > 0
+    if (await connection.execute(query)).rowcount == 0:
+        return False
+    await drop_contents(connection, [document])
+    return True
 
 
 async def ready(connection: AsyncConnection, identities: Iterable[UUID]) -> set[UUID]:

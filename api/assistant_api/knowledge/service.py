@@ -62,7 +62,8 @@ async def add_document(base: KnowledgeBaseConfig, upload: Upload, database: Data
     """Take a document in; the worker does the rest.
 
     The same bytes under the same name are the same document: it is returned, and tried again if it had failed.
-    Other bytes under a known name are its new version: the old one stays in use until the new one is ready.
+    Other bytes under a known name are its new version: the one in use stays until the new one is ready, and both count
+    until then.
     """
     media_type = media.recognise(upload.name, upload.head)
     if media_type is None:
@@ -70,7 +71,7 @@ async def add_document(base: KnowledgeBaseConfig, upload: Upload, database: Data
     carrier: dict[str, str] = {}
     traces.inject(carrier)
     traceparent = carrier.get("traceparent")
-    async with database.transaction() as connection:
+    async with database.long, database.transaction() as connection:
         await repository.lock(connection, base.key)
         present = await repository.newest(connection, base.key, upload.name)
         if present is not None and present.sha256 == upload.sha256:
@@ -78,10 +79,11 @@ async def add_document(base: KnowledgeBaseConfig, upload: Upload, database: Data
                 present = await repository.restart(connection, present.id, traceparent)
                 await repository.notify(connection)
             return Added(document_view(present, explain), created=False)
-        usage = (await repository.usage(connection, [base.key])).get(base.key, Usage())
-        freed = await repository.bytes_of_name(connection, base.key, upload.name) if present else 0
-        documents = usage.documents + (0 if present else 1)
-        if documents > base.max_documents or usage.bytes - freed + upload.size > base.max_bytes:
+        if present is not None:
+            await repository.supersede(connection, base.key, upload.name)
+        # Versions that stay until this one is ready are stored beside it, so they count.
+        others, size = await repository.stored(connection, base.key, upload.name)
+        if others + 1 > base.max_documents or size + upload.size > base.max_bytes:
             raise ApiError(errors.KNOWLEDGE_BASE_FULL, knowledge_base=base.name)
         stored = await repository.insert(
             connection,

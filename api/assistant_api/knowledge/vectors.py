@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import NAMESPACE_URL, UUID, uuid5
-
-from assistant_crds.naming import VECTOR_COLLECTION
 
 if TYPE_CHECKING:  # importing it costs 0.4 s and 28 MiB: it is done with the first connection
     from weaviate import WeaviateAsyncClient
@@ -47,6 +45,10 @@ class VectorRefusedError(VectorStoreError):
 
 class Store(Protocol):
     """Where a connected client comes from (`clients.VectorStore`)."""
+
+    @property
+    def collection(self) -> Callable[[], str]:
+        """Returns the name of the collection, as the configuration says now."""
 
     async def client(self) -> WeaviateAsyncClient:
         """Return the connected client."""
@@ -85,9 +87,8 @@ def chunk_uuid(document: UUID, index: int) -> UUID:
 class Vectors:
     """The chunks of every knowledge base of the tenant; `knowledge_base` is `KnowledgeBaseConfig.key`."""
 
-    def __init__(self, store: Store, collection: str = VECTOR_COLLECTION) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._collection = collection
 
     async def write(
         self,
@@ -172,7 +173,7 @@ class Vectors:
         try:
             async with asyncio.timeout(seconds):
                 client = await self._store.client()
-                yield client.collections.use(self._collection).with_tenant(knowledge_base)
+                yield client.collections.use(self._store.collection()).with_tenant(knowledge_base)
         except TimeoutError as error:
             raise VectorStoreError("The vector store did not answer in time.") from error
         except _refusals() as error:

@@ -28,6 +28,9 @@ from assistant_operator.errors import StoreUnreachableError
 STORE = "weaviate"
 TIMEOUT_SECONDS = 8
 COLLECTION = naming.VECTOR_COLLECTION
+# A namespace may have hundreds of knowledge bases: they are granted in portions, each with the whole time.
+PORTION = 100
+COUNTED_AT_ONCE = 8
 
 
 class Weaviate:
@@ -40,6 +43,7 @@ class Weaviate:
         self._guard = guard
         self._client: weaviate.WeaviateAsyncClient | None = None
         self._connecting = asyncio.Lock()
+        self._counting = asyncio.Semaphore(COUNTED_AT_ONCE)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -73,13 +77,14 @@ class Weaviate:
         async with self._errors("ensure_access"):
             client = await self._connected()
             changed = await self._ensure_collection(client)
-            changed |= await self._ensure_vector_tenants(client, keys)
-            changed |= await self._ensure_role(client, tenant, keys)
-        return changed
+        for first in range(0, len(keys), PORTION):
+            async with self._errors("ensure_vector_tenants"):
+                changed |= await self._ensure_vector_tenants(client, keys[first : first + PORTION])
+        return await self._ensure_role(client, tenant, keys) or changed
 
     async def vectors(self, knowledge_base: str) -> int:
         """Return how many vectors a knowledge base has; 0 when its vector tenant does not exist."""
-        async with self._errors("vectors"):
+        async with self._counting, self._errors("vectors"):
             client = await self._connected()
             if not await self._exists(client, knowledge_base):
                 return 0
@@ -151,7 +156,8 @@ class Weaviate:
         return True
 
     async def _ensure_vector_tenants(self, client: weaviate.WeaviateAsyncClient, keys: list[str]) -> bool:
-        missing = [key for key in keys if not await self._exists(client, key)]
+        found = await client.collections.use(COLLECTION).tenants.get_by_names(keys)
+        missing = [key for key in keys if key not in found]
         if missing:
             self._guard()
             await client.collections.use(COLLECTION).tenants.create(missing)
@@ -160,32 +166,32 @@ class Weaviate:
     async def _ensure_role(self, client: weaviate.WeaviateAsyncClient, tenant: str, keys: list[str]) -> bool:
         name = naming.vector_user(tenant)
         wanted = _permissions(keys)
-        role = await client.roles.get(role_name=name)
         changed = False
-        if role is None:
-            self._guard()
-            await client.roles.create(role_name=name, permissions=wanted)
-            changed = True
-        else:
-            # Grants come first: a role that loses its last permission is removed by the server.
-            have, want = _flat(role.permissions), _flat(wanted)
-            lacking = [permission for permission in wanted if not _flat([permission]) <= have]
-            excess = [permission for permission in role.permissions if not _flat([permission]) <= want]
-            if lacking:
+        async with self._errors("ensure_role"):
+            role = await client.roles.get(role_name=name)
+            if role is None:
                 self._guard()
-                await client.roles.add_permissions(role_name=name, permissions=lacking)
-            if excess:
+                role = await client.roles.create(role_name=name, permissions=wanted[:PORTION])
+                changed = True
+        # Grants come first: a role that loses its last permission is removed by the server.
+        have, want = _flat(role.permissions), _flat(wanted)
+        lacking = [permission for permission in wanted if not _flat([permission]) <= have]
+        excess = [permission for permission in role.permissions if not _flat([permission]) <= want]
+        for permissions, change in ((lacking, client.roles.add_permissions), (excess, client.roles.remove_permissions)):
+            for first in range(0, len(permissions), PORTION):
                 self._guard()
-                await client.roles.remove_permissions(role_name=name, permissions=excess)
-            changed = bool(lacking or excess)
-        user = await client.users.db.get(user_id=name)
-        if user is not None and set(user.role_names) != {name}:
-            self._guard()
-            await client.users.db.assign_roles(user_id=name, role_names=name)
-            strangers = sorted(set(user.role_names) - {name})
-            if strangers:
-                await client.users.db.revoke_roles(user_id=name, role_names=strangers)
-            changed = True
+                async with self._errors("ensure_role"):
+                    await change(role_name=name, permissions=permissions[first : first + PORTION])
+                changed = True
+        async with self._errors("ensure_role"):
+            user = await client.users.db.get(user_id=name)
+            if user is not None and set(user.role_names) != {name}:
+                self._guard()
+                await client.users.db.assign_roles(user_id=name, role_names=name)
+                strangers = sorted(set(user.role_names) - {name})
+                if strangers:
+                    await client.users.db.revoke_roles(user_id=name, role_names=strangers)
+                changed = True
         return changed
 
     @staticmethod

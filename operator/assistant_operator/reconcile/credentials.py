@@ -11,15 +11,18 @@ import binascii
 import re
 import secrets
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from assistant_crds import naming
-from assistant_operator.config import Settings
+from assistant_operator.config import Settings, with_query
+from assistant_operator.desired.deployment import STORES_FOLDER
 from assistant_operator.desired.platform import Credentials
 from assistant_operator.snapshot import Json
 
 API_KEY = re.compile(r"ak_[A-Za-z0-9_-]{43}")
-_PASSWORD = re.compile(r"[A-Za-z0-9_-]{32,}")
+_PASSWORD = re.compile(r"[A-Za-z0-9_-]{32,128}")
+# As Weaviate makes them (base64); a tenant may write anything else into its Secret.
+_WEAVIATE_KEY = re.compile(r"[A-Za-z0-9+/=_-]{1,512}")
 
 
 def credentials(owned: Mapping[tuple[str, str], Json], tenant: str, settings: Settings) -> Credentials:
@@ -28,20 +31,33 @@ def credentials(owned: Mapping[tuple[str, str], Json], tenant: str, settings: Se
     postgres_password = _password(held.get("postgres_dsn", ""))
     redis_password = _password(held.get("redis_url", ""))
     redis_scheme = urlsplit(settings.redis_url.get_secret_value()).scheme
+    weaviate_key = held.get("weaviate_api_key", "")
     api_key = _values(owned.get(("Secret", naming.API_KEY_SECRET))).get(naming.API_KEY_KEY, "")
     return Credentials(
         stores={
-            "postgres_dsn": (
+            "postgres_dsn": with_query(
                 f"postgresql://{naming.login_role(tenant)}:{postgres_password}@{settings.tenant_postgres}"
-                f"/{naming.database(tenant)}"
+                f"/{naming.database(tenant)}",
+                **_tls(settings),
             ),
+            **({"postgres_ca": settings.postgres_ca} if settings.postgres_ca else {}),
             "redis_url": f"{redis_scheme}://{naming.redis_user(tenant)}:{redis_password}@{settings.tenant_redis}/0",
             "weaviate_url": settings.tenant_weaviate_url,
             "weaviate_grpc": settings.tenant_weaviate_grpc,
-            "weaviate_api_key": held.get("weaviate_api_key", ""),
+            "weaviate_api_key": weaviate_key if _WEAVIATE_KEY.fullmatch(weaviate_key) else "",
         },
         api_key=api_key if API_KEY.fullmatch(api_key) else f"ak_{secrets.token_urlsafe(32)}",
     )
+
+
+def _tls(settings: Settings) -> dict[str, str]:
+    """Return what the tenants' DSN says of TLS: what the operator's does, with the authority where pods find it."""
+    asked = dict(parse_qsl(urlsplit(settings.postgres_dsn.get_secret_value()).query))
+    mode = asked.get("sslmode", "verify-full" if settings.postgres_ca else "")
+    return {
+        **({"sslmode": mode} if mode else {}),
+        **({"sslrootcert": f"{STORES_FOLDER}/postgres_ca"} if settings.postgres_ca else {}),
+    }
 
 
 def passwords(wanted: Credentials) -> tuple[str, str]:

@@ -19,8 +19,8 @@ from assistant_operator.reconcile.objects import Problems, put
 from assistant_operator.reconcile.resolve import Resolved
 from assistant_operator.snapshot import Snapshot
 
-# A pool of each API pod, of one more during a roll-out, and of the worker.
-CONNECTIONS_PER_POD = 12
+# The whole pool (`assistant_api.clients.POOL_SIZE`) of each API pod, of one more during a roll-out, and of the worker.
+CONNECTIONS_PER_POD = 4
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from api_tenant import MIGRATIONS, knowledge_base
 from sqlalchemy import text
 
 from assistant_api.clients import Database
-from assistant_api.errors import ApiError
+from assistant_api.errors import KNOWLEDGE_BASE_FULL, ApiError
 from assistant_api.knowledge import service, upload
 from assistant_api.knowledge.schemas import DocumentView
 from assistant_cluster import stores
@@ -63,4 +63,55 @@ async def test_many_uploads_at_once_keep_to_the_number_of_documents(base: Base) 
     """Of uploads that come at once as many are taken as fit; the others are told that it is full."""
     found = await asyncio.gather(*(base.add(f"{n}.txt", b"x") for n in range(8)), return_exceptions=True)
     assert sum(isinstance(one, DocumentView) for one in found) == 3
-    assert {one.code for one in found if isinstance(one, ApiError)} == {"knowledge_base_full"}
+    assert {one.kind for one in found if isinstance(one, ApiError)} == {KNOWLEDGE_BASE_FULL}
+
+
+async def test_all_versions_that_are_stored_count(base: Base) -> None:
+    """The version in use and the one that shall replace it fit together, or the new one is refused."""
+    first = await base.add("a.txt", b"1" * 600)
+    await base.become(first, "ready")
+    with pytest.raises(ApiError) as refused:
+        await base.add("a.txt", b"2" * 401)
+    assert refused.value.kind == KNOWLEDGE_BASE_FULL
+    await base.add("a.txt", b"2" * 400)
+    assert await base.stored() == 1000
+
+
+async def test_new_versions_in_a_row_store_no_more_than_allowed(base: Base) -> None:
+    """While no worker runs, a version that waits gives way to the next one, with its bytes."""
+    for number in range(6):
+        await base.add("a.txt", str(number).encode() * 900)
+        assert await base.stored() == 900
+
+
+async def test_what_is_deleted_stores_nothing(base: Base) -> None:
+    """Uploading and deleting while no worker runs stores no more than allowed either."""
+    for number in range(4):
+        document = await base.add(f"{number}.txt", b"x" * 900)
+        await service.delete_document(base.config, base.database, str(document.id))
+        assert await base.stored() == 0
+
+
+async def test_a_full_knowledge_base_takes_new_versions_of_what_it_holds(base: Base) -> None:
+    """A new version is no further document, however many versions of others wait."""
+    for name in ("a.txt", "b.txt", "c.txt"):
+        await base.become(await base.add(name, b"1"), "ready")
+    for name in ("a.txt", "b.txt", "c.txt"):
+        await base.add(name, b"2")
+    with pytest.raises(ApiError):
+        await base.add("d.txt", b"1")
+
+
+async def test_idle_connections_are_closed_but_one(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a crowd of questions the pool keeps what it needs: connections that rest are closed by the server."""
+    monkeypatch.setattr("assistant_api.clients.IDLE_SECONDS", 1)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(12):
+            group.create_task(base.database.ping())
+    question = text("SELECT count(*) FROM pg_stat_activity WHERE usename = current_user")
+    async with asyncio.timeout(20):
+        while True:
+            async with base.database.reading() as connection:
+                if (await connection.execute(question)).scalar_one() == 1:
+                    break
+            await asyncio.sleep(0.2)

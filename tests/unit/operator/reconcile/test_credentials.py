@@ -3,6 +3,8 @@
 import base64
 import re
 
+from pydantic import SecretStr
+
 from assistant_crds import naming
 from assistant_operator.config import Settings
 from assistant_operator.reconcile.credentials import credentials, passwords, with_weaviate_key
@@ -88,3 +90,25 @@ def test_secrets_do_not_show_in_a_representation():
     made = credentials({}, "t_a", SETTINGS)
     assert made.api_key not in repr(made)
     assert passwords(made)[0] not in repr(made)
+
+
+def test_tenants_reach_postgres_with_the_operators_kind_of_tls():
+    """What the operator's DSN says of TLS holds for tenants; an authority of its own is handed to their pods."""
+    dsn = "postgresql://o:p@pg:5432/postgres?sslmode=verify-full&sslrootcert=/etc/assistant/secrets/postgres_ca"
+    settings = SETTINGS.model_copy(update={"postgres_dsn": SecretStr(dsn), "postgres_ca": "PEM"})
+    made = credentials({}, "t_a", settings)
+    assert made.stores["postgres_dsn"].endswith(
+        "@pg.p.svc:5432/t_a?sslmode=verify-full&sslrootcert=/etc/assistant/stores/postgres_ca"
+    )
+    assert made.stores["postgres_ca"] == "PEM"
+    without = SETTINGS.model_copy(
+        update={"postgres_dsn": SecretStr("postgresql://o:p@pg:5432/postgres?sslmode=require")}
+    )
+    assert credentials({}, "t_a", without).stores["postgres_dsn"].endswith("/t_a?sslmode=require")
+
+
+def test_a_key_that_could_not_be_sent_is_none():
+    """What a tenant wrote in the place of the vector store's key reaches no request unless it looks like a key."""
+    for key in ("a\nX-Other: 1", "ü", "k" * 10_000):
+        held = as_owned(with_weaviate_key(credentials({}, "t_a", SETTINGS), key))
+        assert credentials(held, "t_a", SETTINGS).stores["weaviate_api_key"] == ""
