@@ -262,7 +262,7 @@ class Gateway:
         if tenant is None:
             raise GatewayError(404, "policy_not_found", f"No policy of namespace {namespace} is loaded.")
         probe, usage = await asyncio.gather(
-            self._prober.probe(tenant), self._limiter.usage(tenant.terms, tenant.periods)
+            self._prober.probe(tenant), self._limiter.usage(tenant.terms, tenant.levels)
         )
         probe = msgspec.structs.replace(probe, usage=usage)
         return web.Response(body=contracts.encode(probe), content_type="application/json")

@@ -135,7 +135,8 @@ class Meter:
     async def _shrink(self, metered: Metered, target: Target, refused: Refused, own_output: int) -> bool:
         """Count exactly, and allow a shorter answer if the client did not ask for one; return whether it may fit."""
         held = metered.held
-        if held is None or refused.limit <= refused.used:  # no count makes it fit then, and to count costs time
+        left = refused.limit - refused.used
+        if held is None or left <= 0:  # no count makes it fit then, and to count costs time
             return False
         tokens_in, tokens_out = held.input, held.output
         if not metered.embedding:
@@ -143,7 +144,6 @@ class Meter:
             exact = await self._tokenizers.chat_count(metered.fields, target.billed_by, call.model, call.tenant)
             if exact is not None:
                 tokens_in = min(tokens_in, exact.tokens)
-        left = refused.limit - refused.used
 
         def fits(output: int) -> bool:
             if refused.kind == "tokens":

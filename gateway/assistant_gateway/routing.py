@@ -75,7 +75,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     assistants: Mapping[str, ChatRoute]
     knowledge_bases: Mapping[str, EmbeddingRoute]
     terms: Terms  # of the tenant as a whole
-    periods: Mapping[str, str]  # of each scope's budget
+    levels: Mapping[str, Level]  # the limits of each scope, by `Level.field`
     service_account_uid: str | None = None  # as in `TenantPolicy`
 
 
@@ -111,10 +111,11 @@ def compile_policy(policy: TenantPolicy) -> Tenant:
         PolicyError: its limits or its time zone make no sense.
     """
     allow = policy.models_allow
-    # Requests are limited where people ask: to ingest a document takes any number of calls for embeddings.
-    whole = _terms(policy, [_level("tenant", "", None, policy.tokens_per_day, policy.budget)])
-    periods = {"tenant": _period(policy.budget)}
-    periods |= {f"assistant:{name}": _period(assistant.budget) for name, assistant in policy.assistants.items()}
+    whole = _terms(policy, [_level("tenant", "", policy.requests_per_minute, policy.tokens_per_day, policy.budget)])
+    levels = [whole.limits.levels[0]]
+    for name, assistant in policy.assistants.items():
+        limits = (assistant.requests_per_minute, assistant.tokens_per_day, assistant.budget)
+        levels.append(_level("assistant", name, *limits))
     return Tenant(
         namespace=policy.tenant.namespace,
         generation=policy.generation,
@@ -128,7 +129,7 @@ def compile_policy(policy: TenantPolicy) -> Tenant:
             for name, embedding in policy.knowledge_bases.items()
         },
         terms=whole,
-        periods=periods,
+        levels={level.field: level for level in levels},
         service_account_uid=policy.service_account_uid,
     )
 

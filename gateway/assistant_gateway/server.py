@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -38,6 +39,7 @@ KEEP_ALIVE_SECONDS = 300.0  # longer than any client keeps an idle connection
 GOODBYE_SECONDS = 2.0  # for the last events of streams that were interrupted
 SETTLE_SECONDS = 2.0  # for calls that Redis has not heard the end of
 LEDGER_SECONDS = 2.0  # for entries that are not in Postgres; other processes move what is left
+SWEEP_SECONDS = 300.0
 RESTART_SECONDS = (1.0, 30.0)
 BACKLOG = 1024
 
@@ -95,6 +97,7 @@ class Server:
         if redis is not None:
             self._follow("redis", redis.run)
             self._follow("settlement", limiter.run)
+            self._follow("sweep", lambda: self._sweep(limiter, policies))
             self._follow_ledger(redis, ledger, limiter, policies)
         else:
             _log.warning("no Redis configured: request rates hold for this process alone, and nothing is accounted for")
@@ -117,6 +120,14 @@ class Server:
     def _follow(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         self._tasks.append(asyncio.create_task(_keep_running(name, run), name=name))
 
+    @staticmethod
+    async def _sweep(limiter: Limiter, policies: Policies) -> None:
+        """Forget what Redis counts of assistants that are no more, now and then, for ever."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS * random.uniform(0.5, 1))  # noqa: S311
+            for tenant in policies.every():
+                await limiter.drop_scopes(tenant.terms.limits, tenant.levels)
+
     def _follow_ledger(self, redis: Redis, ledger: LedgerDatabase | None, limiter: Limiter, policies: Policies) -> None:
         if ledger is None:
             _log.warning("no Postgres configured for the ledger: entries stay in Redis, which grows with each call")
@@ -127,6 +138,7 @@ class Server:
             lambda: [tenant.terms.limits.tenant for tenant in policies.every()],
             lambda state: limiter.expect(state.tenant, state.epoch, state.entries),
             self._settings.ledger_drain_seconds,
+            limiter.note_waiting,
         )
         comparison = Comparison(
             redis,

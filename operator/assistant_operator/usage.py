@@ -21,13 +21,14 @@ _FIELDS = {"tokens": "spec.limits.tokensPerDay", "budget": "spec.limits.budget"}
 
 @dataclass(frozen=True)
 class Alarm:
-    """A limit that is used up, or by 80 % or more. Its sentence is the same as long as window and limit are."""
+    """A limit that is used up, or by 80 % or more. Its mark is the same as long as window and limit are."""
 
     subject: str  # such as "Assistant support"
     kind: Literal["tokens", "budget"]
     limit: str
     used_up: bool
     resets_at: str
+    rest: str = ""  # of a limit that is used up as far as calls go: what was used, and what is left
 
     @property
     def reason(self) -> str:
@@ -37,6 +38,16 @@ class Alarm:
     @property
     def sentence(self) -> str:
         """What people are told."""
+        return f"{self.mark} {self.rest}" if self.rest else self.mark
+
+    @property
+    def mark(self) -> str:
+        """The part of the sentence that stays as long as window and limit do: by it an Event is known again."""
+        if self.rest:
+            return (
+                f"{self.subject} has less left of its {self.limit} than a call needs that it asked for: such calls are "
+                f"refused until {self.resets_at}. Ask for less, wait, or raise its {_FIELDS[self.kind]}."
+            )
         if not self.used_up:
             return f"{self.subject} has used {NEAR_PERCENT} % of its {self.limit}; it starts anew at {self.resets_at}."
         return (
@@ -122,14 +133,23 @@ def _alarms(subject: str, limits: Quota, level: LevelUsage) -> list[Alarm]:
     alarms = []
     budget, tokens = limits.budget, limits.tokens_per_day
     if budget is not None and budget.period == level.period:
-        up, near = _state(level.spent_micros, budget.amount_micros, told="budget" in level.exhausted)
+        used, limit = level.spent_micros, budget.amount_micros
+        up, near = _state(used, limit, told="budget" in level.exhausted)
         if near:
-            alarms.append(Alarm(subject, "budget", quota.budget_text(budget), up, level.period_ends))
+            amounts = (quota.money(amount, budget.currency) for amount in (used, limit - used))
+            rest = _rest(*amounts) if up and used < limit else ""
+            alarms.append(Alarm(subject, "budget", quota.budget_text(budget), up, level.period_ends, rest))
     if tokens is not None:
         up, near = _state(level.tokens, tokens, told="tokens" in level.exhausted)
         if near:
-            alarms.append(Alarm(subject, "tokens", quota.tokens_text(tokens), up, level.day_ends))
+            counts = (f"{amount} tokens" for amount in (level.tokens, tokens - level.tokens))
+            rest = _rest(*counts) if up and level.tokens < tokens else ""
+            alarms.append(Alarm(subject, "tokens", quota.tokens_text(tokens), up, level.day_ends, rest))
     return alarms
+
+
+def _rest(used: str, left: str) -> str:
+    return f"Used: {used}; left: {left}."
 
 
 def _state(used: int, limit: int, *, told: bool) -> tuple[bool, bool]:

@@ -58,6 +58,16 @@ def compare(before: Mapping[str, Usage], ledger: Counts, after: Mapping[str, Usa
     return found
 
 
+def _counts(drift: Drift, known: set[str]) -> bool:
+    """Whether a difference means something. Counters of assistants that are no more are forgotten, the ledger's stay.
+
+    So an assistant may have more in the ledger of all time than in its counters; what is lost shows in the tenant's.
+    """
+    if drift.scope == "tenant":
+        return True
+    return drift.scope in known and (drift.window != "ever" or drift.counted > drift.ledger)
+
+
 def _ledger_numbers(total: Totals | None) -> dict[tuple[str, str], int]:
     total = total or Totals("", 0, 0, 0, 0, 0, 0, 0)
     return {
@@ -145,7 +155,7 @@ class Comparison:
             after = await self._quota.usage(limits)
             if not epoch or epoch != await self._quota.epoch(limits):
                 return None
-        return compare(before, counts, after)
+        return [drift for drift in compare(before, counts, after) if _counts(drift, {*before, *after})]
 
     def _note(self, key: str, namespace: str, found: list[Drift]) -> None:
         _, told = self._drifting.pop(key, ("", ()))

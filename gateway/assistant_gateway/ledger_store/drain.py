@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -81,13 +81,18 @@ class Drain:
         tenants: Callable[[], Iterable[str]],
         learned: Callable[[State], None],
         seconds: float,
+        waiting: Callable[[Mapping[str, int]], None] = lambda _entries: None,
     ) -> None:
-        """`tenants`: their keys; `learned` is told how far the ledger of each of them is, once."""
+        """`tenants`: their keys; `learned` is told how far the ledger of each of them is, once.
+
+        `waiting` is told at each turn how many entries of each tenant are in Redis.
+        """
         self._redis = redis
         self._database = database
         self._tenants = tenants
         self._learned = learned
         self._seconds = seconds
+        self._waiting = waiting
         self._seen: dict[str, float] = {}
         self._told: set[str] = set()
         self._problem = ""
@@ -152,6 +157,7 @@ class Drain:
         """Return who has entries, and measure how many there are and how old."""
         lengths = await self._ask(["XLEN", naming.ledger_stream(tenant)] for tenant in tenants)
         waiting = [tenant for tenant, length in zip(tenants, lengths, strict=True) if length]
+        self._waiting(dict(zip(tenants, lengths, strict=True)))
         metrics.LEDGER_WAITING.set(sum(lengths))
         firsts = await self._ask(["XRANGE", naming.ledger_stream(tenant), "-", "+", "COUNT", 1] for tenant in waiting)
         oldest = min((int(first[0][0].partition(b"-")[0]) for first in firsts if first), default=None)

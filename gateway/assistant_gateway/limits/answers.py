@@ -75,16 +75,22 @@ def _message(terms: Terms, refused: Refused, left: int) -> str:
     if refused.kind == "requests":
         return f"The {whose} has reached its limit of {refused.limit} requests per minute.{when}"
     if refused.kind == "tokens":
-        limit, rest = f"{refused.limit} tokens per day", f"{left} tokens"
+        limit, used, rest = f"{_tokens(refused.limit)} per day", _tokens(refused.used), _tokens(left)
     else:
         limit = f"{money(refused.limit)} {terms.currency} per {refused.level.period.lower()}"
-        rest = f"{money(left)} {terms.currency}"
+        used, rest = (f"{money(amount)} {terms.currency}" for amount in (refused.used, left))
+    # What calls under way may use counts as used: it comes back where they use less.
+    fact = f"The {whose} has used {used} of its limit of {limit}"
+    if not left:
+        return f"{fact}: nothing is left.{when}"
     if refused.retry_after is None:
-        return (
-            f"This call may use more than the whole limit of the {whose}, {limit}. "
-            "Ask for less: a shorter prompt, or a smaller 'max_tokens'."
-        )
-    return f"The {whose} has {rest} left of its limit of {limit}, which this call may exceed.{when}"
+        step = "Ask for less: a shorter prompt, or a smaller 'max_tokens'."
+        return f"{fact}; {rest} left, and this call may use more than the whole limit. {step}"
+    return f"{fact}; {rest} left, which this call may exceed.{when}"
+
+
+def _tokens(number: int) -> str:
+    return f"{number} token" if number == 1 else f"{number} tokens"
 
 
 def _whose(terms: Terms, level: Level) -> str:

@@ -10,7 +10,7 @@ import msgspec
 from assistant_gateway.limits.levels import Amount, Limits
 
 UNWRITTEN_SECONDS = 5.0  # Redis writes its log every second, after two at the latest
-REMEMBERED_SECONDS = 1800.0  # half of what the script does
+REMEMBERED_SECONDS = 300.0  # half of what the script does at least
 
 
 class Recent(msgspec.Struct, frozen=True):

@@ -10,22 +10,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import Mapping
-from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from assistant_crds.contracts import LevelUsage, TenantUsage
+from assistant_crds.contracts import TenantUsage
 from assistant_gateway import errors
 from assistant_gateway.ledger_store.database import LedgerDatabase
 from assistant_gateway.limits import answers, gcra
 from assistant_gateway.limits.grants import Grants, Rules
-from assistant_gateway.limits.levels import Amount, Limits
+from assistant_gateway.limits.levels import Amount, Level, Limits
 from assistant_gateway.limits.quota import Admitted, Counted, Quota, RebuildNeededError, Refused
-from assistant_gateway.limits.rebuild import rebuild, rfc3339
+from assistant_gateway.limits.rebuild import rebuild
 from assistant_gateway.limits.redis import Redis, UnavailableError
+from assistant_gateway.limits.refusals import Refusals, usage_of
+from assistant_gateway.limits.settling import Settlements
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.limits.windows import Windows
 from assistant_observability import logs, metrics
@@ -36,13 +36,14 @@ LOOK_SECONDS = 0.2
 PATIENCE_SECONDS = 0.5  # for calls that are refused otherwise: a Redis that is busy or restarts is soon back
 MOST_UNSETTLED = 50_000  # kept while Redis is away, some 1.5 KB each; then calls are refused rather than forgotten
 MOST_UNSETTLED_OF_A_TENANT = 10_000  # so that one tenant's calls do not use up what the others need
+# Entries of the ledger that wait in Redis while Postgres is away, some 600 bytes each.
+MOST_WAITING = 250_000
+MOST_WAITING_OF_A_TENANT = 50_000
+MOST_SCOPES_GONE = 500  # of one tenant: counters of assistants that are no more, until their month is over
 AT_ONCE = 200
 _HOLD = int(HOLD_SECONDS * 1e6)
-_SOON = 1_000_000  # refusals until then are for what others hold, not for what was used
 
 _NOTHING = Amount(0, 0)
-
-Settling: TypeAlias = tuple[Limits, str, Amount, bytes]
 
 _log = logs.logger(__name__)
 
@@ -65,12 +66,12 @@ class Limiter:
         self._grants = Grants(self._quota, rules)
         self._local = gcra.LocalRates()
         self._held: dict[str, _Held] = {}
-        self._unsettled: deque[Settling] = deque()
-        self._settling: set[asyncio.Task[None]] = set()
-        self._waiting: dict[str, int] = {}  # how many of `_unsettled` each tenant has
+        self._settlements = Settlements(redis, self._quota, self._grants)
+        self._refusals = Refusals()
+        self._full: frozenset[str] | None = frozenset()  # whose entries wait for Postgres in masses; None: all tenants'
+        self._notes: set[asyncio.Task[None]] = set()
         self._unanswered: set[str] = set()  # calls that Redis was asked for, and may hold
         self._rebuilding: dict[str, asyncio.Lock] = {}
-        self._exhausted: dict[str, set[tuple[str, str]]] = {}
         self._windows: dict[ZoneInfo, Windows] = {}
 
     @property
@@ -81,7 +82,7 @@ class Limiter:
     @property
     def unsettled(self) -> int:
         """How many calls wait for Redis to be settled."""
-        return len(self._unsettled) + len(self._settling)
+        return len(self._settlements)
 
     # --- before a call -----------------------------------------------------------------------------------------
 
@@ -92,6 +93,7 @@ class Limiter:
             GatewayError: 503: nobody can say whether it fits; 429 of a local rate.
         """
         self.ensure_room(terms)
+        self._settlements.remember(terms.limits.tenant)
         try:
             answer = await self._ask(terms, call, worst)
         except UnavailableError:
@@ -108,10 +110,8 @@ class Limiter:
             return answer
         if isinstance(answer, Admitted):
             self._held[call] = _Held(terms.limits, worst, time.monotonic() + RENEW_SECONDS)
-        if terms.hard:
-            self._note(terms, answer)
-            if terms.bounded:
-                self._grants.note(terms, answer)
+        if terms.hard and terms.bounded:
+            self._grants.note(terms, answer)
         return answer
 
     async def _ask(self, terms: Terms, call: str, worst: Amount) -> Admitted | Refused | Mapping[str, str]:
@@ -132,20 +132,31 @@ class Limiter:
             await asyncio.sleep(PATIENCE_SECONDS / 10)
 
     def ensure_room(self, terms: Terms) -> None:
-        """Refuse a call when too many wait for Redis already, of this tenant or in all.
+        """Refuse a call that is asked for although there is no room to account for it, or after too many refusals.
 
         Raises:
-            GatewayError: 503.
+            GatewayError: 503; 429 as for the tenant's last call.
         """
-        of_tenant = self._waiting.get(terms.limits.tenant, 0)
-        if len(self._unsettled) >= MOST_UNSETTLED or of_tenant >= MOST_UNSETTLED_OF_A_TENANT:
+        tenant = terms.limits.tenant
+        if (waiting := len(self._settlements)) and (
+            waiting >= MOST_UNSETTLED or self._settlements.waiting(tenant) >= MOST_UNSETTLED_OF_A_TENANT
+        ):
             raise _unavailable("Too many calls wait to be accounted for.")
+        if self._full is None or tenant in self._full:
+            raise _unavailable("Too many calls wait for the ledger, which cannot be written at the moment.")
+        if (refused := self._refusals.paused(terms.limits)) is not None:
+            raise self.refusal(terms, refused)
+
+    def note_waiting(self, entries: Mapping[str, int]) -> None:
+        """Learn how many entries of each tenant wait in Redis for Postgres: memory that the limits need as well."""
+        full = frozenset(tenant for tenant, count in entries.items() if count >= MOST_WAITING_OF_A_TENANT)
+        self._full = None if sum(entries.values()) >= MOST_WAITING else full
 
     def _withdraw(self, terms: Terms, call: str) -> None:
         """Give back what Redis may hold for a call that is not made. One that is made is settled under its id, once."""
         if call in self._unanswered:
             self._unanswered.discard(call)
-            self._settle_later((terms.limits, call, _NOTHING, b""))
+            self._settlements.settle((terms.limits, call, _NOTHING, b""))
 
     def _is_away(self, terms: Terms) -> bool:
         if terms.bounded:
@@ -214,15 +225,6 @@ class Limiter:
         error.headers.update(headers)
         raise error
 
-    def _note(self, terms: Terms, answer: Admitted | Refused) -> None:
-        """Remember whose rest is too small for its calls, to show it on the resources."""
-        noted = self._exhausted.get(terms.limits.tenant)
-        if isinstance(answer, Refused):
-            if answer.kind != "requests" and answer.retry_after is not None and answer.retry_after > _SOON:
-                self._exhausted.setdefault(terms.limits.tenant, set()).add((answer.level.field, answer.kind))
-        elif noted:
-            noted.difference_update([(field, kind) for field in terms.limits.fields for kind in ("tokens", "budget")])
-
     def headers(self, terms: Terms, answer: Admitted | Mapping[str, str]) -> dict[str, str]:
         """Return the headers that say what remains."""
         if not isinstance(answer, Admitted):
@@ -233,7 +235,17 @@ class Limiter:
         """Return the 429 for a call that does not fit, and count it."""
         limit = f"{refused.level.scope}_{refused.kind}"
         metrics.LIMIT_REFUSALS.labels(terms.namespace, terms.assistant, limit).inc()
+        if refused.kind != "requests":
+            self._refusals.add(terms.limits, refused)
+            if self._quota is not None and self._refusals.is_news(terms.limits, refused):
+                self._notes.add(task := asyncio.create_task(self._note(self._quota, terms.limits, refused)))
+                task.add_done_callback(self._notes.discard)
         return answers.refusal(terms, refused)
+
+    @staticmethod
+    async def _note(quota: Quota, limits: Limits, refused: Refused) -> None:
+        with contextlib.suppress(UnavailableError):  # the next refusal a minute later says it again
+            await quota.note(limits, refused)
 
     def _window(self, zone: ZoneInfo, now: int) -> Windows:
         windows = self._windows.get(zone)
@@ -248,60 +260,19 @@ class Limiter:
         self._held.pop(call, None)
         self._grants.used(call, used)
         if self._redis is not None:
-            self._settle_later((limits, call, used, entry))
-
-    def _settle_later(self, settling: Settling) -> None:
-        if self.degraded:
-            self._wait(settling)
-            return
-        task = asyncio.get_running_loop().create_task(self._settle(settling))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
-
-    async def _settle(self, settling: Settling) -> None:
-        if self._quota is None:
-            return
-        try:
-            await self._quota.settle(*settling)
-            self._grants.settled(settling[1])
-        except UnavailableError:
-            self._wait(settling)
-
-    def _wait(self, settling: Settling) -> None:
-        self._unsettled.append(settling)
-        tenant = settling[0].tenant
-        self._waiting[tenant] = self._waiting.get(tenant, 0) + 1
-
-    def _next(self) -> Settling:
-        settling = self._unsettled.popleft()
-        tenant = settling[0].tenant
-        self._waiting[tenant] -= 1
-        if not self._waiting[tenant]:
-            del self._waiting[tenant]
-        return settling
+            self._settlements.settle((limits, call, used, entry))
 
     async def run(self) -> None:
         """Settle what could not be settled, and renew the holds of calls that last, for ever."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            await self._catch_up()
+            await self._settlements.catch_up()
+            await self._settlements.clear()
             await self._grants.look(available=not self.degraded)
             now = time.monotonic()
             due = [(call, held) for call, held in self._held.items() if held.renew_at <= now]
             for start in range(0, len(due), AT_ONCE):
                 await asyncio.gather(*(self._renew(call, held) for call, held in due[start : start + AT_ONCE]))
-
-    async def _catch_up(self) -> None:
-        left = len(self._unsettled)  # one that Redis refuses again has its next turn later
-        while left > 0 and not self.degraded:
-            batch = [self._next() for _ in range(min(AT_ONCE, left))]
-            left -= len(batch)
-            self._settling.add(task := asyncio.create_task(self._settle_all(batch)))
-            task.add_done_callback(self._settling.discard)
-            await asyncio.shield(task)
-
-    async def _settle_all(self, batch: list[Settling]) -> None:
-        await asyncio.gather(*(self._settle(settling) for settling in batch))
 
     async def _renew(self, call: str, held: _Held) -> None:
         if self._quota is None or self.degraded:
@@ -317,7 +288,7 @@ class Limiter:
         """Settle what is left before the process ends, as long as it may take; say what could not be."""
         until = time.monotonic() + seconds
         while self.unsettled and time.monotonic() < until:
-            await self._catch_up()
+            await self._settlements.catch_up()
             await asyncio.sleep(0.01)
         await self._grants.close(available=not self.degraded)
         if self.unsettled:
@@ -330,43 +301,46 @@ class Limiter:
 
     def forget(self, tenant: str) -> None:
         """Drop what is known of a tenant that is gone."""
-        self._exhausted.pop(tenant, None)
+        self._refusals.forget(tenant)
+        self._settlements.forget(tenant)
         self._rebuilding.pop(tenant, None)
         self._grants.forget(tenant)
         if self._quota is not None:
             self._quota.forget(tenant)
 
+    async def drop_scopes(self, limits: Limits, levels: Mapping[str, Level]) -> None:
+        """Forget the counters of assistants that are no more; `levels`: of those that there are, by `Level.field`.
+
+        They go when their month is over, so that an assistant made again begins with what it used; many go at once.
+        """
+        if self._quota is None or self.degraded:
+            return
+        with contextlib.suppress(UnavailableError):
+            gone = [field for field in await self._quota.scopes(limits) if field not in levels and field != "tenant"]
+            if gone:
+                await self._quota.drop(limits, gone, used=len(gone) > MOST_SCOPES_GONE)
+
     # --- for the operator --------------------------------------------------------------------------------------
 
-    async def usage(self, terms: Terms, periods: Mapping[str, str]) -> TenantUsage | None:
-        """Return what a tenant has used, None while nobody can say. `periods`: of each scope's budget, by field."""
+    async def usage(self, terms: Terms, levels: Mapping[str, Level]) -> TenantUsage | None:
+        """Return what a tenant has used, None while nobody can say. `levels`: its limits, by `Level.field`."""
         if self._quota is None or self.degraded:
             return None
         try:
-            found = await self._quota.usage(terms.limits)
+            # Counters that Redis has lost would look like nothing used. A tenant without assistants has none to lose.
+            if len(levels) > 1 and not await self._quota.epoch(terms.limits):
+                if self._grants.others_first:
+                    return None
+                await self._rebuild(terms.limits)
+            found = await self._quota.usage(terms.limits, list(levels))
+            noted = await self._quota.noted(terms.limits, list(levels))
         except UnavailableError:
             return None
         windows = self._window(terms.limits.zone, time.time_ns() // 1000)
         none = Counted((windows.day[0], windows.day[1]), 0, 0, (windows.month[0], windows.month[1]), 0, 0)
-        noted = self._exhausted.get(terms.limits.tenant, set())
-        levels = {
-            field: _level(field, found[field].counted if field in found else none, period, noted)
-            for field, period in periods.items()
-        }
-        assistants = {field.partition(":")[2]: level for field, level in levels.items() if field != "tenant"}
-        return TenantUsage(tenant=levels["tenant"], assistants=assistants, currency=terms.currency)
-
-
-def _level(field: str, counted: Counted, period: str, noted: set[tuple[str, str]]) -> LevelUsage:
-    daily = period == "Day"
-    return LevelUsage(
-        tokens=counted.day_tokens,
-        spent_micros=counted.day_cost if daily else counted.month_cost,
-        day_ends=rfc3339(counted.day[1]),
-        period=period,
-        period_ends=rfc3339(counted.day[1] if daily else counted.month[1]),
-        exhausted=[kind for kind in ("tokens", "budget") if (field, kind) in noted],
-    )
+        shown = usage_of(levels, {field: usage.counted for field, usage in found.items()}, noted, none)
+        assistants = {field.partition(":")[2]: level for field, level in shown.items() if field != "tenant"}
+        return TenantUsage(tenant=shown["tenant"], assistants=assistants, currency=terms.currency)
 
 
 def _unavailable(message: str) -> errors.GatewayError:

@@ -13,6 +13,9 @@
 local KEEP = 3600000000   -- how long a settled request is remembered; also the longest hold
 local SLIP = 3600000000   -- a clock that steps back by less does not open the window before
 local REAPED = 32         -- deadlines looked after per call
+local PAGE = 500          -- fields per command: more would not fit on Lua's stack
+local CROWDED = 10000     -- settled requests from which on they are remembered for less time, so that memory is bounded
+local KEEP_LEAST = 600000000 -- twice as long as a caller asks for the request that it settled last
 local SOON = 1000000      -- when to ask again while other calls' holds are in the way
 local ADMITTED, REFUSED, WINDOWS, REBUILD, FINISHED = 1, 0, 2, 3, 4
 
@@ -41,9 +44,10 @@ if not day or not month then
   return {WINDOWS, now}
 end
 
-local ARRIVAL, DAY, MONTH, HELD_TOKENS, HELD_COST, ENTRIES, TOKENS, COST = 1, 2, 6, 10, 11, 12, 13, 14
+local ARRIVAL, DAY, MONTH, HELD_TOKENS, HELD_COST, ENTRIES, TOKENS, COST, NOTED = 1, 2, 6, 10, 11, 12, 13, 14, 15
 local function fresh()
   -- arrival; day: start, end, tokens, cost; month: the same; held: tokens, cost; ever: entries, tokens, cost
+  -- and, once there was something to note: tokens, money: the limit that a call did not fit, the end of its window
   return {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 end
 
@@ -71,15 +75,18 @@ local function load(names)
   if #missing == 0 then
     return
   end
-  missing[#missing + 1] = 'epoch'
-  local values = redis.call('HMGET', state, unpack(missing))
-  epoch = epoch or tonumber(values[#missing] or 0)
-  missing[#missing] = nil
-  for i, name in ipairs(missing) do
-    local scope = values[i] and cmsgpack.unpack(values[i]) or fresh()
-    roll(scope, DAY, day)
-    roll(scope, MONTH, month)
-    scopes[name], stored[name] = scope, values[i]
+  for first = 1, #missing, PAGE do
+    local page = {unpack(missing, first, math.min(first + PAGE - 1, #missing))}
+    page[#page + 1] = 'epoch'
+    local values = redis.call('HMGET', state, unpack(page))
+    epoch = epoch or tonumber(values[#page] or 0)
+    page[#page] = nil
+    for i, name in ipairs(page) do
+      local scope = values[i] and cmsgpack.unpack(values[i]) or fresh()
+      roll(scope, DAY, day)
+      roll(scope, MONTH, month)
+      scopes[name], stored[name] = scope, values[i]
+    end
   end
 end
 
@@ -91,8 +98,8 @@ local function save()
       changes[#changes + 1], changes[#changes + 2] = name, value
     end
   end
-  if #changes > 0 then
-    redis.call('HSET', state, unpack(changes))
+  for first = 1, #changes, 2 * PAGE do
+    redis.call('HSET', state, unpack(changes, first, math.min(first + 2 * PAGE - 1, #changes)))
   end
 end
 
@@ -116,7 +123,8 @@ end
 local function reap()
   local last = redis.call('ZREVRANGE', deadlines, 0, 0, 'WITHSCORES')
   if last[2] and tonumber(last[2]) > now + KEEP then -- the clock was set back: nothing may be held for months
-    for _, member in ipairs(redis.call('ZRANGEBYSCORE', deadlines, '(' .. text(now + KEEP), '+inf')) do
+    local late = {'(' .. text(now + KEEP), '+inf', 'LIMIT', 0, 1000} -- the rest with the next calls
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', deadlines, unpack(late))) do
       redis.call('ZADD', deadlines, text(now + KEEP), member)
     end
   end
@@ -135,6 +143,11 @@ end
 local function remember(record, deadline)
   redis.call('HSET', requests, id, cmsgpack.pack(record))
   redis.call('ZADD', deadlines, text(deadline), id)
+end
+
+-- How long a settled request is remembered: an hour, but less where there are very many.
+local function keep()
+  return #redis.call('ZREVRANGE', deadlines, CROWDED, CROWDED) > 0 and KEEP_LEAST or KEEP
 end
 
 local function known()
@@ -280,7 +293,7 @@ if operation == 'settle' then
     if entry ~= '' then
       redis.call('XADD', ledger, '*', 'at', text(now), 'entry', entry)
     end
-    remember({-1, tokens, cost}, now + KEEP)
+    remember({-1, tokens, cost}, now + keep())
   end
   local reply = {ADMITTED, now, epoch, scopes['tenant'][ENTRIES], again and 1 or 0, late and 1 or 0, tokens, cost}
   for _, name in ipairs(names) do
@@ -312,12 +325,15 @@ if operation == 'renew' then
   return {ADMITTED, now, before and 0 or 1}
 end
 
+-- ARGV: 9 on: scopes; all of them where none is named, which takes long where there are thousands.
 if operation == 'usage' then
   reap()
-  local names = {}
-  for _, name in ipairs(redis.call('HKEYS', state)) do
-    if name ~= 'epoch' then
-      names[#names + 1] = name
+  local names = {unpack(ARGV, 9)}
+  if #names == 0 then
+    for _, name in ipairs(redis.call('HKEYS', state)) do
+      if name ~= 'epoch' and name ~= 'restoring' then
+        names[#names + 1] = name
+      end
     end
   end
   load(names)
@@ -330,6 +346,67 @@ if operation == 'usage' then
     end
   end
   return reply
+end
+
+-- ARGV: 9 scope, 10 2 (tokens) or 3 (money), 11 the budget's day or month, 12 the limit. A call did not fit the rest
+-- of a limit: what is left of it in this window is too little for the calls that come, at every process.
+if operation == 'note' then
+  load({ARGV[9]})
+  local scope = scopes[ARGV[9]]
+  for index = #scope + 1, NOTED + 3 do
+    scope[index] = 0
+  end
+  local index = NOTED + (ARGV[10] == '3' and 2 or 0)
+  local window = (ARGV[10] == '2' or ARGV[11] == 'Day') and DAY or MONTH -- tokens are counted by the day
+  scope[index], scope[index + 1] = tonumber(ARGV[12]), scope[window + 1]
+  save()
+  return {ADMITTED, now}
+end
+
+-- ARGV: 9 on: scopes. Per scope: its name; of tokens and of money: the limit that a call did not fit, and until when.
+if operation == 'noted' then
+  local names = {unpack(ARGV, 9)}
+  load(names)
+  local reply = {ADMITTED, now}
+  for _, name in ipairs(names) do
+    reply[#reply + 1] = name
+    for index = NOTED, NOTED + 3 do
+      reply[#reply + 1] = scopes[name][index] or 0
+    end
+  end
+  return reply
+end
+
+-- ARGV: 9 1: also scopes that were used in this day or month; 10 on: scopes of assistants that are no more.
+if operation == 'drop' then
+  local names = {unpack(ARGV, 10)}
+  load(names)
+  local gone = {}
+  for _, name in ipairs(names) do
+    local scope = scopes[name]
+    local used = scope[DAY + 2] + scope[DAY + 3] + scope[MONTH + 2] + scope[MONTH + 3]
+    if scope[HELD_TOKENS] + scope[HELD_COST] == 0 and (used == 0 or ARGV[9] == '1') then
+      gone[#gone + 1] = name
+    end
+  end
+  for first = 1, #gone, PAGE do
+    redis.call('HDEL', state, unpack(gone, first, math.min(first + PAGE - 1, #gone)))
+  end
+  return {ADMITTED, now, #gone}
+end
+
+-- The tenant is gone and its keys were removed, but a call that ended later brought some back. They are removed again,
+-- once the ledger has the stream's entries. Counters with an epoch are those of a tenant that is there.
+if operation == 'clear' then
+  if read_epoch() > 0 then
+    return {REFUSED, now}
+  end
+  redis.call('DEL', state, requests, deadlines)
+  if redis.call('XLEN', ledger) > 0 then
+    return {FINISHED, now}
+  end
+  redis.call('DEL', ledger)
+  return {ADMITTED, now}
 end
 
 -- From here on nothing is admitted until the counters have been restored.
@@ -354,31 +431,52 @@ end
 
 -- ARGV: 8 epoch, 9 last entry of the stream that the totals hold, then per scope: its name, tokens and cost of the day
 -- and of the month, entries, tokens and cost ever. Holds that are known stay: their calls may be under way.
-if operation == 'restore' then
+-- `restore` begins anew and ends at once. With many scopes it is done in pages: `begin`, `page` for each, `finish`;
+-- until then nothing is admitted, and only the caller that began last can finish.
+if operation == 'restore' or operation == 'begin' or operation == 'page' or operation == 'finish' then
+  local first = operation == 'restore' or operation == 'begin'
   local current = read_epoch()
   if current > 0 then
     return {FINISHED, now, current} -- somebody else was faster
+  elseif not first and redis.call('HGET', state, 'restoring') ~= id then
+    return {REFUSED, now}
   elseif #redis.call('XREVRANGE', ledger, '+', '(' .. ARGV[9], 'COUNT', 1) > 0 then
     return {REFUSED, now}
   end
+  local names = {}
   for i = 10, #ARGV, 8 do
-    load({ARGV[i]})
+    names[#names + 1] = ARGV[i]
+  end
+  load(names)
+  for i = 10, #ARGV, 8 do
     local before, scope = scopes[ARGV[i]], fresh()
     scope[ARRIVAL] = before[ARRIVAL]
+    if not first then
+      scope[HELD_TOKENS], scope[HELD_COST] = before[HELD_TOKENS], before[HELD_COST]
+    end
     scope[DAY], scope[DAY + 1], scope[MONTH], scope[MONTH + 1] = day[1], day[2], month[1], month[2]
     for offset, index in ipairs({DAY + 2, DAY + 3, MONTH + 2, MONTH + 3, ENTRIES, TOKENS, COST}) do
       scope[index] = tonumber(ARGV[i + offset])
     end
     scopes[ARGV[i]], stored[ARGV[i]] = scope, false
   end
-  redis.call('DEL', state)
-  redis.call('HSET', state, 'epoch', id)
-  local records = redis.call('HGETALL', requests)
-  for i = 2, #records, 2 do
-    local record = cmsgpack.unpack(records[i])
-    if record[1] >= 0 then
-      hold(record, 1)
+  if first then
+    redis.call('DEL', state)
+    local records = redis.call('HGETALL', requests)
+    for i = 2, #records, 2 do
+      local record = cmsgpack.unpack(records[i])
+      if record[1] >= 0 then
+        hold(record, 1)
+      end
     end
+  end
+  if operation == 'begin' then
+    redis.call('HSET', state, 'restoring', id)
+  elseif operation == 'finish' then
+    redis.call('HDEL', state, 'restoring')
+  end
+  if operation == 'restore' or operation == 'finish' then
+    redis.call('HSET', state, 'epoch', id)
   end
   save()
   return {ADMITTED, now, tonumber(id)}

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -27,7 +27,11 @@ LONGEST_HOLD = 3_600_000_000
 KINDS: tuple[Kind, ...] = ("requests", "tokens", "budget")
 ATTEMPTS = 3  # a second one when this process's clock is off, a third when midnight passes meanwhile
 RECALLED = 3 * 500  # arguments per call
+PAGE = 200  # scopes per call: Redis does nothing else meanwhile
 ADMITTED, REFUSED, OTHER_WINDOWS, REBUILD, FINISHED = 1, 0, 2, 3, 4
+
+
+_Item = TypeVar("_Item")
 
 
 class RebuildNeededError(Exception):
@@ -96,6 +100,15 @@ class Settled(msgspec.Struct, frozen=True):
     counted: tuple[Counted, ...]
 
 
+class Noted(msgspec.Struct, frozen=True):
+    """What a call did not fit: a limit in tokens, in money, and when its window ends; zeros where there was none."""
+
+    tokens: int
+    tokens_until: int
+    cost: int
+    cost_until: int
+
+
 class Usage(msgspec.Struct, frozen=True):
     """Counters of one scope. The last three have been counted since the tenant was made."""
 
@@ -118,6 +131,11 @@ class Totals(msgspec.Struct, frozen=True):
     entries: int
     tokens: int
     cost: int
+
+    @property
+    def is_current(self) -> bool:
+        """Whether anything was used in the day or the month."""
+        return bool(self.day_tokens or self.day_cost or self.month_tokens or self.month_cost)
 
 
 class Quota:
@@ -207,13 +225,51 @@ class Quota:
         """Do not put this hold back when Redis has lost it: its owner does."""
         self._known.setdefault(limits.tenant, Known()).held.pop(request, None)
 
-    async def usage(self, limits: Limits) -> dict[str, Usage]:
-        """Return the counters of the tenant and of all its assistants, by `Level.field`."""
-        return counters(await self._ask(limits, "usage", "", ()))
+    async def usage(self, limits: Limits, fields: Sequence[str] | None = None) -> dict[str, Usage]:
+        """Return the counters of these scopes (`Level.field`), by default of the tenant and of all its assistants."""
+        found: dict[str, Usage] = {}
+        for page in _pages(await self.scopes(limits) if fields is None else fields, PAGE):
+            found |= counters(await self._ask(limits, "usage", "", page))
+        return found
+
+    async def scopes(self, limits: Limits) -> list[str]:
+        """Return for which scopes there are counters, those of assistants that are no more included."""
+        names = [name.decode() for name in await self._redis.command("HKEYS", limits.keys[1])]
+        return [name for name in names if name not in {"epoch", "restoring"}]
+
+    async def drop(self, limits: Limits, fields: Sequence[str], *, used: bool) -> int:
+        """Forget scopes of assistants that are no more, where nothing is held; `used`: also with use in this month.
+
+        Returns how many went.
+        """
+        return sum([(await self._ask(limits, "drop", "", (int(used), *page)))[2] for page in _pages(fields, PAGE)])
+
+    async def note(self, limits: Limits, refused: Refused) -> None:
+        """Note for all processes that what is left of a limit in this window is too little for a call that came."""
+        level = refused.level
+        rest = (level.field, KINDS.index(refused.kind) + 1, level.period, refused.limit)
+        await self._ask(limits, "note", "", rest)
+
+    async def noted(self, limits: Limits, fields: Sequence[str]) -> dict[str, Noted]:
+        """Return what was noted of these scopes."""
+        found = {}
+        for page in _pages(fields, PAGE):
+            reply = await self._ask(limits, "noted", "", page)
+            for start in range(2, len(reply), 5):
+                found[reply[start].decode()] = Noted(*reply[start + 1 : start + 5])
+        return found
+
+    async def clear(self, limits: Limits) -> bool:
+        """Remove the keys of a tenant that is gone; False: there is still something to be done before.
+
+        What a call left behind that ended after they were removed goes once its entry is in the ledger. Counters that
+        were not removed stay: that is the operator's to do.
+        """
+        return bool((await self._ask(limits, "clear", "", ()))[0] == ADMITTED)
 
     async def epoch(self, limits: Limits) -> int:
         """Return the epoch of the tenant's counters; 0: they need a rebuild."""
-        return int((await self._ask(limits, "usage", "", ()))[2])
+        return int(await self._redis.command("HGET", limits.keys[1], "epoch") or 0)
 
     async def invalidate(self, limits: Limits) -> None:
         """Admit nothing until the counters are restored."""
@@ -233,11 +289,18 @@ class Quota:
         `drained` is the id of the last entry of the stream that the totals hold (`0-0`: none). False: the stream has
         entries after it; drain them and count again. If another process was faster, its counters stay.
         """
-        rest: list[str | int | bytes] = [drained]
-        for scope in totals:
-            rest += msgspec.structs.astuple(scope)
-        reply = await self._ask(limits, "restore", str(epoch), rest)
-        return bool(reply[0] != REFUSED)
+        pages = list(_pages(list(totals), PAGE)) or [()]
+        for number, page in enumerate(pages, 1):
+            rest: list[str | int | bytes] = [drained]
+            for scope in page:
+                rest += msgspec.structs.astuple(scope)
+            operation = "restore" if len(pages) == 1 else "begin" if number == 1 else "page"
+            if number == len(pages) > 1:
+                operation = "finish"
+            reply = await self._ask(limits, operation, str(epoch), rest)
+            if reply[0] != ADMITTED:
+                return bool(reply[0] == FINISHED)
+        return True
 
     async def _ask(self, limits: Limits, operation: str, request: str, rest: Sequence[str | int | bytes]) -> list[Any]:
         now = time.time_ns() // 1000
@@ -252,6 +315,11 @@ class Quota:
                 return reply
             now = reply[1]
         raise UnavailableError("Redis's clock moves too fast")
+
+
+def _pages(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def command(

@@ -144,7 +144,7 @@ async def _restore(redis: Redis, quota: Quota, limits: Limits, books: Books | No
             async for page in books.lately(counts.since, PAGE):
                 await quota.recall(limits, page)
         await quota.recall(limits, counts.lately)
-        totals = counts.totals()
+        totals = [total for total in counts.totals() if total.field == "tenant" or total.is_current]
         if await quota.restore(limits, epoch, counts.last, totals):
             if books is not None:
                 await books.begin_epoch(epoch)

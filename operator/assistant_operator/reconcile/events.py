@@ -49,8 +49,8 @@ async def create(event: Json, context: Context) -> bool:
 async def raise_alarms(raw: Json, alarms: list[Alarm], before: str, context: Context) -> None:
     """Tell of every alarm that `before`, the message of the condition so far, does not tell of yet."""
     for alarm in alarms:
-        if alarm.sentence in before:
+        if alarm.mark in before:
             continue
         # The API server forgets Events after a while; the status remembers, and the name is the second safeguard.
-        suffix = hashlib.sha256(f"{raw['metadata']['uid']} {alarm.sentence}".encode()).hexdigest()[:16]
+        suffix = hashlib.sha256(f"{raw['metadata']['uid']} {alarm.mark}".encode()).hexdigest()[:16]
         await create(build(raw, suffix, "Warning", alarm.reason, alarm.sentence, timestamp()), context)

@@ -125,15 +125,19 @@ async def test_raised_limit_holds_at_once(cluster: Cluster, gateway: Running, as
     assert await statuses(ask, "limits-raised", 4) == [200] * 4
 
 
-async def test_embeddings_are_not_counted_as_requests(cluster: Cluster, gateway: Running, ask: Callable) -> None:
-    """Ingesting a document does not use up the requests that people may make."""
-    cluster.put_policy(limited("limits-embed", None, 2))
+async def test_embeddings_count_as_requests(cluster: Cluster, gateway: Running, ask: Callable) -> None:
+    """What a pod sends to be embedded is bounded by the tenant's rate as well, and uses it up for chats."""
+    cluster.put_policy(limited("limits-embed", None, 30))
     headers = {"Authorization": f"Bearer {cluster.token('limits-embed')}"}
     body = {"model": "handbook", "input": "x"}
-    await until_known(ask, "limits-embed")
-    for _ in range(5):
+    await until_known(ask, "limits-embed")  # takes one of five
+    found = []
+    for _ in range(7):
         async with gateway.client.post(f"{gateway.url}/v1/embeddings", json=body, headers=headers) as answer:
-            assert answer.status == 200
+            found.append((answer.status, (await answer.json()).get("error", {}).get("code")))
+    assert found[:4] == [(200, None)] * 4
+    assert (429, "rate_limit_exceeded") in found
+    assert 429 in await statuses(ask, "limits-embed", 5)
 
 
 async def test_redis_away_means_local_limits_soon_and_shared_ones_after(

@@ -197,6 +197,33 @@ async def test_after_a_roll_back_a_newer_schema_is_left_alone(own_postgres: stor
             await owner.execute("ALTER TABLE ledger_entries DROP COLUMN newer")
 
 
+async def test_ids_of_end_users_are_erased_and_sums_stay(own_postgres: stores.Postgres) -> None:
+    """The platform team erases one user's ids, a tenant's, or all before a time; the gateway may not."""
+    row = ROW.replace("NULL, 'demo'", "$3, 'demo'").replace("'t_x', 'acme'", "'t_u', $4")
+    calls = [("one", "ada", "acme"), ("two", "bob", "acme"), ("three", "ada", "other"), ("four", "eve", "other")]
+    sums = "SELECT sum(entries), sum(tokens), sum(cost) FROM ledger_totals WHERE tenant_key = 't_u'"
+    users = "SELECT user_id FROM ledger_entries WHERE tenant_key = 't_u' ORDER BY started"
+    erase = "SELECT erase_ledger_users($1, $2, $3)"
+    await make_ledger(own_postgres)
+    async with as_gateway(own_postgres, make=False) as gateway, as_owner(own_postgres) as owner:
+        now = datetime.now(UTC)
+        for number, (call, user, tenant) in enumerate(calls):
+            await gateway.execute(row, now + timedelta(seconds=number), call, user, tenant)
+        before = await owner.fetchrow(sums)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await gateway.fetchval(erase, "acme", "ada", None)
+        with pytest.raises(asyncpg.RaiseError, match="say whose"):
+            await owner.fetchval(erase, None, None, None)
+        assert await owner.fetchval(erase, "acme", "ada", None) == 1
+        assert [found[0] for found in await owner.fetch(users)] == [None, "bob", "ada", "eve"]
+        assert await owner.fetchval(erase, "acme", None, None) == 1
+        assert await owner.fetchval(erase, None, None, now + timedelta(seconds=2.5)) == 1
+        assert [found[0] for found in await owner.fetch(users)] == [None, None, None, "eve"]
+        assert await owner.fetchval(erase, None, "eve", None) == 1
+        assert await owner.fetchrow(sums) == before
+        assert await owner.fetchval("SELECT sum(cost) FROM ledger_entries WHERE tenant_key = 't_u'") == before[2]
+
+
 async def test_totals_are_what_the_rows_add_up_to(own_postgres: stores.Postgres) -> None:
     """Each insert is counted once, by tenant and scope, and one that is undone is not."""
     row = ROW.replace("'t_x'", "'t_sum'")

@@ -46,14 +46,14 @@ def test_limits_are_kept_under_the_tenants_quota_prefix() -> None:
     assert not terms.hard
 
 
-def test_embeddings_count_on_the_tenant_but_not_as_requests() -> None:
-    """Tokens and money of ingesting are the tenant's; the rate of requests is for people who ask."""
+def test_embeddings_count_on_all_of_the_tenants_limits() -> None:
+    """Requests, tokens and money of ingesting and searching are the tenant's; no assistant's limits hold for them."""
     fields = msgspec.structs.asdict(policy(catalogue(), ["*"], 600)) | {
         "budget": Budget(amount_micros=10_000, currency="USD", period="Day"),
         "tokens_per_day": 5,
     }
     terms = compile_policy(TenantPolicy(**fields)).terms
-    assert terms.limits.levels == (Level("tenant", "", None, 5, 10_000, "Day"),)
+    assert terms.limits.levels == (Level("tenant", "", 600, 5, 10_000, "Day"),)
 
 
 def test_a_policy_whose_time_zone_is_unknown_is_refused() -> None:

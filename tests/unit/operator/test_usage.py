@@ -98,6 +98,22 @@ def test_a_rest_too_small_for_any_call_counts_as_used_up():
     """The gateway knows that nothing fits any more; 100 % need not be reached."""
     document = of_assistant(assistant(limits=CENT), used(level(0, 9_000, exhausted=["budget"])))
     assert told(document) == ("True", "BudgetExhausted")
+    message = status.exhausted(document)["message"]
+    assert "has used up" not in message
+    assert "less left of its 0.01 USD/Month than a call needs" in message
+
+
+@given(st.integers(300, 599), st.integers(300, 599))
+def test_a_rest_is_told_with_what_was_used_and_what_is_left(one, other):
+    """The words say both numbers; by the rest of the sentence people are told once."""
+    quotas = Quotas("acme", Quota(), {"support": Quota(tokens_per_day=600)})
+    alarms = [
+        alarm
+        for tokens in (one, other)
+        for alarm in usage.assistant_alarms("support", quotas, used(level(tokens, exhausted=["tokens"])))
+    ]
+    assert len({alarm.mark for alarm in alarms}) == 1
+    assert f"Used: {one} tokens; left: {600 - one} tokens." in alarms[0].sentence
 
 
 def test_a_budget_is_held_only_against_its_own_period():
