@@ -179,7 +179,7 @@ class Authenticator:
     async def _verify(self, token: str) -> tuple[Identity, float]:
         try:
             kid = jwt.get_unverified_header(token).get("kid")
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, RecursionError):  # nested without end
             raise _refused("malformed", "The token is not a JSON Web Token.") from None
         key = await self._keys.find(kid) if isinstance(kid, str) else None
         if key is None:
@@ -201,7 +201,7 @@ class Authenticator:
             raise _refused("audience", message) from None
         except jwt.InvalidIssuerError:
             raise _refused("issuer", "The token's issuer is not this cluster.") from None
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, RecursionError):
             raise _refused("invalid", "The token is not valid.") from None
         return _identity(claims), float(claims["exp"])
 

@@ -40,6 +40,9 @@ GOODBYE_SECONDS = 2.0  # for the last events of streams that were interrupted
 SETTLE_SECONDS = 2.0  # for calls that Redis has not heard the end of
 LEDGER_SECONDS = 2.0  # for entries that are not in Postgres; other processes move what is left
 SWEEP_SECONDS = 300.0
+CLOSE_SECONDS = 2.0  # for connections to stores and providers
+# What comes after the time for running answers, at most; the pod's grace period has to hold it.
+FAREWELL_SECONDS = 3 * GOODBYE_SECONDS + SETTLE_SECONDS + LEDGER_SECONDS + CLOSE_SECONDS
 RESTART_SECONDS = (1.0, 30.0)
 BACKLOG = 1024
 
@@ -187,7 +190,9 @@ class Server:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._drain is not None:
             await self._drain.close(LEDGER_SECONDS)
-        await self._closing.aclose()
+        with contextlib.suppress(TimeoutError):  # a store that does not answer must not take the grace period
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._closing.aclose()
 
     def _close_idle(self, gateway: Gateway) -> None:
         """Close the connections on which nothing is asked: a request that came on one later would be cut off."""

@@ -27,7 +27,7 @@ from assistant_observability import logs
 
 LONGEST_TEXT = 2 * 1024 * 1024  # bytes; counting takes up to a second per MiB, so longer ones keep their bound
 
-THREADS = 2
+THREADS = 4
 WAIT_SECONDS = 2.0  # for a thread
 MOST_SECONDS = 1.0  # of counting for one tenant, before it waits
 FORGOTTEN = 0.1  # of each second that passes: so one tenant has a tenth of a core
@@ -73,7 +73,7 @@ class Tokenizers:
         self._clock = clock
         # Not the threads of everything else: whoever has much counted must not hold up the platform's name servers.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tokenizer")
-        self._places = Shares(2 * THREADS, ratio=1.0, most_waiting=4, always_one=True)
+        self._places = Shares(THREADS, ratio=0.5, most_waiting=4, always_one=True)  # one for each tenant
         self._spent: dict[str, tuple[float, float]] = {}  # by tenant: seconds of counting, and when that was
         self._loaded: dict[str, Callable[[str], int] | None] = {}
         self._lock = asyncio.Lock()  # two that load the same one at once would take twice its memory

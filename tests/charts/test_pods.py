@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from assistant_gateway import server
+from assistant_gateway.config import Settings
+
 Json = dict[str, Any]
 WORKLOADS = ("Deployment", "StatefulSet", "Job", "Pod")
 
@@ -182,6 +185,17 @@ def test_replicas_are_kept_while_nodes_are_drained(render: Callable[..., list[Js
     assert budgets == {"assistant-operator", "assistant-gateway"}
     small = render(files=("charts/assistant-platform/values-small.yaml",))
     assert not [o for o in small if o["kind"] == "PodDisruptionBudget"]
+
+
+@pytest.mark.parametrize("seconds", [0, 30, 600])
+def test_the_gateways_grace_period_holds_all_that_it_does_when_it_ends(
+    render: Callable[..., list[Json]], seconds: int
+) -> None:
+    """Readiness, running answers, farewells, settlement, the ledger, connections: the last of it is not cut off."""
+    pod = named(render(f"gateway.streamSeconds={seconds}"), "Deployment", "assistant-gateway")
+    drain = Settings.model_fields["drain_seconds"].default
+    grace = pod["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace >= seconds + drain + server.FAREWELL_SECONDS + 5
 
 
 def test_catalogue_reaches_both_readers(render: Callable[..., list[Json]]) -> None:

@@ -1,14 +1,17 @@
 """Exact counts: only where the tokenizer is known for sure, and never at the cost of a call."""
 
+import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from assistant_gateway import tokenizers as module
 from assistant_gateway.counting import chat_bound
-from assistant_gateway.tokenizers import Tokenizers, encoding_of
+from assistant_gateway.tokenizers import MOST_SECONDS, Tokenizers, encoding_of
 
 
 def chat(content: Any, **more: Any) -> dict[str, msgspec.Raw]:
@@ -62,3 +65,39 @@ async def test_counts_are_close_and_never_above_the_bound() -> None:
     )
     assert english is not None
     assert 2000 <= english.tokens <= 2000 + 600
+
+
+async def test_a_tenant_that_has_much_counted_is_not_counted_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused calls cost no requests, so counting has a share of its own; other tenants are counted meanwhile."""
+    now = 1000.0
+    tokenizers = Tokenizers(None, lambda: now)
+    tokenizers._loaded["o200k_base"] = len
+    monkeypatch.setattr(module, "_timed", lambda run: (run(), MOST_SECONDS * 0.6))
+    for _ in range(2):
+        assert await tokenizers.chat_count(chat("Hi"), "openai", "gpt-4o", "greedy") is not None
+        await asyncio.sleep(0)
+    assert await tokenizers.chat_count(chat("Hi"), "openai", "gpt-4o", "greedy") is None
+    assert await tokenizers.chat_count(chat("Hi"), "openai", "gpt-4o", "other") is not None
+    now += 60
+    assert await tokenizers.chat_count(chat("Hi"), "openai", "gpt-4o", "greedy") is not None
+
+
+async def test_long_counts_of_one_tenant_hold_up_no_other() -> None:
+    """It has one place of a few threads; another's text is counted while it waits."""
+    slow = threading.Event()
+
+    def count(text: str) -> int:
+        if "slow" in text:
+            slow.wait(20)
+        return len(text)
+
+    tokenizers = Tokenizers(None)
+    tokenizers._loaded["o200k_base"] = count
+    greedy = [asyncio.create_task(tokenizers.chat_count(chat("slow"), "openai", "gpt-4o", "greedy")) for _ in range(4)]
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(10):
+            assert await tokenizers.chat_count(chat("Hi"), "openai", "gpt-4o", "other") is not None
+    finally:
+        slow.set()
+        await asyncio.gather(*greedy)
