@@ -223,3 +223,20 @@ def test_redis_knows_the_memory_of_its_container(render: Callable[..., list[Json
             "resource": "limits.memory",
             "divisor": "1",
         }
+
+
+def test_pull_secrets_reach_tenants_pods(render: Any) -> None:
+    """The operator is told the names for tenants' pods: their own where there are some, the platform's otherwise."""
+
+    def told(*values: str) -> str | None:
+        (operator,) = (
+            found
+            for found in render(*values)
+            if (found["kind"], found["metadata"]["name"]) == ("Deployment", "assistant-operator")
+        )
+        environment = operator["spec"]["template"]["spec"]["containers"][0]["env"]
+        return next((item["value"] for item in environment if item["name"] == "OPERATOR_API_PULL_SECRETS"), None)
+
+    assert told() is None
+    assert told("image.pullSecrets={registry}") == '["registry"]'
+    assert told("image.pullSecrets={registry}", "api.pullSecrets={theirs}") == '["theirs"]'

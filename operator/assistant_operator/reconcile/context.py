@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ class Memory:
     reported: dict[str, Report] = field(default_factory=dict)
     # namespace -> when (monotonic) the usage in its statuses may be written again
     usage_due: dict[str, float] = field(default_factory=dict)
+    # namespaces of which one is worked on at a time, see `gather.LARGE`
+    large: set[str] = field(default_factory=set)
     # (namespace, kind, name) of one of our objects -> its UID, and fields in it that the cluster itself puts there
     kept: dict[tuple[str, str, str], tuple[str, frozenset[str]]] = field(default_factory=dict)
     # tenant -> until when (monotonic) its stores need not be compared with its knowledge bases, and which these were
@@ -76,6 +79,7 @@ class Context:
     health: StoreHealth
     index: Index = field(default_factory=Index)
     memory: Memory = field(default_factory=Memory)
+    large: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while a large namespace is worked on
     monotonic: Callable[[], float] = time.monotonic
 
     @property

@@ -10,9 +10,13 @@ from assistant_crds.parts import MOST_PARTS
 from assistant_operator.compare import is_ours
 from assistant_operator.desired import OWN_NAMES, config_map
 from assistant_operator.reconcile.context import Context
+from assistant_operator.reconcile.routes import MAX_INSTRUCTIONS
 from assistant_operator.snapshot import Json, Snapshot, is_deleting, name_of, references
 
 NAME_PREFIX = "assistant-"
+# Characters of instructions from which a namespace is large. A run holds them several times: as they are written, as
+# they are served, and as they are in the cluster.
+LARGE = 4_000_000
 # Objects that tenants refer to: so many are held in whole at once, and so many characters are kept of each value, which
 # is more than any may have.
 AT_ONCE = 4
@@ -31,6 +35,7 @@ async def gather(namespace: str, context: Context) -> Snapshot:
         cluster.list("Secret", context.settings.routes_namespace, {**OURS, naming.LABEL_TENANT: namespace}),
     )
     refers = references(resource for resource in (*assistants, *knowledge_bases) if not is_deleting(resource))
+    _weigh(namespace, assistants, context)
     leaving = not any(not is_deleting(resource) for resource in (*assistants, *knowledge_bases))
     # First the index, then the reads: a Secret made in between is noticed by one or the other.
     context.index.put(namespace, refers)
@@ -55,6 +60,20 @@ async def gather(namespace: str, context: Context) -> Snapshot:
         secrets=secrets,
         config_maps=config_maps,
     )
+
+
+class LargeError(Exception):
+    """A namespace turned out to be large: it is read in whole by one run at a time."""
+
+
+def _weigh(namespace: str, assistants: list[Json], context: Context) -> None:
+    specs = [spec for raw in assistants if isinstance(spec := raw.get("spec"), dict)]
+    size = sum(MAX_INSTRUCTIONS if "instructionsFrom" in spec else len(spec.get("instructions", "")) for spec in specs)
+    if size < LARGE:
+        context.memory.large.discard(namespace)
+    elif namespace not in context.memory.large:
+        context.memory.large.add(namespace)
+        raise LargeError
 
 
 async def _owned(namespace: str, context: Context, *, everything: bool) -> dict[tuple[str, str], Json]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from assistant_operator.queue import Outcome
 from assistant_operator.reconcile.apply import NUDGE_SECONDS, apply, ensure_account, is_stalled
 from assistant_operator.reconcile.claim import claim
 from assistant_operator.reconcile.context import Context, Report
-from assistant_operator.reconcile.gather import gather
+from assistant_operator.reconcile.gather import LargeError, gather
 from assistant_operator.reconcile.knowledge import finish_deletions
 from assistant_operator.reconcile.objects import Problems
 from assistant_operator.reconcile.probe import ask_gateway, ask_pods, count
@@ -31,6 +32,8 @@ from assistant_operator.snapshot import Snapshot
 RUN_SECONDS = 120
 # Should an event that mends things be missed.
 NOT_READY_SECONDS = 60
+# When a large namespace comes back while another one is worked on.
+LARGE_SECONDS = 2.0
 _log = logs.logger(__name__)
 _tracer = traces.tracer(__name__)
 
@@ -39,6 +42,9 @@ async def reconcile(namespace: str, context: Context) -> Outcome:
     """Make the tenant be as its resources say, as far as that is possible now."""
     if namespace in {context.settings.namespace, context.settings.routes_namespace}:
         return Outcome()  # the platform's own, never a tenant
+    large = namespace in context.memory.large
+    if large and context.large.locked():
+        return Outcome(later=LARGE_SECONDS)  # without keeping a worker from the others
     started = time.monotonic()
     result = "error"
     with (
@@ -46,9 +52,11 @@ async def reconcile(namespace: str, context: Context) -> Outcome:
         structlog.contextvars.bound_contextvars(namespace=namespace),
     ):
         try:
-            async with asyncio.timeout(RUN_SECONDS):
+            async with asyncio.timeout(RUN_SECONDS), context.large if large else contextlib.nullcontext():
                 outcome = await _run(await gather(namespace, context), context)
             result = "retry" if outcome.retry else "settled"
+        except LargeError:
+            outcome = Outcome(later=0.0)
         except (ClusterUnreachableError, ClusterError) as error:
             # It cannot be said on the resources either. A traceback would say no more.
             _log.warning("the API server does not answer as it should", error=str(error))

@@ -215,3 +215,27 @@ async def test_an_odd_vector_store_key_in_the_secret_stops_nothing(world, contex
     await world.delete("Secret", naming.STORES_SECRET)
     await world.settle(context)
     assert await world.is_ready("Assistant", "support")
+
+
+async def test_pods_that_were_refused_are_asked_for_again(world, context):
+    """While the cluster refuses a Deployment's pods, the Deployment is touched now and then, never in every run."""
+    await world.assistant()
+    await world.settle(context)
+    status = {
+        "conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "quota"}]
+    }
+    await world.node._status("deployments", "apps/v1", naming.API, status)
+
+    async def nudged():
+        await world.run(context)
+        deployment = (await all_objects(world.cluster, world.namespace))["Deployment", naming.API]
+        return deployment["metadata"]["annotations"].get(naming.ANNOTATION_NUDGED), deployment["metadata"]["generation"]
+
+    first, generation = await nudged()
+    assert first
+    version = (await world.get("Deployment", naming.API))["metadata"]["resourceVersion"]
+    await world.run(context)
+    assert (await world.get("Deployment", naming.API))["metadata"]["resourceVersion"] == version
+    context.memory.nudged.clear()
+    assert (await nudged())[1] == generation
+    assert context.memory.nudged
