@@ -238,7 +238,7 @@ class Attackers:
             yield
         finally:
             process.stdin.write(b"stop\n")
-            line = await asyncio.wait_for(process.stdout.readline(), 60)
+            line = await asyncio.wait_for(process.stdout.readline(), START_SECONDS)
             assert line, self.child.log.read_text()
             self.seen = json.loads(line)
 
