@@ -11,7 +11,7 @@ from assistant_api.app import VERSION, create_app
 from assistant_api.clients import connect
 from assistant_api.config import Settings
 from assistant_api.i18n import Catalogs
-from assistant_api.server import MetricsApp, server, until_stopped
+from assistant_api.server import Ending, MetricsApp, server, until_stopped
 from assistant_api.tenant_config import TenantConfigHolder
 from assistant_observability import logs, metrics, traces
 
@@ -30,7 +30,8 @@ async def serve(settings: Settings) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT)
-    await until_stopped(main, side, app.drain, settings.drain_seconds)
+    ending = Ending(app.drain, app.interrupt, settings.drain_seconds, settings.shutdown_seconds)
+    await until_stopped(main, side, ending)
 
 
 def main() -> None:

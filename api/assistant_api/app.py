@@ -66,7 +66,7 @@ def create_app(
         logging_config=None,
         request_max_body_size=MAX_BODY,
     )
-    return Edge(app, health.drain, {("POST", PATH): chat})
+    return Edge(app, config, catalogs, health.drain, {("POST", PATH): chat})
 
 
 @asynccontextmanager

@@ -1,10 +1,11 @@
-"""What every request passes first and every answer last: request id, security headers, metrics, trace.
+"""What every request passes first and every answer last: request id, security headers, metrics, trace, its log line.
 
 An ASGI wrapper around the whole application, because Litestar's own middleware does not see unknown paths.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
@@ -17,7 +18,13 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from opentelemetry.trace import Span, Status, StatusCode
 from prometheus_client import Counter, Histogram
 
+from assistant_api.errors import SHUTTING_DOWN, ApiError, answer_to
+from assistant_api.gateway import as_part_of
+from assistant_api.i18n import Catalogs
+from assistant_api.tenant_config import TenantConfigHolder
+from assistant_api.tokens import Tokens
 from assistant_observability import metrics, traces
+from assistant_observability.requests import REQUESTS
 
 PART = "api"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
@@ -41,15 +48,23 @@ _tracer = traces.tracer(__name__)
 class Edge:
     """The outermost ASGI application; `app` is the Litestar application inside, `drain` takes it out of service.
 
-    `direct` are applications that answer one method and path without Litestar's detour.
+    `direct` are applications that answer one method and path without Litestar's detour. `config` knows the tenant.
     """
 
     def __init__(
-        self, app: ASGIApp, drain: Callable[[], None], direct: Mapping[tuple[str, str], ASGIApp] | None = None
+        self,
+        app: ASGIApp,
+        config: TenantConfigHolder,
+        catalogs: Catalogs,
+        drain: Callable[[], None],
+        direct: Mapping[tuple[str, str], ASGIApp],
     ) -> None:
         self.app = app
         self.drain = drain
-        self.direct = direct or {}
+        self.direct = direct
+        self._config = config
+        self._catalogs = catalogs
+        self._running: set[_Answer] = set()
         self.in_flight = metrics.HTTP_IN_FLIGHT.labels(PART)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,43 +75,103 @@ class Edge:
         method, path = str(scope["method"]), scope["path"]
         request_id, carrier = _of_caller(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id)
-        app = self.direct.get((method, path), self.app)
+        answer = _Answer(scope, send, request_id)
+        self._running.add(answer)
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        as_part_of(request_id)
         self.in_flight.inc()
         started = time.perf_counter()
+        trace_id = 0
         try:
             if path in _UNTRACED:
-                await app(scope, receive, answer.send)
+                await self._answer(answer, receive)
             else:
                 with traces.serving(_tracer, method, carrier) as span:
+                    trace_id = span.get_span_context().trace_id
                     try:
-                        await app(scope, receive, answer.send)
+                        await self._answer(answer, receive)
                     finally:
                         if span.is_recording():
                             _describe(span, method, _route(scope), answer.status)
         finally:
+            self._running.discard(answer)
             self.in_flight.dec()
+            took = time.perf_counter() - started
             requests, duration = _series(method if method in _METHODS else "other", _route(scope), answer.status)
             requests.inc()
-            duration.observe(time.perf_counter() - started)
+            duration.observe(took)
             structlog.contextvars.clear_contextvars()
+            if path not in _UNTRACED:
+                self._log(answer, trace_id, took)
+
+    def interrupt(self) -> None:
+        """End what still runs, because the process has to: streams with an error event, other requests with 503."""
+        for answer in list(self._running):
+            answer.interrupt()
+
+    async def _answer(self, answer: _Answer, receive: Receive) -> None:
+        scope = answer.scope
+        app = self.direct.get((scope["method"], scope["path"]), self.app)
+        try:
+            await app(scope, receive, answer.send)
+        except asyncio.CancelledError:
+            if not answer.interrupted or answer.started:
+                raise
+            refusal = answer_to(ApiError(SHUTTING_DOWN, retry_after=1), scope, self._catalogs)
+            await refusal(scope, receive, answer.send)
+
+    def _log(self, answer: _Answer, trace_id: int, seconds: float) -> None:
+        if not REQUESTS.enabled:
+            return
+        scope = answer.scope
+        state = scope["state"]
+        tokens: Tokens | None = state.get("tokens")
+        REQUESTS.add(
+            {
+                "request_id": state["request_id"],
+                "trace_id": f"{trace_id:032x}" if trace_id else None,
+                "tenant": self._config.namespace,
+                "assistant": state.get("assistant"),
+                "key": state.get("key"),
+                "method": scope["method"] if scope["method"] in _METHODS else "other",
+                "route": _route(scope),
+                "status": answer.status,
+                "code": state.get("code"),
+                "ms": round(seconds * 1000, 1),
+                "input_tokens": tokens[0] if tokens else None,
+                "output_tokens": tokens[1] if tokens else None,
+            }
+        )
 
 
 class _Answer:
     """Adds the headers of every answer, and remembers its status."""
 
-    __slots__ = ("_request_id", "_send", "status")
+    __slots__ = ("_request_id", "_send", "_task", "interrupted", "scope", "started", "status")
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, scope: Scope, send: Send, request_id: str) -> None:
+        self.scope = scope
         self._send = send
         self._request_id = request_id
+        self._task = asyncio.current_task()
         self.status = 500  # what the caller sees when nothing was sent
+        self.started = False
+        self.interrupted = False
+
+    def interrupt(self) -> None:
+        """See `Edge.interrupt`."""
+        end: Callable[[], None] | None = self.scope["state"].get("interrupt")
+        if end is not None:
+            end()
+        elif not self.started and self._task is not None:
+            self.interrupted = True
+            self._task.cancel()
 
     def send(self, message: Message) -> Awaitable[None]:
         """ASGI's `send`; no coroutine itself, because a stream sends often."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.started = True
             headers = [*message["headers"], *SECURITY_HEADERS, (b"x-request-id", self._request_id.encode())]
             if not any(name == b"cache-control" for name, _ in headers):
                 headers.append(NO_STORE)

@@ -27,6 +27,7 @@ from assistant_observability import logs
 
 PROBLEM_JSON = "application/problem+json"
 OPENAI_PREFIX = "/v1"
+CALLER_GONE_CODE = "caller_gone"
 CALLER_GONE = 499  # nobody reads it; the access metric counts it, as nginx does
 _BOUND = re.compile(r"Expected `(?P<type>[^`]+)` (?P<length>of length )?(?P<bound>[<>]?=? ?[\d.]+)")
 _TYPE_PREFIX = "urn:assistantplatform:problem:"
@@ -55,6 +56,7 @@ REQUEST_TOO_LARGE = Kind("request_too_large", 413)  # values: limit (bytes)
 UNSUPPORTED_MEDIA_TYPE = Kind("unsupported_media_type", 415)  # values: expected
 INTERNAL = Kind("internal_error", 500)  # values: request_id
 NOT_READY = Kind("not_ready", 503)
+SHUTTING_DOWN = Kind("shutting_down", 503)
 
 # Assistants and models.
 MODEL_NOT_FOUND = Kind("model_not_found", 404)  # values: model
@@ -226,8 +228,10 @@ def respond(request: Request[Any, Any, State], error: Exception) -> Response[byt
 def answer_to(error: Exception, scope: Scope, catalogs: Catalogs) -> WholeAnswer:
     """Return what the caller is told of an exception."""
     if isinstance(error, CallerGoneError):
+        scope["state"]["code"] = CALLER_GONE_CODE
         return WholeAnswer(CALLER_GONE, {}, b"")
     api_error = _as_api_error(error, scope)
+    scope["state"]["code"] = api_error.kind.code
     language = catalogs.negotiate(headers_of(scope).get("accept-language"))
     openai = is_openai(scope["path"])
     content = (openai_envelope if openai else problem)(api_error, catalogs, language, request_id(scope))

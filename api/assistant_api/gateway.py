@@ -47,6 +47,7 @@ _PASSED_ON = frozenset({"x-assistant-model", "retry-after", "retry-after-ms", "x
 _PASSED_ON_PREFIXES = ("x-ratelimit-", "x-budget-")
 # Set for each request, as the trace is: whoever makes a call further down need not know of it.
 _user: ContextVar[str] = ContextVar("user", default="")
+_request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
 GatewayUnreachableError = HttpError  # no answer came: refused, timed out, cut
@@ -227,13 +228,19 @@ class GatewayClient:
             raise error_of(answer.status, content, answer.headers)
         return content
 
-    async def _send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    def _headers(self, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
         sent = {"user-agent": "assistant-api", **headers, "authorization": f"Bearer {self._token.read()}"}
         if body:
             sent["content-type"] = _JSON
+        if request_id := _request_id.get():
+            sent.setdefault("x-request-id", request_id)
         if user := _user.get():
             sent["x-assistant-user"] = user
         traces.inject(sent)
+        return sent
+
+    async def _send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        sent = self._headers(headers, body)
         now = asyncio.get_running_loop().time
         stale, pauses = False, iter(PAUSES)
         while True:  # asked again is only what no gateway has begun: no call is made twice that may be billed
@@ -279,6 +286,11 @@ def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value for name, value in headers.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
     }
+
+
+def as_part_of(request_id: str) -> None:
+    """Have the calls of this request carry its id, so that it is found in the gateway's log too."""
+    _request_id.set(request_id)
 
 
 def on_behalf_of(user: str) -> None:

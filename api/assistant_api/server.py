@@ -1,15 +1,18 @@
 """Run ASGI applications under uvicorn inside our own event loop: two ports, one process, one way to stop.
 
 SIGTERM: readiness goes off at once, connections are taken for a moment longer (Endpoints change later than the
-signal comes), then running answers may finish, and what still runs after that is cancelled.
+signal comes), then running answers may finish, and what still runs after that is ended with an error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import math
 import signal
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 
 import uvicorn
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -17,6 +20,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from assistant_api.chunks import ChunksProtocol
 from assistant_observability import logs, metrics
 
+GOODBYE_SECONDS = 2  # for the errors with which requests end that took too long
 KEEPALIVE_SECONDS = 75  # longer than OpenAI's client keeps a connection idle
 
 _log = logs.logger(__name__)
@@ -33,6 +37,7 @@ class Server(uvicorn.Server):
 
 def server(app: ASGIApp, host: str, port: int, shutdown_seconds: float, *, lifespan: bool) -> Server:
     """Return a server for `app`; running requests get `shutdown_seconds` once it is told to stop."""
+    logging.getLogger("uvicorn.error").addFilter(_is_worth_a_line)
     return Server(
         uvicorn.Config(
             app,
@@ -48,15 +53,25 @@ def server(app: ASGIApp, host: str, port: int, shutdown_seconds: float, *, lifes
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=KEEPALIVE_SECONDS,
-            timeout_graceful_shutdown=int(shutdown_seconds),
+            timeout_graceful_shutdown=math.ceil(shutdown_seconds) + GOODBYE_SECONDS,
         )
     )
 
 
-async def until_stopped(main: Server, side: Server, on_signal: Callable[[], None], drain_seconds: float) -> None:
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a process goes down: `drain` when the signal comes, `interrupt` when answers have had their time."""
+
+    drain: Callable[[], None]
+    interrupt: Callable[[], None]
+    drain_seconds: float
+    shutdown_seconds: float
+
+
+async def until_stopped(main: Server, side: Server, ending: Ending) -> None:
     """Serve both until SIGTERM or SIGINT, then stop `main` gracefully and `side` last.
 
-    A second signal stops at once. `on_signal` is called when the first one comes.
+    A second signal stops at once.
     """
     loop = asyncio.get_running_loop()
     stopping = False
@@ -68,8 +83,9 @@ async def until_stopped(main: Server, side: Server, on_signal: Callable[[], None
             return
         stopping = True
         _log.info("stopping")
-        on_signal()
-        loop.call_later(drain_seconds, setattr, main, "should_exit", True)
+        ending.drain()
+        loop.call_later(ending.drain_seconds, setattr, main, "should_exit", True)
+        loop.call_later(ending.drain_seconds + ending.shutdown_seconds, ending.interrupt)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
@@ -79,6 +95,11 @@ async def until_stopped(main: Server, side: Server, on_signal: Callable[[], None
     finally:
         side.should_exit = True
         await asyncio.gather(beside, return_exceptions=True)
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Keep out what any client can cause at will: what is not HTTP is answered 400, which is enough."""
+    return record.getMessage() != "Invalid HTTP request received."
 
 
 class MetricsApp:

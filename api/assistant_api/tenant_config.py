@@ -92,6 +92,11 @@ class TenantConfigHolder:
         """The generation in use, or "" before the first one."""
         return self._served.document.generation if self._served else ""
 
+    @property
+    def namespace(self) -> str:
+        """The tenant's namespace, or "" before the first configuration."""
+        return self._served.document.tenant.namespace if self._served else ""
+
     def subscribe(self, subscriber: Subscriber) -> None:
         """Call `subscriber` with each configuration that comes into use from now on."""
         self._subscribers.append(subscriber)

@@ -18,6 +18,8 @@ import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor
 
+from assistant_observability.requests import REQUESTS
+
 # Words that mark a field as a secret wherever it turns up; the value is replaced, the field stays visible.
 _SECRET_FIELD = re.compile(r"(?i)(api[_-]?key|authorization|cookie|dsn|password|secret|token)$")
 _URL_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s/:@]*):[^\s/@]+@", re.IGNORECASE)
@@ -134,6 +136,7 @@ def configure(service: str, output: Format = "json", level: str = "INFO") -> Non
         requests = logger("request")
         _write_request = lambda fields: requests.info("request", **fields)  # noqa: E731
     logging.captureWarnings(capture=True)  # Python's own warnings would be lines of another shape
+    REQUESTS.configure(service, level, json=output == "json")
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

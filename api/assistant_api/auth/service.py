@@ -48,4 +48,5 @@ async def require_identity(connection: ASGIConnection[Any, Any, Any, Any], _hand
     served: Served = connection.app.state.config.current
     identity = identify(connection.headers.get("authorization"), served)
     connection.scope["auth"] = identity
+    connection.scope["state"]["key"] = identity.name
     on_behalf_of(identity.user)

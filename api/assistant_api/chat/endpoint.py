@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from litestar.types import Receive, Scope, Send
@@ -33,6 +34,7 @@ from assistant_api.gateway import (
 from assistant_api.hangup import CallerGoneError, until_hangup
 from assistant_api.i18n import Catalogs
 from assistant_api.tenant_config import TenantConfigHolder
+from assistant_api.tokens import tokens_of
 
 PATH = "/v1/chat/completions"
 MAX_BODY = 1 << 20
@@ -64,8 +66,12 @@ class Chat:
         started = time.perf_counter()
         headers = headers_of(scope)
         served = self._config.current
-        on_behalf_of(identify(headers.get("authorization"), served).user)
+        identity = identify(headers.get("authorization"), served)
+        on_behalf_of(identity.user)
+        noted = scope["state"]
+        noted["key"] = identity.name
         asked = understand(await read_json_body(headers, receive, MAX_BODY), served)
+        noted["assistant"] = asked.assistant.name
         if user := asked.request.end_user:
             on_behalf_of(user)
         sent = {"x-request-id": errors.request_id(scope)}
@@ -74,7 +80,7 @@ class Chat:
             async with until_hangup(receive):
                 answered = await ask(asked, served, self._clients, self._retrieve, sent)
                 if not _is_stream(answered.answer):
-                    return await _whole(answered, asked)
+                    return await _whole(answered, asked, noted)
         except CallerGoneError:
             if answered is not None:
                 answered.answer.close()
@@ -100,7 +106,7 @@ def _is_stream(answer: Answer) -> bool:
     return answer.status == 200 and answer.headers.get("content-type", "").startswith(EVENT_STREAM)
 
 
-async def _whole(answered: Answered, asked: Asked) -> WholeAnswer:
+async def _whole(answered: Answered, asked: Asked, noted: dict[str, Any]) -> WholeAnswer:
     answer = answered.answer
     try:
         content = await answer.read()
@@ -108,21 +114,23 @@ async def _whole(answered: Answered, asked: Asked) -> WholeAnswer:
         raise errors.from_gateway(error) from error
     finally:
         answer.close()
-    headers = passed_on(answer.headers)
     if answer.status != 200:
-        return _refusal(answer, content, headers, asked.request.model)
+        return _refusal(answer, content, asked.request.model, noted)
+    noted["tokens"] = tokens_of(content)
     if answered.passages:
         content = annotate(content, answered.passages)
-    return WholeAnswer(200, headers, content)
+    return WholeAnswer(200, passed_on(answer.headers), content)
 
 
-def _refusal(answer: Answer, content: bytes, headers: dict[str, str], model: str) -> WholeAnswer:
+def _refusal(answer: Answer, content: bytes, model: str, noted: dict[str, Any]) -> WholeAnswer:
     """Return the gateway's error: translated where we know its code, as it is where only the provider knows."""
     error = error_of(answer.status, content, answer.headers)
+    headers = passed_on(answer.headers)
     if errors.is_ours(error) or not _is_envelope(content):
         api_error = errors.from_gateway(error, model)
         api_error.headers = {**headers, **api_error.headers}
         raise api_error
+    noted["code"] = error.code
     return WholeAnswer(answer.status, headers, content)
 
 

@@ -23,9 +23,12 @@ from assistant_api.decoding import MALFORMED
 from assistant_api.gateway import Answer, GatewayUnreachableError
 from assistant_api.hangup import CallerGoneError, until_hangup
 from assistant_api.knowledge.schemas import Passage
+from assistant_api.tokens import tokens_of
 from assistant_observability import logs, metrics
 
 EVENT_STREAM = "text/event-stream"
+# What the log says of a stream that did not come to its end.
+STREAM_INTERRUPTED, CALLER_GONE = "stream_interrupted", "caller_gone"
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _DONE = b"[DONE]"
 STALL_SECONDS = 60.0  # a caller who reads nothing for so long, while there is something to read, has gone
@@ -185,21 +188,32 @@ class EventStream:
         self._started = started
         self._interrupted = interrupted
         self._chunks: Chunks | None = None
+        self._sent = (b"", b"")  # the last two blocks: the usage is in one of them
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer."""
         self._chunks = chunks_of(scope)
+        noted = scope.setdefault("state", {})
+        noted["interrupt"] = self.interrupt
         try:
             async with until_hangup(receive):
                 await send({"type": "http.response.start", "status": 200, "headers": list(self._headers)})
-                await self._body(send)
+                if not await self._body(send):
+                    noted["code"] = STREAM_INTERRUPTED
         except CallerGoneError:
+            noted["code"] = CALLER_GONE
             _log.debug("caller went away during a stream", assistant=self._assistant)
         finally:
             self._answer.close()
+            noted["tokens"] = tokens_of(b"".join(self._sent))
 
-    async def _body(self, send: Send) -> None:
-        waiting, straight = True, None
+    def interrupt(self) -> None:
+        """End the stream with an error event, because the process has to end."""
+        self._answer.fail(GatewayUnreachableError("the tenant API is going down"))
+
+    async def _body(self, send: Send) -> bool:
+        """Send the events; return whether they came to their end."""
+        waiting, straight, whole = True, None, True
         try:
             async with asyncio.timeout(None) as limit, _Patience(limit) as patience:
                 while data := await self._answer.next(straight):
@@ -208,6 +222,7 @@ class EventStream:
                         waiting, straight = False, self._straight
                     out = self._relay.feed(data)
                     if out:
+                        self._sent = (self._sent[1], out)
                         patience.since = patience.now()
                         await send({"type": "http.response.body", "body": out, "more_body": True})
                         patience.since = None
@@ -216,13 +231,15 @@ class EventStream:
             raise CallerGoneError from error
         except GatewayUnreachableError as error:
             _log.warning("stream interrupted", assistant=self._assistant, reason=str(error))
-            tail = b"data: " + self._interrupted() + b"\n\n"
+            tail, whole = b"data: " + self._interrupted() + b"\n\n", False
         await send({"type": "http.response.body", "body": tail, "more_body": False})
+        return whole
 
     def _straight(self, data: bytes) -> bool:
         """Send what `data` completes at once; False, and nothing done, where that has to be waited for."""
         if self._chunks is None or not self._chunks.ready:
             return False
         if out := self._relay.feed(data):
+            self._sent = (self._sent[1], out)
             self._chunks.write(out)
         return True

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -141,17 +143,105 @@ def test_a_stream_without_end_does_not_keep_it_from_stopping(gateway: FakeGatewa
     """After the time for shutting down, what still runs is ended."""
     before = gateway.open_calls
     config = document(gateway.url, [assistant("plain")])
-    with api_process(tmp_path / "pod", config, shutdown_seconds="1") as api:
+    with (
+        api_process(tmp_path / "pod", config, shutdown_seconds="1") as api,
+        ThreadPoolExecutor() as threads,
+        httpx.Client(base_url=api.url, headers=AUTHORIZATION, timeout=10) as client,
+    ):
         api.wait_ready()
-        client = httpx.Client(base_url=api.url, headers=AUTHORIZATION, timeout=10)
-        with client, client.stream("POST", CHAT, json=ask("endless", stream=True)) as running:
-            lines = running.iter_lines()  # kept: the response would be closed along with a forgotten iterator
+        whole = threads.submit(client.post, CHAT, json=ask("hang"))
+        eventually(lambda: gateway.open_calls == before + 1)
+        with client.stream("POST", CHAT, json=ask("endless", stream=True)) as running:
+            lines = running.iter_lines()
             next(lines)
             api.process.send_signal(signal.SIGTERM)
-            stopped = time.monotonic()
-            assert api.process.wait(5) == 0
-        assert time.monotonic() - stopped < 3
+            # In order: an error that says so, and the end of the body; httpx raises where the latter is missing.
+            events = [line for line in lines if line]
+            assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "stream_interrupted"
+            assert whole.result(5).status_code == 503
+            assert whole.result().json()["error"]["code"] == "shutting_down"
+            assert "retry-after" in whole.result().headers
+        assert api.process.wait(5) == 0
+        assert "Traceback" not in api.log()
+        assert "Cancel " not in api.log()
     eventually(lambda: gateway.open_calls == before, 2)
+
+
+def noted(api: ApiProcess, request_id: str) -> list[dict[str, object]]:
+    """The lines of the log that end a request with this id."""
+    lines = [json.loads(line) for line in api.log().splitlines()]
+    return [line for line in lines if line["event"] == "request" and line["request_id"] == request_id]
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "code", "known"),
+    [
+        ("whole", 200, None, {"assistant": "plain", "key": "first", "output_tokens": 3}),
+        ("stream", 200, None, {"assistant": "plain", "key": "first"}),
+        ("cut", 200, "stream_interrupted", {"assistant": "plain", "key": "first"}),
+        ("bad", 400, "invalid_field", {"key": "first"}),
+        ("stranger", 401, "invalid_api_key", {}),
+        ("refused", 403, "price_unknown", {"assistant": "plain", "key": "first"}),
+        ("absent", 404, "model_not_found", {"key": "first"}),
+        ("nowhere", 404, "not_found", {}),
+        ("large", 413, "request_too_large", {"key": "first"}),
+        ("limited", 429, "rate_limit_exceeded", {"assistant": "plain", "key": "first"}),
+        ("unavailable", 503, "limits_unavailable", {"assistant": "plain", "key": "first"}),
+        ("list", 200, None, {"key": "first"}),
+    ],
+)
+def test_whatever_became_of_a_request_its_id_is_in_one_line_of_the_log(
+    api: ApiProcess, client: httpx.Client, name: str, status: int, code: str | None, known: dict[str, object]
+) -> None:
+    """With the trace, the tenant, who asked what, the status, the code and the time; nothing of what was said."""
+    questions = {"refused": "price_unknown", "limited": "rate_limit_exceeded", "unavailable": "limits_unavailable"}
+    body: dict[str, object] = ask(
+        questions.get(name, "cut" if name == "cut" else "Hello"), stream=name in {"stream", "cut"}
+    )
+    changed = {"bad": {"temperature": 7}, "absent": {"model": "nobody"}, "large": {"x": "y" * (1 << 20)}}
+    headers = {"x-request-id": f"id-{name}"} | ({"authorization": "Bearer no"} if name == "stranger" else {})
+    if name in {"nowhere", "list"}:
+        answer = client.get("/nowhere" if name == "nowhere" else "/v1/models", headers=headers)
+    else:
+        answer = client.post(CHAT, json=body | changed.get(name, {}), headers=headers)
+    assert answer.status_code == status
+    eventually(lambda: bool(noted(api, f"id-{name}")))
+    (line,) = noted(api, f"id-{name}")
+    assert line["status"] == status
+    assert line.get("code") == code
+    assert line["tenant"] == "acme"
+    assert len(str(line["trace_id"])) == 32
+    assert float(str(line["ms"])) >= 0
+    assert line["service"] == "assistant-api"
+    assert {key: line.get(key) for key in ("assistant", "key", "output_tokens") if key in known} == known
+
+
+def test_a_caller_who_hung_up_has_a_line_too(api: ApiProcess, gateway: FakeGateway) -> None:
+    """Before the first byte, and in the middle of a stream."""
+    with httpx.Client(base_url=api.url, headers=AUTHORIZATION, timeout=0.5) as client:
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(CHAT, json=ask("hang"), headers={"x-request-id": "id-gone"})
+        with client.stream(
+            "POST", CHAT, json=ask("endless", stream=True), headers={"x-request-id": "id-left"}
+        ) as answer:
+            next(answer.iter_lines())
+    for name, status in (("id-gone", 499), ("id-left", 200)):
+        eventually(lambda name=name: bool(noted(api, name)))  # type: ignore[misc]
+        (line,) = noted(api, name)
+        assert (line["status"], line["code"]) == (status, "caller_gone")
+
+
+def test_what_is_not_http_writes_no_line(api: ApiProcess, client: httpx.Client) -> None:
+    """Anybody could fill the log otherwise."""
+    port = int(api.url.rsplit(":", 1)[1])
+    before = len(api.log().splitlines())
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+            connection.recv(1000)
+    client.get("/v1/models", headers={"x-request-id": "id-after"})
+    eventually(lambda: bool(noted(api, "id-after")))
+    assert len(api.log().splitlines()) == before + 1
 
 
 def test_it_waits_for_a_configuration_and_for_the_gateway(gateway: FakeGateway, tmp_path: Path) -> None:
