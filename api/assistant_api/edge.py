@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import structlog
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from opentelemetry.trace import Span, Status, StatusCode
 from prometheus_client import Counter, Histogram
 
@@ -149,7 +149,7 @@ class _Answer:
 
     __slots__ = ("_request_id", "_send", "_task", "interrupted", "scope", "started", "status")
 
-    def __init__(self, scope: Scope, send: Send, request_id: str) -> None:
+    def __init__(self, scope: HTTPScope, send: Send, request_id: str) -> None:
         self.scope = scope
         self._send = send
         self._request_id = request_id
