@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from assistant_api.breaker import Breaker
 from assistant_api.config import Settings
 from assistant_api.gateway import Gateway, GatewayClient, TokenFile
 from assistant_api.tenant_config import TenantConfigHolder
@@ -41,6 +42,8 @@ IDLE_SECONDS = 30
 REDIS_SECONDS = 2.0
 WEAVIATE_QUERY_SECONDS = 10
 WEAVIATE_INSERT_SECONDS = 60
+# What a database that does not answer raises; that the pool is empty says nothing about it.
+_AWAY = (DBAPIError, OSError)
 
 
 class Pingable(Protocol):
@@ -77,24 +80,26 @@ class Database:
         event.listen(self.engine.sync_engine, "checkout", _refuse_closed)
         # For whoever holds a connection long, such as for a document's content: others find one.
         self.long = asyncio.Semaphore(max(1, pool_size - 2))
+        self.breaker = Breaker("postgres")
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection for single statements that only read: without the two round trips of a transaction."""
-        async with self._reading.connect() as connection:
+        async with self.breaker.asking(away=_AWAY), self._reading.connect() as connection:
             yield connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection in a transaction that commits at the end and rolls back on an exception."""
-        async with self.engine.begin() as connection:
+        async with self.breaker.asking(away=_AWAY, given_up=False), self.engine.begin() as connection:
             yield connection
 
     async def ping(self) -> None:
         """Ask the database for a constant."""
-        async with asyncio.timeout(CONNECT_SECONDS), self.reading() as connection:
+        async with asyncio.timeout(CONNECT_SECONDS), self._reading.connect() as connection:
             await connection.execute(text("SELECT 1"))
+        self.breaker.succeeded()
 
     async def close(self) -> None:
         """Close the pool."""
@@ -143,6 +148,7 @@ class VectorStore:
         self._api_key = api_key
         self._client: WeaviateAsyncClient | None = None
         self._connecting = asyncio.Lock()
+        self.breaker = Breaker("weaviate")
 
     async def client(self) -> WeaviateAsyncClient:
         """Return the connected client; it reconnects by itself after an outage.
@@ -176,6 +182,7 @@ class VectorStore:
             await http.close()
         if response.status != 200:
             raise HttpError(f"answered {response.status}")
+        self.breaker.succeeded()
 
     async def close(self) -> None:
         """Close the client."""

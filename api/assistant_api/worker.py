@@ -87,7 +87,8 @@ def main() -> None:
     """Run the process."""
     settings = WorkerSettings()  # type: ignore[call-arg]  # the values come from the environment and mounted files
     logs.configure(SERVICE, settings.log_format, settings.log_level)
-    provider = traces.configure(SERVICE)
+    # Who decided on a document's trace was the API that took it in.
+    provider = traces.configure(SERVICE, trusted_parents=True)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             uvloop.run(run(settings))

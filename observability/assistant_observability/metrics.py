@@ -262,6 +262,12 @@ DOCUMENTS = Counter("assistant_documents", "Ingested documents.", ["knowledge_ba
 INGEST_DURATION = Histogram(
     "assistant_ingest_duration_seconds", "Time of an ingest stage.", ["stage"], buckets=_SLOW, registry=WORKER
 )
+STORE_BREAKER = Gauge(
+    "assistant_store_breaker_state",
+    "Whether a store is asked: 0 closed, 1 half-open, 2 open.",
+    ["store"],
+    registry=Parts(API, WORKER),
+)
 CHUNKS = Counter("assistant_chunks", "Chunks written to the vector store.", ["knowledge_base"], registry=WORKER)
 DEPENDENCY_UP = Gauge(
     "assistant_dependency_up", "1 while a dependency answers.", ["dependency"], registry=Parts(OPERATOR, API)

@@ -7,28 +7,66 @@ reaches the provider and the log lines carry its id.
 from __future__ import annotations
 
 import os
+import random
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import Attributes
 
 _UNSAMPLED = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][02468ace]")
 _propagator = TraceContextTextMapPropagator()
 
 
-def configure(service: str, version: str = "") -> TracerProvider:
+class BoundedSampler(Sampler):
+    """Records at most `ratio` of traces, whatever callers ask for.
+
+    A caller who does not want its trace recorded is followed. One who does gets it for `ratio` of its requests, drawn
+    by lot: its trace ids are its own choice, so they cannot decide (W3C Trace Context, "Privacy and security").
+    """
+
+    def __init__(self, ratio: float) -> None:
+        self._ratio = ratio
+        self._root = TraceIdRatioBased(ratio)
+
+    def should_sample(  # noqa: PLR0913, PLR0917  the interface's
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: trace.SpanKind | None = None,
+        attributes: Attributes | None = None,
+        links: Sequence[trace.Link] | None = None,
+        trace_state: trace.TraceState | None = None,
+    ) -> SamplingResult:
+        """See `Sampler`."""
+        parent = trace.get_current_span(parent_context).get_span_context()
+        if not parent.is_valid:
+            return self._root.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+        kept = parent.trace_flags.sampled and (not parent.is_remote or random.random() < self._ratio)  # noqa: S311
+        return SamplingResult(
+            Decision.RECORD_AND_SAMPLE if kept else Decision.DROP, attributes if kept else None, parent.trace_state
+        )
+
+    def get_description(self) -> str:
+        """See `Sampler`."""
+        return f"BoundedSampler{{{self._ratio}}}"
+
+
+def configure(service: str, version: str = "", *, trusted_parents: bool = False) -> TracerProvider:
     """Install the process's tracer provider and return it; the caller shuts it down, which flushes it.
 
-    The ratio of sampled traces is the standard variable `OTEL_TRACES_SAMPLER_ARG` (0 to 1, 1 when unset);
-    a caller that has already decided is followed.
+    The ratio of sampled traces is the standard variable `OTEL_TRACES_SAMPLER_ARG` (0 to 1, 1 when unset). It bounds
+    what callers may have recorded, unless `trusted_parents` says that whoever decided was one of our own parts.
     """
-    sampler: Sampler = ParentBased(TraceIdRatioBased(float(os.environ.get("OTEL_TRACES_SAMPLER_ARG", "1"))))
+    ratio = float(os.environ.get("OTEL_TRACES_SAMPLER_ARG", "1"))
+    sampler: Sampler = ParentBased(TraceIdRatioBased(ratio)) if trusted_parents else BoundedSampler(ratio)
     provider = TracerProvider(
         sampler=sampler, resource=Resource.create({"service.name": service, "service.version": version})
     )

@@ -85,6 +85,7 @@ class Settings(BaseSettings):
     # Names of image pull Secrets in the tenants' own namespaces, for their pods.
     api_pull_secrets: list[str] = []
     otlp_endpoint: str = ""
+    sample_ratio: float = Field(default=1, ge=0, le=1)  # of requests whose traces may be recorded
     default_requests_per_minute: int | None = 600
     default_tokens_per_day: int | None = None
     default_budget: BudgetSetting = BudgetSetting()

@@ -176,3 +176,30 @@ def test_stores_of_ones_own_are_reached_at_their_addresses(render: Callable[...,
     variables = operator["spec"]["template"]["spec"]["containers"][0]["env"]
     egress = next(v["value"] for v in variables if v["name"] == "OPERATOR_EGRESS")
     assert egress == '[{"cidr":"10.9.0.0/24","ports":[6380]}]'
+
+
+@pytest.mark.parametrize(
+    ("url", "ports", "namespaces"),
+    [
+        ("http://collector.observability.svc:4318", [4318], ["observability"]),
+        ("https://otlp.example.com", [443], []),
+    ],
+)
+def test_every_part_reaches_the_collector_by_one_rule(
+    render: Callable[..., list[Json]], url: str, ports: list[int], namespaces: list[str]
+) -> None:
+    """The URL's port, in the namespace of its Service if it is one; tenants' pods have the same rule."""
+    plain, traced = render(), render(f"telemetry.otlpEndpoint={url}")
+
+    def ways(objects: list[Json], part: str) -> list[Json]:
+        return next(
+            o["spec"]["egress"] for o in objects if (o["kind"], o["metadata"]["name"]) == ("NetworkPolicy", part)
+        )
+
+    for part in ("assistant-operator", "assistant-gateway"):
+        (added,) = [way for way in ways(traced, part) if way not in ways(plain, part)]
+        assert [port["port"] for port in added["ports"]] == ports
+        found = [
+            peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for peer in added.get("to", [])
+        ]
+        assert found == namespaces

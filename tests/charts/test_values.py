@@ -82,6 +82,7 @@ REFUSED = {
     "embedded.postgres.image=": "/embedded/postgres/image",
     "embedded.postgres.enabled=false": "external.postgres.existingSecret",
     "embedded.redis.enabled=false,external.redis.existingSecret=mine": "external.redis.tenantAddress",
+    "telemetry.otlpEndpoint=http://collector.observability.svc:4317": "/telemetry/otlpEndpoint",
     "providerKeys.existingSecret=a,providerKeys.keys.openai=b": "not both",
 }
 

@@ -15,7 +15,7 @@ from assistant_api.knowledge.embedding import embed
 from assistant_api.knowledge.fusion import merge
 from assistant_api.knowledge.schemas import Passage
 from assistant_api.knowledge.text import normalise
-from assistant_api.knowledge.vectors import Hit, Vectors
+from assistant_api.knowledge.vectors import Hit, Vectors, VectorStoreError
 from assistant_crds.contracts import KnowledgeBaseConfig
 from assistant_observability import genai, metrics, traces
 
@@ -36,18 +36,21 @@ async def retrieve(
     """Return up to `max_chunks` passages with at least `min_score` (0..1), the best first.
 
     Raises when any knowledge base cannot be asked (GatewayError, GatewayUnreachableError, VectorStoreError,
-    DimensionMismatchError, or what the database raises): an answer from half of the knowledge would look like a
-    whole one.
+    DimensionMismatchError, StoreAwayError or what the database raises): an answer from half of the knowledge would look
+    like a whole one.
     """
     query = normalise(query).strip()[-MAX_QUERY_CHARACTERS:]  # a long message usually ends with its question
     if not query or not knowledge_bases or max_chunks < 1:
         return []
+    for breaker in (clients.database.breaker, clients.weaviate.breaker):
+        breaker.check()  # before the question's embedding is paid for
     started = time.perf_counter()
     vectors = Vectors(clients.weaviate)
     with _tracer.start_as_current_span("retrieve", attributes={"retrieval.knowledge_bases": len(knowledge_bases)}):
-        results = await _all(
-            [_search(query, base, max_chunks * SURPLUS, clients.gateway, vectors) for base in knowledge_bases]
-        )
+        async with clients.weaviate.breaker.asking(away=(VectorStoreError,), given_up=False):
+            results = await _all(
+                [_search(query, base, max_chunks * SURPLUS, clients.gateway, vectors) for base in knowledge_bases]
+            )
         found = {base.name: hits for base, hits in zip(knowledge_bases, results, strict=True)}
         allowed = await _ready(clients.database, results)
     metrics.RETRIEVAL_DURATION.observe(time.perf_counter() - started)

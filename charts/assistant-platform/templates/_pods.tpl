@@ -52,5 +52,6 @@ topologySpreadConstraints:
 {{- define "platform.telemetry" -}}
 {{- with .Values.telemetry.otlpEndpoint }}
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ $.Values.telemetry.sampleRatio | quote }}}
 {{- end }}
 {{- end }}

@@ -116,7 +116,7 @@ def _container(name: str, module: str, platform: Platform, resources: Resources,
         "API_METRICS_PORT": str(METRICS_PORT),
         "API_LOG_FORMAT": platform.log_format,
         **extra,
-        **({"OTEL_EXPORTER_OTLP_ENDPOINT": platform.otlp_endpoint} if platform.otlp_endpoint else {}),
+        **(_telemetry(platform) if platform.otlp_endpoint else {}),
     }
     return {
         "name": name,
@@ -141,6 +141,13 @@ def _container(name: str, module: str, platform: Platform, resources: Resources,
 
 def _pull_secrets(platform: Platform) -> Json:
     return {"imagePullSecrets": [{"name": name} for name in platform.pull_secrets]} if platform.pull_secrets else {}
+
+
+def _telemetry(platform: Platform) -> dict[str, str]:
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": platform.otlp_endpoint,
+        "OTEL_TRACES_SAMPLER_ARG": f"{platform.sample_ratio:g}",
+    }
 
 
 def _volumes(parts: int) -> list[Json]:

@@ -80,13 +80,12 @@ def _egress(platform: Platform) -> list[Json]:
 
 
 def _telemetry(endpoint: str) -> Json:
-    """Return the way to the trace collector: its namespace if it is a Service, any address on its port otherwise."""
+    """Return the way to the trace collector, as the chart does: its port, in its namespace if it is a Service."""
     parts = urlsplit(endpoint)
     labels = (parts.hostname or "").split(".")
     rule: Json = {"ports": _ports(parts.port or (443 if parts.scheme == "https" else 80))}
     if len(labels) > 2 and labels[2] == "svc":
-        # Pods may listen on another port than their Service: policies see the pod's.
-        return {"to": [_namespace(labels[1])]}
+        rule["to"] = [_namespace(labels[1])]
     return rule
 
 

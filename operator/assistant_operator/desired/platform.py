@@ -41,6 +41,7 @@ class Platform:
     worker_resources: Resources
     egress: list[Egress] = field(default_factory=list)
     gateway_seconds: float = TOTAL_SECONDS
+    sample_ratio: float = 1
     pull_secrets: list[str] = field(default_factory=list)  # names, in the tenant's namespace
 
 

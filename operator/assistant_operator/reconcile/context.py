@@ -99,6 +99,7 @@ class Context:
             ),
             pull_secrets=settings.api_pull_secrets,
             egress=[Egress(out.cidr, out.ports) for out in settings.egress],
+            sample_ratio=settings.sample_ratio,
             gateway_seconds=self.catalog.gateway_seconds,
         )
 

@@ -15,9 +15,9 @@ SAMPLED = trace.TraceFlags.SAMPLED
 CALLER = "0af7651916cd43dd8448eb211c80319c"
 
 
-def tracing(sampler: Sampler) -> tuple[trace.Tracer, InMemorySpanExporter]:
+def tracing(sampler: Sampler, whole: Sampler | None = None) -> tuple[trace.Tracer, InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
-    provider = TracerProvider(sampler=ParentBased(sampler))
+    provider = TracerProvider(sampler=whole or ParentBased(sampler))
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     return provider.get_tracer("test"), exporter
 
@@ -63,6 +63,36 @@ def test_a_caller_who_has_decided_is_followed(sampler: Sampler, flag: str) -> No
     _, trace_id, _, told = parent.split("-")
     assert (trace_id, int(told, 16) & SAMPLED) == (CALLER, int(flag))
     assert len(exporter.get_finished_spans()) == (2 if flag == "01" else 0)
+
+
+@pytest.mark.parametrize("trace_id", [CALLER, "0" * 31 + "1", "f" * 32], ids=["any", "lowest", "highest"])
+@pytest.mark.parametrize(("ratio", "least", "most"), [(0.0, 0, 0), (0.25, 150, 350), (1.0, 1000, 1000)])
+def test_a_callers_wish_is_bounded_by_the_ratio(trace_id: str, ratio: float, least: int, most: int) -> None:
+    """Whichever ids it chooses; its trace goes on all the same, and says what was decided here."""
+    tracer, exporter = tracing(ALWAYS_ON, traces.BoundedSampler(ratio))
+    parents = [sent_on(tracer, {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}) for _ in range(1000)]
+    assert {parent.split("-")[1] for parent in parents} == {trace_id}
+    kept = sum(int(parent[-2:], 16) & SAMPLED for parent in parents)
+    assert least <= kept <= most
+    assert len(exporter.get_finished_spans()) == 2 * kept
+
+
+def test_a_caller_who_wants_nothing_recorded_is_followed() -> None:
+    """And whoever brings no trace gets one at the ratio."""
+    tracer, exporter = tracing(ALWAYS_ON, traces.BoundedSampler(1.0))
+    assert sent_on(tracer, {"traceparent": f"00-{CALLER}-b7ad6b7169203331-00"}).endswith("-00")
+    assert exporter.get_finished_spans() == ()
+    assert int(sent_on(tracer, {})[-2:], 16) & SAMPLED
+
+
+@pytest.mark.parametrize(("trusted", "kept"), [(False, False), (True, True)])
+def test_the_setting_bounds_whoever_is_not_ours(monkeypatch: pytest.MonkeyPatch, *, trusted: bool, kept: bool) -> None:
+    """Only a part that hears of traces from our own parts follows them."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+    monkeypatch.setattr(trace, "set_tracer_provider", lambda _provider: None)
+    provider = traces.configure("test", trusted_parents=trusted)
+    parent = sent_on(provider.get_tracer("test"), {"traceparent": f"00-{CALLER}-b7ad6b7169203331-01"})
+    assert parent.endswith("-01") is kept
 
 
 def test_after_a_request_its_span_is_no_longer_the_present_one() -> None:

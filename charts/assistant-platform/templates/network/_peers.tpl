@@ -91,10 +91,14 @@ it is written, and Kubernetes refuses an exception outside of it.
   ports: [{port: 9090}]
 {{- end }}
 
-{{- /* To an OTLP collector: its port, wherever it is */ -}}
+{{- /* To an OTLP collector, as tenants' pods reach it too: the URL's port, in the namespace of its Service if it is one */ -}}
 {{- define "platform.toTelemetry" -}}
 {{- with .Values.telemetry.otlpEndpoint }}
 - ports: [{port: {{ include "platform.urlPort" . }}}]
+  {{- $labels := splitList "." (regexReplaceAll ":[0-9]+$" (get (urlParse .) "host") "") }}
+  {{- if and (gt (len $labels) 2) (eq (index $labels 2) "svc") }}
+  to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ index $labels 1 }}}}}]
+  {{- end }}
 {{- end }}
 {{- end }}
 

@@ -188,6 +188,7 @@ def test_stores_outside_and_telemetry_open_a_way_each():
     changes = {
         "egress": [Egress("10.0.0.0/8", [5433])],
         "otlp_endpoint": "http://collector.monitoring.svc.cluster.local:4318",
+        "sample_ratio": 0.25,
     }
     desired = made(assistant(), platform_changes=changes)
     rules = find(desired, "NetworkPolicy")["spec"]["egress"]
@@ -199,6 +200,11 @@ def test_stores_outside_and_telemetry_open_a_way_each():
         if "namespaceSelector" in peer
     ]
     assert "monitoring" in namespaces
+    (container,) = pod_of(find(desired, "Deployment"))["containers"]
+    environment = {item["name"]: item.get("value") for item in container["env"]}
+    assert environment["OTEL_TRACES_SAMPLER_ARG"] == "0.25"
+    (telemetry,) = [rule for rule in rules if "monitoring" in str(rule.get("to"))]
+    assert telemetry["ports"] == [{"port": 4318, "protocol": "TCP"}]
     environment = pod_of(find(desired, "Deployment"))["containers"][0]["env"]
     assert {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": changes["otlp_endpoint"]} in environment
     outside = made(assistant(), platform_changes={"otlp_endpoint": "https://otlp.example.com"})
