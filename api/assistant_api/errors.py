@@ -30,6 +30,8 @@ OPENAI_PREFIX = "/v1"
 CALLER_GONE_CODE = "caller_gone"
 CALLER_GONE = 499  # nobody reads it; the access metric counts it, as nginx does
 _BOUND = re.compile(r"Expected `(?P<type>[^`]+)` (?P<length>of length )?(?P<bound>[<>]?=? ?[\d.]+)")
+# Members whose values are named when another is given; msgspec names the wrong one only.
+_CHOICES = {"role": "system, developer, user, assistant, tool, function"}
 _TYPE_PREFIX = "urn:assistantplatform:problem:"
 
 _log = logs.logger(__name__)
@@ -155,6 +157,8 @@ def from_validation(error: Exception) -> ApiError:
         return ApiError(INVALID_REQUEST, reason=Reason("malformed_json", {}))
     sentence, _, path = str(error).partition(" - at `$")
     field = path.rstrip("`").lstrip(".")
+    if sentence.startswith("Invalid enum value") and (choices := _CHOICES.get(field.rpartition(".")[2])):
+        return invalid_field(field, "choices", choices=choices)
     quoted = sentence.split("`")[1::2]
     if "missing required field" in sentence:
         missing = quoted[0]

@@ -13,6 +13,12 @@ from assistant_api.knowledge.schemas import Passage
 
 QUOTE_CHARACTERS = 200
 _MARKER = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")  # [1] and [1, 2]
+_IMAGE = re.compile(r"!+\[")  # how an image begins in Markdown
+# Elements of HTML that fetch an address, or run, as soon as they are shown.
+_LOADING = re.compile(
+    r"<(?=/?(?:audio|base|embed|form|frame|iframe|image|img|input|link|meta|object|picture|script|source|style|svg|video)\b)",
+    re.IGNORECASE,
+)
 MAX_ANNOTATED = 2 << 20  # bytes of an answer; decoding a larger one could take more memory than the pod has
 _NULL = msgspec.Raw(b"null")
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -85,9 +91,17 @@ def _citation(number: int, passage: Passage) -> FileCitation:
     return FileCitation(
         index=number,
         file_id=str(passage.document_id),
-        filename=passage.document_name,
+        filename=_shown(passage.document_name),
         page=passage.page,
         knowledge_base=passage.knowledge_base,
         score=round(passage.score, 4),
-        quote=passage.text[:QUOTE_CHARACTERS],
+        quote=_shown(passage.text)[:QUOTE_CHARACTERS],
     )
+
+
+def _shown(text: str) -> str:
+    """Return a document's own words so that nothing is fetched where they are shown as Markdown or HTML.
+
+    An image's address can carry away what the reader sees: it becomes a link, which nobody follows unasked.
+    """
+    return _LOADING.sub("< ", _IMAGE.sub("[", text))

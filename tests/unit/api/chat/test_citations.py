@@ -110,3 +110,19 @@ def test_an_answer_too_large_to_decode_passes_unchanged() -> None:
 def test_what_is_no_completion_passes_unchanged(content: bytes) -> None:
     """A strange provider's answer is the caller's to judge."""
     assert annotate(content, [passage(1)]) == content
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("See ![x](http://a/?q=1) and !![y][z].", "See [x](http://a/?q=1) and [y][z]."),
+        ("<IMG src=x> <b>5 < 6</b> <script>", "< IMG src=x> <b>5 < 6</b> < script>"),
+        ("Stop! [1]", "Stop! [1]"),
+    ],
+)
+def test_what_a_citation_shows_fetches_nothing(words: str, shown: str) -> None:
+    """A document's own words are text, wherever a client renders them."""
+    hostile = msgspec.structs.replace(passage(1), text=words, document_name=words)
+    (note,) = annotations_of({1}, [hostile])
+    assert note.file_citation.quote == shown
+    assert note.file_citation.filename == shown
