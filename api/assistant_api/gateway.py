@@ -37,7 +37,7 @@ KEEPALIVE_SECONDS = 15.0
 MAX_ERROR_BYTES = 64 * 1024
 LONGEST_USER = 256
 # Waits between tries of what was provably not begun: while a gateway goes, its address stays known for a moment.
-PAUSES = (0.1, 0.2, 0.4, 0.8)
+PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 # A kept connection that closes later than this under a request may have been read: the call is then not repeated.
 STALE_SECONDS = 0.5
 _JSON = "application/json"

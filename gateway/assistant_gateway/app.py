@@ -160,7 +160,8 @@ class Gateway:
 
     async def _identity(self, request: web.Request) -> Identity:
         if not (self._keys.loaded and self._policies.loaded):  # else the honest would hear 401 or 404
-            raise GatewayError(503, "not_ready", "The gateway is starting; ask again.", kind=errors.SERVER)
+            starting = GatewayError(503, "not_ready", "The gateway is starting; ask again.", kind=errors.SERVER)
+            raise errors.not_started(starting)
         identity = await self._authenticator.identify(request.headers.get("Authorization"))
         request[LINE].tenant = identity.namespace
         return identity
@@ -185,7 +186,7 @@ class Gateway:
             raise errors.model_not_found(body.model, identity.namespace)
         chat = bodies.chat(body)
         if chat.stream and self.draining:  # it would be cut: whoever asks again reaches a process that stays
-            raise errors.shutting_down()
+            raise errors.not_started(errors.shutting_down())
 
         async def relay(made: Attempt, metered: Metered, response: Answer) -> Result:
             headers = self._headers(request, made)

@@ -13,6 +13,8 @@ from email.utils import parsedate_to_datetime
 
 import msgspec
 
+from assistant_crds.contracts import NOT_STARTED_HEADER
+
 INVALID_REQUEST = "invalid_request_error"
 RATE_LIMIT = "rate_limit_error"
 SERVER = "server_error"
@@ -136,6 +138,12 @@ def model_not_found(name: str, namespace: str, kind: str = "assistant") -> Gatew
 def _who(provider: str) -> str:
     """Return what people call a provider of the catalogue, or a tenant's own endpoint."""
     return OWN_ENDPOINT if provider == "endpoint" else f"Provider {provider}"
+
+
+def not_started(error: GatewayError) -> GatewayError:
+    """Return a 503 that says that nothing was done: the tenant API asks again on another connection."""
+    error.headers[NOT_STARTED_HEADER] = "true"
+    return error
 
 
 def shutting_down() -> GatewayError:

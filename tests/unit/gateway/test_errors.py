@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from assistant_crds.contracts import NOT_STARTED_HEADER
 from assistant_gateway import errors
 
 
@@ -29,3 +30,9 @@ def test_message_with_line_breaks_stays_one_event() -> None:
     """Whatever a message holds, the event that carries it is one line."""
     event = errors.provider_error("p", "said:\n\ndata: [DONE]\n\n").event()
     assert event.count(b"\n") == 2
+
+
+def test_what_was_not_begun_says_so_and_what_was_does_not() -> None:
+    """The tenant API asks such a call again; one that a provider may bill is never marked."""
+    assert NOT_STARTED_HEADER in errors.not_started(errors.shutting_down()).headers
+    assert NOT_STARTED_HEADER not in errors.shutting_down().headers
