@@ -1,0 +1,218 @@
+"""What is charged is what the provider billed, or the row says why not: generated requests, answers and breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import msgspec
+import pytest
+
+from assistant_gateway import ledger
+from assistant_gateway.calls import Call, Outcome
+from assistant_gateway.catalog import Provider, Target, target
+from assistant_gateway.errors import GatewayError
+from assistant_gateway.events import EventRelay
+from assistant_gateway.limits.levels import Amount, Level, Limits
+from assistant_gateway.limits.limiter import Limiter
+from assistant_gateway.limits.quota import Admitted, Remaining
+from assistant_gateway.limits.terms import Terms
+from assistant_gateway.metered import Metered
+from assistant_gateway.metering import Meter
+from assistant_gateway.price_map import PriceMap
+from assistant_gateway.prices import ModelSettings
+from assistant_gateway.tokenizers import Tokenizers
+from assistant_gateway.usage import chunk_of
+
+CALLS = 20_000 if os.environ.get("TEST_LONG") == "1" else 2_000
+PRICES = {"input": Fraction(3), "output": Fraction(15), "cached": Fraction(3, 10)}  # micro-USD of a token
+LIMITED = Level("tenant", "", tokens=10**12, budget=10**12)
+SHAPES = ("openai", "anthropic", "bedrock", "gemini", "reasoning beside", "cost", "silent")
+ENDS = ("whole", "stream", "broken stream", "client gone", "time-out", "refused", "nested", "another answer")
+
+
+class Books(Limiter):
+    """Admits everything, and keeps what is settled."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.entries: list[ledger.LedgerEntry] = []
+        self.amounts: list[Amount] = []
+
+    async def reserve(self, terms: Terms, call: str, worst: Amount) -> Admitted:
+        return Admitted(1_795_000_000_000_000, tuple(Remaining(None, 0, None, None) for _ in terms.limits.levels))
+
+    def settle(self, limits: Limits, call: str, used: Amount, entry: bytes) -> None:
+        self.entries.append(ledger.decode(entry))
+        self.amounts.append(used)
+
+
+@dataclass
+class Scripted:
+    """One call as the provider sees it: what it used, what it says, and what it puts on its bill in micro-USD."""
+
+    asked: int
+    cached: int
+    answered: int
+    reasoning: int
+    shape: str
+    end: str
+
+    @classmethod
+    def made(cls, chance: random.Random) -> Scripted:
+        asked = chance.choice((1, 17, 400, 30_000, 2_000_000))
+        answered = chance.choice((1, 30, 4_096, 90_000))
+        return cls(
+            asked=asked,
+            cached=chance.choice((0, asked // 2, asked)),
+            answered=answered,
+            reasoning=chance.choice((0, answered // 2)),
+            shape=chance.choice(SHAPES),
+            end=chance.choice(ENDS),
+        )
+
+    def bill(self) -> int:
+        """Return what stands on the provider's bill, rounded up."""
+        if self.end == "refused":
+            return 0
+        total = (
+            (self.asked - self.cached) * PRICES["input"]
+            + self.cached * PRICES["cached"]
+            + self.answered * PRICES["output"]
+        )
+        return -(-total.numerator // total.denominator)
+
+    def usage(self) -> dict[str, Any] | None:
+        """Return what the provider says, in the words of one family."""
+        asked, cached, answered, reasoning = self.asked, self.cached, self.answered, self.reasoning
+        match self.shape:
+            case "silent":
+                return None
+            case "anthropic":
+                return {
+                    "input_tokens": asked - cached,
+                    "cache_read_input_tokens": cached,
+                    "output_tokens": answered,
+                    "service_tier": "standard",
+                }
+            case "bedrock":
+                return {"inputTokens": asked - cached, "cacheReadInputTokens": cached, "outputTokens": answered}
+            case "gemini":
+                return {
+                    "promptTokenCount": asked,
+                    "cachedContentTokenCount": cached,
+                    "candidatesTokenCount": answered - reasoning,
+                    "thoughtsTokenCount": reasoning,
+                }
+            case "reasoning beside":
+                return {
+                    "prompt_tokens": asked,
+                    "completion_tokens": answered - reasoning,
+                    "total_tokens": asked + answered,
+                    "prompt_tokens_details": {"cached_tokens": cached},
+                    "completion_tokens_details": {"reasoning_tokens": reasoning},
+                }
+        said = {
+            "prompt_tokens": asked,
+            "completion_tokens": answered,
+            "total_tokens": asked + answered,
+            "prompt_tokens_details": {"cached_tokens": cached},
+            "completion_tokens_details": {"reasoning_tokens": reasoning},
+        }
+        return {**said, "cost": self.bill() / 1e6} if self.shape == "cost" else said
+
+    def document(self) -> bytes:
+        """Return a whole answer."""
+        place = "usageMetadata" if self.shape == "gemini" else "usage"
+        body: dict[str, Any] = {"choices": [{"message": {"content": "w" * min(self.answered, 5000)}}]}
+        if (said := self.usage()) is not None:
+            body[place] = said
+        text = json.dumps(body)
+        return text.replace('"w', '"' + "[" * 3000, 1).encode() if self.end == "nested" else text.encode()
+
+
+def provider(price: bool) -> Target:
+    """Return a provider whose answers may state their cost."""
+    settings = ModelSettings(input_per_million="3", output_per_million="15", cached_input_per_million="0.3")
+    return target("router", Provider(url="https://openrouter.ai/api/v1", models={"m": settings} if price else {}), None)
+
+
+def hear(metered: Metered, script: Scripted) -> tuple[Outcome, bool]:
+    """Have a call answered; return how it ended, and whether it is free."""
+    metered.sent = True
+    match script.end:
+        case "refused":
+            metered.sent = False
+            return Outcome.PROVIDER_ERROR, True
+        case "time-out":
+            return Outcome.PROVIDER_TIMEOUT, False
+        case "whole" | "nested" | "another answer":
+            metered.body = script.document()
+            chunk = chunk_of(metered.body)
+            metered.reported = chunk.reported() if chunk is not None else None
+            return (Outcome.OK if script.end != "another answer" else Outcome.PROVIDER_ERROR), False
+    relay = metered.stream = EventRelay(keep_usage=True, secret=None, limit=2**22)
+    text = "w" * min(script.answered, 5000)
+    relay.feed(b'data: {"choices":[{"delta":{"content":"' + text.encode() + b'"}}]}\n\n')
+    if script.end in {"broken stream", "client gone"}:
+        return Outcome.PROVIDER_ERROR if script.end == "broken stream" else Outcome.CLIENT_GONE, False
+    relay.feed(b"data: " + script.document() + b"\n\ndata: [DONE]\n\n")
+    return Outcome.OK, False
+
+
+async def test_the_ledger_is_the_providers_bill_or_says_why_not() -> None:
+    """Each difference is a row that was estimated or has no price; every other row is equal to the micro-unit."""
+    chance, books = random.Random(20_261_128), Books()
+    meter = Meter(books, PriceMap(None, ""), Tokenizers(None))
+    priced, unpriced = provider(price=True), provider(price=False)
+    told = dict.fromkeys(("equal", "estimated", "disputed", "unpriced", "refused"), 0)
+    for number in range(CALLS):
+        script, limited = Scripted.made(chance), chance.random() < 0.7
+        to = priced if limited or chance.random() < 0.8 else unpriced
+        terms = Terms.of("acme", "t_1", "UTC", [LIMITED] if limited else [], assistant="a")
+        call = Call(tenant="acme", name="a", provider="router", model="m", road="chat", request_id=str(number))
+        body: dict[str, Any] = {"messages": [{"role": "user", "content": "x" * chance.choice((1, 100, 20_000))}]}
+        if chance.random() < 0.5:
+            body[chance.choice(("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"))] = (
+                chance.choice((1, 100, 100_000, "7"))
+            )
+        fields = {name: msgspec.Raw(json.dumps(value).encode()) for name, value in body.items()}
+        try:
+            metered = await meter.admit(terms, call, to, fields, embedding=False)
+        except GatewayError:
+            told["refused"] += 1
+            continue
+        outcome, free = hear(metered, script)
+        meter.settle(metered, outcome, free=free)
+        entry, amount, bill = books.entries[-1], books.amounts[-1], script.bill()
+        assert len(books.entries) == number + 1 - told["refused"], "one row for each call that was admitted"
+        assert amount == Amount(entry.tokens, entry.known_cost or 0), "counters and ledger are told the same"
+        if entry.known_cost == bill:
+            told["equal"] += 1
+        else:
+            assert entry.unpriced or entry.source == "estimated", (script, entry)
+            told["unpriced" if entry.unpriced else "estimated"] += 1
+            if entry.unpriced:
+                assert to is unpriced
+                assert entry.known_cost is None
+        # Held in tokens, and yet more was used: charged in full, and marked.
+        if limited and (entry.tokens > entry.held_tokens or entry.cost > entry.held_cost):
+            assert entry.disputed
+            told["disputed"] += 1
+        if entry.source == "reported" and not entry.unpriced:
+            assert entry.known_cost == bill, (script, entry)
+    assert all(count > CALLS // 100 for name, count in told.items() if name != "refused"), told
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "silent"])
+def test_the_scripted_providers_words_are_read_as_it_means_them(shape: str) -> None:
+    """The property above would be empty if nothing of a family were understood."""
+    script = Scripted(asked=1000, cached=400, answered=100, reasoning=50, shape=shape, end="whole")
+    chunk = chunk_of(script.document())
+    found = chunk.reported() if chunk is not None else None
+    assert found is not None
+    assert (found.input, found.cached, found.output) == (1000, 400, 100)
