@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from assistant_crds import naming
 from assistant_crds.conditions import ConditionType, Reason
 from assistant_crds.contracts import ModelProbe
+from assistant_operator import generations
 from assistant_operator.observed import Observed
 from assistant_operator.reconcile.resolve import Resolved, ResolvedAssistant, ResolvedKnowledgeBase
 from assistant_operator.snapshot import Snapshot, name_of
@@ -29,24 +32,24 @@ class Judgements:
         probe = self._observed.gateway.probe
         known = None if probe is None else probe.assistants.get(name)
         held = self._held(item.accepted, item.resolved)
-        knowledge = held or self._knowledge(item)
         # An assistant without usable knowledge is not served, so nothing can be said of its model.
-        unserved = held or (None if item.served else waiting(f"Assistant {name} waits for its knowledge bases."))
+        unserved = held or (None if item.served else ConditionType.KNOWLEDGE_READY)
+        part = generations.assistant(name)
         return {
             ConditionType.ACCEPTED: item.accepted,
             ConditionType.REFS_RESOLVED: item.resolved,
-            ConditionType.MODEL_REACHABLE: unserved or self._model(known),
-            ConditionType.KNOWLEDGE_READY: knowledge,
-            ConditionType.QUOTA_SYNCED: unserved or self._quota(),
+            **_unless(unserved, ConditionType.MODEL_REACHABLE, lambda: self._model(known, part)),
+            **_unless(held, ConditionType.KNOWLEDGE_READY, lambda: self._knowledge(item)),
+            **_unless(unserved, ConditionType.QUOTA_SYNCED, lambda: self._quota(part, told=True)),
             ConditionType.WORKLOAD_AVAILABLE: self._workload([naming.API]),
-            ConditionType.ENDPOINT_ANSWERING: unserved or self._endpoint(),
+            **_unless(unserved, ConditionType.ENDPOINT_ANSWERING, lambda: self._endpoint(part)),
         }
 
     def fallbacks(self, item: ResolvedAssistant) -> Verdict | None:
         """Return whether each fallback of an Assistant would answer; None when it has none."""
         if item.policy is None or not item.policy.fallbacks:
             return None
-        behind = self._gateway_behind()
+        behind = self._gateway_behind(generations.assistant(name_of(item.raw)))
         probe = self._observed.gateway.probe
         known = None if probe is None else probe.assistants.get(name_of(item.raw))
         if behind is not None or known is None or len(known.fallbacks) != len(item.policy.fallbacks):
@@ -73,42 +76,43 @@ class Judgements:
         probe = self._observed.gateway.probe
         known = None if probe is None else probe.knowledge_bases.get(name_of(item.raw))
         held = self._held(item.accepted, item.resolved)
+        part = generations.knowledge_base(name_of(item.raw))
         return {
             ConditionType.ACCEPTED: item.accepted,
             ConditionType.REFS_RESOLVED: item.resolved,
-            ConditionType.MODEL_REACHABLE: held or self._model(known),
-            ConditionType.KNOWLEDGE_READY: held or self._stores(),
+            **_unless(held, ConditionType.MODEL_REACHABLE, lambda: self._model(known, part)),
+            **_unless(held, ConditionType.KNOWLEDGE_READY, self._stores),
             ConditionType.WORKLOAD_AVAILABLE: self._workload([naming.API, naming.WORKER] if item.served else []),
-            ConditionType.ENDPOINT_ANSWERING: held or self._endpoint(),
+            **_unless(held, ConditionType.ENDPOINT_ANSWERING, lambda: self._endpoint(part)),
         }
 
     def tenant(self) -> dict[ConditionType, Verdict]:
         """Return the verdicts on the Tenant."""
         return {
             ConditionType.ACCEPTED: self._resolved.settings.accepted,
-            ConditionType.QUOTA_SYNCED: self._quota(),
+            ConditionType.QUOTA_SYNCED: self._quota(generations.SHARED),
             ConditionType.WORKLOAD_AVAILABLE: self._workload([naming.API]),
-            ConditionType.ENDPOINT_ANSWERING: self._endpoint(),
+            ConditionType.ENDPOINT_ANSWERING: self._endpoint(generations.SHARED),
         }
 
     @staticmethod
-    def _held(accepted: Verdict, resolved: Verdict) -> Verdict | None:
-        for kind, verdict in ((ConditionType.ACCEPTED, accepted), (ConditionType.REFS_RESOLVED, resolved)):
-            if verdict.ok is False:
-                return waiting(f"Waits for {kind.value}: {verdict.message}")
-        return None
+    def _held(accepted: Verdict, resolved: Verdict) -> ConditionType | None:
+        """Return the condition without which nothing further can be judged, None when it holds."""
+        if accepted.ok is False:
+            return ConditionType.ACCEPTED
+        return ConditionType.REFS_RESOLVED if resolved.ok is False else None
 
-    def _gateway_behind(self) -> Verdict | None:
+    def _gateway_behind(self, part: str) -> Verdict | None:
         gateway = self._observed.gateway
         if gateway.error:
             message = f"The gateway cannot be asked: {gateway.error} Look at Deployment assistant-gateway."
             return no(Reason.GATEWAY_UNREACHABLE, message)
-        if gateway.probe is None or gateway.probe.generation != self._observed.policy_generation:
+        if not self._observed.gateway_knows(part):
             return waiting("The gateway has not loaded this configuration yet.")
         return None
 
-    def _model(self, known: ModelProbe | None) -> Verdict:
-        behind = self._gateway_behind()
+    def _model(self, known: ModelProbe | None, part: str) -> Verdict:
+        behind = self._gateway_behind(part)
         if behind is not None or known is None:
             return behind or waiting("The gateway has not loaded this configuration yet.")
         if known.reachable:
@@ -144,10 +148,13 @@ class Judgements:
     def _store_down(self, store: str) -> Verdict:
         return no(Reason.STORE_UNREACHABLE, f"Store {store}: {self._observed.stores.errors[store]} {_STORE_HINT}")
 
-    def _quota(self) -> Verdict:
+    def _quota(self, part: str, *, told: bool = False) -> Verdict:
+        """Return whether limits are enforced; `told`: another condition says already that the gateway is behind."""
         if "redis" in self._observed.stores.errors:
             return self._store_down("redis")
-        behind = self._gateway_behind()
+        behind = self._gateway_behind(part)
+        if behind is not None and told:
+            return Verdict(behind.ok, behind.reason, f"See {ConditionType.MODEL_REACHABLE.value}.")
         return behind or yes(Reason.SYNCED, "The gateway enforces this configuration's limits.")
 
     def _workload(self, names: list[str]) -> Verdict:
@@ -159,7 +166,7 @@ class Judgements:
             return waiting(f"The pods start once these stores answer: {', '.join(self._observed.stores.errors)}.")
         return judge(self._snapshot.owned, self._snapshot.pods, names)
 
-    def _endpoint(self) -> Verdict:
+    def _endpoint(self, part: str) -> Verdict:
         answers = self._observed.answers
         # A pod that only just started is no fault while others serve.
         serving = [answer for answer in answers if answer.in_service]
@@ -170,10 +177,26 @@ class Judgements:
                 message = f"Pod {answer.pod} is not ready to serve: {answer.detail or 'it is starting'}"
                 return no(Reason.NOT_ANSWERING, message)
         for answer in serving:
-            if answer.generation != self._observed.config_generation:
+            if not self._observed.serves(answer, part):
                 message = f"Pod {answer.pod} still serves configuration {answer.generation or 'none'}."
                 return no(Reason.STALE_CONFIGURATION, message)
+        if self._observed.service_error:
+            message = (
+                f"The pods answer, but clients of Service {naming.API} do not get through: "
+                f"{self._observed.service_error} Look at its selector, at its endpoints (kubectl get endpointslices "
+                f"-l kubernetes.io/service-name={naming.API}) and at the namespace's NetworkPolicies."
+            )
+            return no(Reason.NOT_ANSWERING, message)
         return yes(Reason.ANSWERING, "Every pod serves this configuration.")
+
+
+def _unless(
+    cause: ConditionType | None, kind: ConditionType, judged: Callable[[], Verdict]
+) -> dict[ConditionType, Verdict]:
+    """Return the verdict on a condition; the cause that stands in the way is told once, where it belongs."""
+    if cause is None:
+        return {kind: judged()}
+    return {kind: waiting(f"{kind.value} is judged once {cause.value} is True.")}
 
 
 def _reason(probe: ModelProbe) -> Reason:

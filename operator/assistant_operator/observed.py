@@ -9,6 +9,7 @@ import msgspec
 
 from assistant_crds.conditions import Reason
 from assistant_crds.contracts import TenantProbe
+from assistant_operator.generations import Generations
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,15 @@ class Observed:
     counts: Mapping[str, Counts]  # by the key of the knowledge base
     apply_error: str = ""
     apply_reason: Reason = Reason.APPLY_FAILED  # of `apply_error`
+    service_error: str = ""  # why clients get no answer from the tenant's Service although its pods answer
+    configs: Generations = field(default_factory=Generations)
+    policies: Generations = field(default_factory=Generations)
+
+    def gateway_knows(self, part: str) -> bool:
+        """Return whether the gateway works with the wanted policy, as far as a resource is concerned."""
+        probe = self.gateway.probe
+        return probe is not None and self.policies.agree(part, probe.generation, self.policy_generation)
+
+    def serves(self, answer: PodAnswer, part: str) -> bool:
+        """Return whether a pod serves the wanted configuration, as far as a resource is concerned."""
+        return self.configs.agree(part, answer.generation, self.config_generation)

@@ -10,6 +10,7 @@ import msgspec
 
 from assistant_crds.contracts import Readiness, TenantProbe
 from assistant_observability import traces
+from assistant_operator.desired.deployment import API_PORT
 from assistant_operator.errors import ProbeError
 
 # The gateway asks providers with 5 seconds of patience before it answers.
@@ -19,9 +20,17 @@ MAX_BODY = 1 << 20
 
 
 class Probes:
-    """Asks whether things work, with a time-out for each question. `pod_port` is the port of the tenants' API."""
+    """Asks whether things work, with a time-out for each question.
 
-    def __init__(self, gateway_url: str, token_file: Path, pod_port: int) -> None:
+    Args:
+        gateway_url: the gateway, without a path.
+        token_file: holds the token that it knows the operator by.
+        pod_port: the port of the tenants' API.
+        services: whether the addresses of Services can be reached; by default where the pods have their usual port.
+    """
+
+    def __init__(self, gateway_url: str, token_file: Path, pod_port: int, *, services: bool | None = None) -> None:
+        self._services = pod_port == API_PORT if services is None else services
         self._gateway_url = gateway_url.rstrip("/")
         self._token_file = token_file
         self._pod_port = pod_port
@@ -59,6 +68,15 @@ class Probes:
             return msgspec.json.decode(body, type=Readiness)
         except msgspec.DecodeError as error:
             raise ProbeError(f"/readyz answered with status {status} and nothing that is understood") from error
+
+    async def service(self, address: str) -> None:
+        """Ask `/readyz` of a tenant's API through its Service's address, as clients do.
+
+        Raises:
+            ProbeError: there is no answer, or it is not from the tenant's API.
+        """
+        if self._services:
+            await self.pod(address)
 
     async def _get(self, url: str, seconds: float, headers: dict[str, str]) -> tuple[int, bytes]:
         if self._session is None:

@@ -16,6 +16,7 @@ from assistant_operator.adapters.redis import Redis
 from assistant_operator.catalog import Catalog
 from assistant_operator.config import Settings
 from assistant_operator.desired.platform import Egress, Platform, Resources
+from assistant_operator.generations import Generations
 from assistant_operator.health import StoreHealth
 from assistant_operator.index import Index
 from assistant_operator.observed import Counts, GatewayView
@@ -49,6 +50,11 @@ class Memory:
     shown: set[tuple[str, str, str]] = field(default_factory=set)
     # tenant -> since when (monotonic) its tear-down waits for pods that nothing tells to end
     outlived: dict[str, float] = field(default_factory=dict)
+    # namespace -> the last generations of what its pods serve, and of what the gateway enforces for it
+    configs: dict[str, Generations] = field(default_factory=dict)
+    policies: dict[str, Generations] = field(default_factory=dict)
+    # resource's UID -> how many Events of transitions it has left, as of when (monotonic)
+    event_tokens: dict[str, tuple[float, float]] = field(default_factory=dict)
     # tenant -> since when (monotonic) its tear-down waits for the ledger
     undrained: dict[str, float] = field(default_factory=dict)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from assistant_crds import naming
 from assistant_operator.errors import ProbeError, StoreUnreachableError
@@ -10,6 +11,9 @@ from assistant_operator.observed import Counts, GatewayView, PodAnswer
 from assistant_operator.reconcile.context import Context
 from assistant_operator.snapshot import Json, name_of
 from assistant_operator.workload import is_ready, running
+
+# Seconds before each question to a Service: a node may take a moment to learn of a pod that only just became ready.
+SERVICE_TRIES = (0.0, 0.5)
 
 
 async def ask_gateway(namespace: str, context: Context) -> GatewayView:
@@ -34,6 +38,27 @@ async def ask_pods(pods: list[Json], context: Context) -> list[PodAnswer]:
         return PodAnswer(name, in_service, readiness.status == "ready", readiness.config_generation, missing)
 
     return list(await asyncio.gather(*(ask(pod) for pod in running(pods, naming.API))))
+
+
+async def ask_service(owned: Mapping[tuple[str, str], Json], answers: list[PodAnswer], context: Context) -> str:
+    """Return why clients get no answer from the tenant's Service; empty when they do, or when no pod serves anyway.
+
+    Pods that answer prove nothing to a client: a selector, an endpoint or a rule on the way may be wrong.
+    """
+    service = owned.get(("Service", naming.API))
+    address = ((service or {}).get("spec") or {}).get("clusterIP") or ""
+    if not address or address == "None" or not any(answer.in_service and answer.ready for answer in answers):
+        return ""
+    problem = ""
+    for wait in SERVICE_TRIES:
+        await asyncio.sleep(wait)
+        try:
+            await context.probes.service(address)
+        except ProbeError as error:
+            problem = str(error)
+        else:
+            return ""
+    return problem
 
 
 async def count(tenant: str, knowledge_bases: frozenset[str], context: Context) -> dict[str, Counts]:

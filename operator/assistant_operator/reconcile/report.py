@@ -10,7 +10,7 @@ from assistant_operator import status, usage
 from assistant_operator.errors import ClusterError
 from assistant_operator.observed import Observed
 from assistant_operator.reconcile.context import Context, timestamp
-from assistant_operator.reconcile.events import raise_alarms
+from assistant_operator.reconcile.events import raise_alarms, tell_transitions
 from assistant_operator.reconcile.resolve import Resolved, tenant_settings
 from assistant_operator.snapshot import Json, Snapshot, name_of
 from assistant_operator.usage import Alarm, Digest
@@ -123,4 +123,5 @@ async def write(raw: Json, wanted: Json, context: Context) -> bool:
     if status.same(wanted, raw.get("status")):
         return False
     await context.cluster.apply_status(raw["kind"], name_of(raw), raw["metadata"].get("namespace"), wanted)
+    await tell_transitions(raw, wanted, context)
     return True

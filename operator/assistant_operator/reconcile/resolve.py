@@ -32,10 +32,11 @@ from assistant_operator.reconcile.room import Room
 from assistant_operator.reconcile.routes import Refusal, Resolver, created, instructions
 from assistant_operator.snapshot import Json, Snapshot, is_deleting, name_of
 from assistant_operator.usage import Quotas
-from assistant_operator.verdict import Verdict, no, yes
+from assistant_operator.verdict import Verdict, no, waiting, yes
 
 Spec = TypeVar("Spec", AssistantSpec, KnowledgeBaseSpec, TenantSpec)
 _ACCEPTED = yes(Reason.ACCEPTED, "The specification is valid.")
+_REFS_WAIT = waiting("RefsResolved is judged once Accepted is True.")
 _RESOLVED = yes(Reason.RESOLVED, "Everything it refers to exists.")
 # Of all files of a knowledge base: 1Pi, as in crds/knowledgebases.yaml.
 MOST_BYTES = 2**50
@@ -231,9 +232,9 @@ def _knowledge_base(raw: Json, tenant: str, resolver: Resolver) -> ResolvedKnowl
         resolver.check_model(spec.embedding, f"KnowledgeBase {name}", "spec.embedding")
     except _UNREADABLE as error:
         verdict = no(Reason.INVALID_SPEC, f"KnowledgeBase {name}: {error}. Correct its spec.")
-        return ResolvedKnowledgeBase(raw, key, model, verdict, _after(verdict))
+        return ResolvedKnowledgeBase(raw, key, model, verdict, _REFS_WAIT)
     except Refusal as refusal:
-        return ResolvedKnowledgeBase(raw, key, model, refusal.verdict, _after(refusal.verdict))
+        return ResolvedKnowledgeBase(raw, key, model, refusal.verdict, _REFS_WAIT)
     try:
         route = resolver.route(spec.embedding, f"KnowledgeBase {name}")
     except Refusal as refusal:
@@ -268,9 +269,9 @@ def _assistant(raw: Json, known: Mapping[str, ResolvedKnowledgeBase], resolver: 
         resolver.check_models(spec.model, name)
     except _UNREADABLE as error:
         verdict = no(Reason.INVALID_SPEC, f"Assistant {name}: {error}. Correct its spec.")
-        return ResolvedAssistant(raw, model, verdict, _after(verdict), wanted, limits)
+        return ResolvedAssistant(raw, model, verdict, _REFS_WAIT, wanted, limits)
     except Refusal as refusal:
-        return ResolvedAssistant(raw, model, refusal.verdict, _after(refusal.verdict), wanted, limits)
+        return ResolvedAssistant(raw, model, refusal.verdict, _REFS_WAIT, wanted, limits)
     try:
         route = resolver.route(spec.model, f"Assistant {name}")
         fallbacks = resolver.fallbacks(spec.model, name)
@@ -324,7 +325,3 @@ def _decimal(field: str, text: str | None, highest: float) -> float | None:
     if not 0 <= value <= highest:
         raise ValueError(f"spec.{field} is {text}, not between 0 and {highest:g}")
     return value
-
-
-def _after(verdict: Verdict) -> Verdict:
-    return Verdict(None, Reason.WAITING, f"Not looked at while it is not accepted: {verdict.message}")

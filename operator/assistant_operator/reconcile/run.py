@@ -10,8 +10,9 @@ from dataclasses import replace
 import structlog
 
 from assistant_observability import genai, logs, metrics, traces
-from assistant_operator.desired import build
+from assistant_operator.desired import Desired, build
 from assistant_operator.errors import ClusterError, ClusterUnreachableError
+from assistant_operator.generations import Generations, config_parts, policy_parts
 from assistant_operator.observed import GatewayView, Observed, PodAnswer, StoreView
 from assistant_operator.queue import Outcome
 from assistant_operator.reconcile.apply import NUDGE_SECONDS, apply, ensure_account, is_stalled
@@ -20,7 +21,7 @@ from assistant_operator.reconcile.context import Context, Report
 from assistant_operator.reconcile.gather import LargeError, gather
 from assistant_operator.reconcile.knowledge import finish_deletions
 from assistant_operator.reconcile.objects import Problems
-from assistant_operator.reconcile.probe import ask_gateway, ask_pods, count
+from assistant_operator.reconcile.probe import ask_gateway, ask_pods, ask_service, count
 from assistant_operator.reconcile.report import report
 from assistant_operator.reconcile.resolve import resolve
 from assistant_operator.reconcile.stores import ensure_stores
@@ -86,6 +87,7 @@ async def _run(snapshot: Snapshot, context: Context) -> Outcome:
     account, made = await ensure_account(snapshot, context, problems)
     credentials = replace(stores.credentials, account=account)
     desired = build(resolved, context.platform, credentials)
+    configs, policies = _remember(desired, snapshot.namespace, context)
     applied = made | await apply(desired, credentials, snapshot, context, problems)
 
     bases = frozenset(base.key for base in resolved.served_knowledge_bases())
@@ -107,6 +109,11 @@ async def _run(snapshot: Snapshot, context: Context) -> Outcome:
         counts=counts,
         apply_error=problems.text,
         apply_reason=problems.reason,
+        service_error=await problems.step(
+            "Asking the Service", ask_service(snapshot.owned, answers, context), ""
+        ),
+        configs=configs,
+        policies=policies,
     )
     removed = await problems.step(
         "Finishing deletions", finish_deletions(resolved.identity, snapshot, observed, context), Outcome(retry=True)
@@ -133,12 +140,21 @@ def _look_again(snapshot: Snapshot) -> float:
     return NUDGE_SECONDS if stalled else NOT_READY_SECONDS
 
 
+def _remember(desired: Desired, namespace: str, context: Context) -> tuple[Generations, Generations]:
+    """Return the generations of the tenant's documents, with the wanted ones as the newest."""
+    configs = context.memory.configs.setdefault(namespace, Generations())
+    configs.put(desired.config.generation, lambda: config_parts(desired.config))
+    policies = context.memory.policies.setdefault(namespace, Generations())
+    policies.put(desired.policy.generation, lambda: policy_parts(desired.policy))
+    return configs, policies
+
+
 def _is_in_motion(observed: Observed, context: Context) -> bool:
     """Return whether something may change of which no event tells; events tell of specs, Secrets and pods."""
     probe = observed.gateway.probe
     models = [] if probe is None else [*probe.assistants.values(), *probe.knowledge_bases.values()]
     return (
-        bool(observed.apply_error)
+        bool(observed.apply_error or observed.service_error)
         # A store that is down for all wakes every tenant when it is back.
         or any(not context.health.error(store) for store in observed.stores.errors)
         or probe is None

@@ -41,7 +41,8 @@ _log = logs.logger(__name__)
 
 async def teardown(snapshot: Snapshot, context: Context) -> Outcome:
     """Remove the tenant that the namespace holds now, or held until it went."""
-    context.memory.reported.pop(snapshot.namespace, None)
+    for memory in (context.memory.reported, context.memory.configs, context.memory.policies):
+        memory.pop(snapshot.namespace, None)
     held = [resource for resource in snapshot.resources if has_finalizer(resource)]
     if snapshot.uid is None:
         return Outcome(wrote=await report_idle(snapshot, context))

@@ -15,6 +15,7 @@ from assistant_crds.conditions import (
 )
 from assistant_crds.contracts import ModelProbe, TenantProbe
 from assistant_operator import status
+from assistant_operator.generations import Generations
 from assistant_operator.observed import Counts, GatewayView, Observed, PodAnswer, StoreView
 
 LATER = "2026-11-23T13:00:00Z"
@@ -345,3 +346,59 @@ def test_an_unknown_price_makes_it_not_ready():
     document = of_assistant(assistant(), seen=observed(gateway=gateway))
     assert told(document, "ModelReachable") == ("False", "PriceUnknown")
     assert told(document, "Ready") == ("False", "PriceUnknown")
+
+
+def generations(**parts):
+    found = Generations()
+    for generation, known in parts.items():
+        found.put(generation, lambda known=known: known)
+    return found
+
+
+def test_a_change_of_one_resource_does_not_touch_another():
+    """Pods and gateway that have all but a sibling's change serve this resource as it is wanted."""
+    old = PodAnswer("assistant-api-1", in_service=True, ready=True, generation="c0")
+    probe = TenantProbe(generation="p0", assistants={"support": REACHABLE}, knowledge_bases={"handbook": REACHABLE})
+    same = {"Assistant/support": "1", "KnowledgeBase/handbook": "2", "": "3"}
+    known = {
+        "configs": generations(c0=same | {"Assistant/other": "0"}, c1=same | {"Assistant/other": "1"}),
+        "policies": generations(p0=same | {"Assistant/other": "0"}, p1=same | {"Assistant/other": "1"}),
+    }
+    seen = observed(answers=[old], gateway=GatewayView(probe), **known)
+    resources = (assistant(), assistant("other"), knowledge_base())
+    view, found = snapshot(*resources, owned=RUNNING, pods=[pod()]), resolved(*resources)
+    other, support = (status.assistant(item, found, view, seen, NOW) for item in found.assistants)
+    assert told(support, "Ready") == ("True", "Ready")
+    assert told(other, "EndpointAnswering") == ("False", "StaleConfiguration")
+    assert told(other, "QuotaSynced") == ("Unknown", "Waiting")
+    base = status.knowledge_base(found.knowledge_bases[0], found, view, seen, NOW)
+    assert told(base, "Ready") == ("True", "Ready")
+    of_tenant = status.tenant(tenant(), found, view, seen, NOW)
+    assert told(of_tenant, "Ready") == ("True", "Ready")
+
+
+def test_a_service_that_lets_nobody_through_is_told():
+    """Pods that answer are not enough: clients come through the Service."""
+    document = of_assistant(assistant(), seen=observed(service_error="no connection."))
+    assert told(document, "EndpointAnswering") == ("False", "NotAnswering")
+    message = condition(document, "EndpointAnswering")["message"]
+    assert "Service assistant-api" in message
+    assert "no connection." in message
+    assert told(document, "Ready") == ("False", "NotAnswering")
+
+
+@pytest.mark.parametrize(
+    ("resources", "seen"),
+    [
+        ([assistant(model={"provider": "nobody", "name": "m"})], {}),
+        ([assistant(model=own_endpoint())], {}),
+        ([assistant()], {"gateway": GatewayView(None, "no connection.")}),
+        ([assistant()], {"gateway": GatewayView(None)}),
+        ([assistant(knowledgeBases=[{"name": "handbook"}]), knowledge_base(embedding={"provider": "x"})], {}),
+    ],
+)
+def test_a_cause_is_told_once(resources, seen):
+    """Of all conditions but the summary one gives the cause, and no two say the same."""
+    messages = [item["message"] for item in of_assistant(*resources, seen=observed(**seen))["conditions"]]
+    assert len(set(messages[1:])) == len(messages[1:])
+    assert sum(messages[0] in message for message in messages[1:]) == 1

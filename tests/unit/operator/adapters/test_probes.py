@@ -109,3 +109,17 @@ async def test_without_a_token_the_gateway_is_not_asked(asked, tmp_path):
     with pytest.raises(ProbeError, match="no token"):
         await probes.gateway("acme")
     assert state["requests"] == []
+
+
+async def test_a_service_is_asked_where_its_address_can_be_reached(asked):
+    """Whoever answers there has to be the tenant's API, ready or not."""
+    probes, state = asked
+    probes._services = True
+    state["handler"] = answering(503, encode(Readiness(status="not_ready", config_generation="c", checks={})))
+    await probes.service("127.0.0.1")
+    state["handler"] = answering(200, b"another's page")
+    with pytest.raises(ProbeError):
+        await probes.service("127.0.0.1")
+    state["requests"].clear()
+    await Probes("http://127.0.0.1:1", probes._token_file, probes._pod_port).service("127.0.0.1")
+    assert state["requests"] == []
