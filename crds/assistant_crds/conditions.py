@@ -55,6 +55,7 @@ class Reason(StrEnum):
     GATEWAY_UNREACHABLE = "GatewayUnreachable"
     # KnowledgeReady, QuotaSynced
     STORE_UNREACHABLE = "StoreUnreachable"
+    OPERATOR_OVERLOADED = "OperatorOverloaded"  # no store answers it in time: it may be its own fault
     KNOWLEDGE_BASE_NOT_READY = "KnowledgeBaseNotReady"
     # WorkloadAvailable, EndpointAnswering
     PROGRESSING = "Progressing"

@@ -99,6 +99,9 @@ RESOURCES = Gauge(
     "assistant_resources", "Custom resources by kind and readiness.", ["kind", "ready"], registry=OPERATOR
 )
 LEADER = Gauge("assistant_operator_leader", "1 on the operator that leads.", registry=OPERATOR)
+OPERATOR_OVERLOADED = Gauge(
+    "assistant_operator_overloaded", "1 while no store answers the operator in time, all at once.", registry=OPERATOR
+)
 
 # --- gateway ---------------------------------------------------------------------------------------------------
 MODEL_CALLS = Counter(

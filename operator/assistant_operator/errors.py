@@ -29,6 +29,11 @@ class StoreUnreachableError(Exception):
         self.store = store
         self.detail = detail
 
+    @property
+    def late(self) -> bool:
+        """Whether nothing came in time, as opposed to a refusal: that may be the operator's own fault."""
+        return "Timeout" in self.detail
+
 
 class ProbeError(Exception):
     """An HTTP probe got no usable answer; the text says why, without secrets."""

@@ -15,6 +15,10 @@ from assistant_operator.verdict import Verdict, no, waiting, yes
 from assistant_operator.workload import judge
 
 _STORE_HINT = "Check that it runs and that the platform's credentials for it are right; the operator keeps trying."
+_OVERLOADED = (
+    "No store answers the operator in time, all at once: the operator itself is overloaded or cut off. Give it more of "
+    "the processor (operator.resources in the chart), and look at its node; tenants may well be served."
+)
 
 
 class Judgements:
@@ -146,6 +150,8 @@ class Judgements:
         return yes(Reason.READY, "Database and vector store are ready.")
 
     def _store_down(self, store: str) -> Verdict:
+        if self._observed.stores.overloaded is not None:
+            return Verdict(None, Reason.OPERATOR_OVERLOADED, _OVERLOADED)
         return no(Reason.STORE_UNREACHABLE, f"Store {store}: {self._observed.stores.errors[store]} {_STORE_HINT}")
 
     def _quota(self, part: str, *, told: bool = False) -> Verdict:

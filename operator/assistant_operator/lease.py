@@ -9,12 +9,11 @@ Source: https://pkg.go.dev/k8s.io/client-go/tools/leaderelection
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from assistant_observability import logs, metrics
+from assistant_observability import logs
 from assistant_operator.adapters.cluster import Cluster
 from assistant_operator.errors import ClusterError, ClusterUnreachableError, NotLeaderError
 from assistant_operator.snapshot import Json
@@ -24,7 +23,10 @@ _log = logs.logger(__name__)
 
 
 class Lease:
-    """The Lease `name`, as seen by the operator called `identity`, which holds it for `duration` seconds at a time."""
+    """The Lease `name`, as seen by the operator called `identity`, which holds it for `duration` seconds at a time.
+
+    One thread takes and renews it; `held`, `term`, `left` and `guard` may be asked from any.
+    """
 
     def __init__(
         self,
@@ -34,8 +36,9 @@ class Lease:
         clock: Callable[[], float] = time.monotonic,
         duration: float = DURATION,
     ) -> None:
-        self._namespace = namespace
-        self._name = name
+        self.namespace = namespace
+        self.name = name
+        self.term = 0  # grows each time it is taken from someone else, or anew: what began in another term is over
         self._identity = identity
         self._clock = clock
         self._duration = duration
@@ -52,34 +55,25 @@ class Lease:
     @property
     def held(self) -> bool:
         """Whether we lead, for certain, at this moment."""
-        return self._renewed is not None and self._clock() - self._renewed < self.deadline
+        renewed = self._renewed  # once: another thread sets it
+        return renewed is not None and self._clock() - renewed < self.deadline
+
+    @property
+    def left(self) -> float:
+        """For how many seconds we lead without a further renewal; 0 or less when we do not lead."""
+        renewed = self._renewed
+        return 0.0 if renewed is None else renewed + self.deadline - self._clock()
 
     def guard(self) -> None:
         """Raise NotLeaderError unless we lead; asked before every write."""
         if not self.held:
             raise NotLeaderError("another operator may lead by now")
 
-    async def acquire(self) -> None:
-        """Return once we lead."""
-        while not await self.attempt():  # noqa: ASYNC110 - the API server is asked, no event of ours
-            await asyncio.sleep(self.period * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
-        metrics.LEADER.set(1)
-        _log.info("leading", lease=self._name, identity=self._identity)
-
-    async def hold(self) -> None:
-        """Renew the Lease; return when it is lost."""
-        while self.held:
-            await asyncio.sleep(self.period)
-            await self.attempt()
-        metrics.LEADER.set(0)
-        _log.error("the lease is lost", lease=self._name, identity=self._identity)
-
     async def release(self) -> None:
         """Give the Lease up, so that another operator need not wait."""
         if not self.held:
             return
         self._renewed = None
-        metrics.LEADER.set(0)
         try:
             async with asyncio.timeout(self.period):
                 lease = await self._read()
@@ -107,11 +101,16 @@ class Lease:
     async def _attempt(self) -> bool:
         lease = await self._read()
         if lease is None:
-            return await self._require().create(self._wanted({})) is not None
+            return self._taken(await self._require().create(self._wanted({})), anew=True)
         spec = lease["spec"]
         if spec.get("holderIdentity") not in {self._identity, "", None} and not self._is_stale(spec):
             return False
-        return await self._require().replace(self._wanted(lease)) is not None
+        is_ours = spec.get("holderIdentity") == self._identity and self.term > 0
+        return self._taken(await self._require().replace(self._wanted(lease)), anew=not is_ours)
+
+    def _taken(self, written: Json | None, *, anew: bool) -> bool:
+        self.term += int(written is not None and anew)
+        return written is not None
 
     def _is_stale(self, spec: Json) -> bool:
         sign = (spec.get("holderIdentity"), spec.get("renewTime"), spec.get("leaseTransitions"))
@@ -126,7 +125,7 @@ class Lease:
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": lease.get("metadata") or {"name": self._name, "namespace": self._namespace},
+            "metadata": lease.get("metadata") or {"name": self.name, "namespace": self.namespace},
             "spec": {
                 "holderIdentity": self._identity,
                 "leaseDurationSeconds": int(self._duration),
@@ -137,7 +136,7 @@ class Lease:
         }
 
     async def _read(self) -> Json | None:
-        return await self._require().get("Lease", self._name, self._namespace)
+        return await self._require().get("Lease", self.name, self.namespace)
 
     def _require(self) -> Cluster:
         if self._cluster is None:

@@ -17,6 +17,9 @@ from assistant_operator.snapshot import Json
 MISSED_SECONDS = 60.0
 # A tenant may wait while a store's time-outs are sat out in every worker, not much longer.
 OLDEST_SECONDS = 300.0
+# As long as runs end, an operator is slow, not stuck: to start it anew would only make it begin from the front. Longer
+# than the longest run.
+STUCK_SECONDS = 180.0
 
 
 class Liveness:
@@ -26,6 +29,7 @@ class Liveness:
         self._clock = clock
         self._silence = 2 * resync_seconds + 60
         self._heard = clock()
+        self._worked: float | None = None  # when the last run ended
         self._leading = False
         self._seen: dict[str, str] = {}
         self._missed: dict[str, tuple[str, float]] = {}  # version, and when a list first showed it
@@ -33,7 +37,16 @@ class Liveness:
 
     def lead(self) -> None:
         """Note that this operator leads from now on: only then is it expected to hear anything."""
-        self._leading, self._heard = True, self._clock()
+        self._leading, self._heard, self._worked = True, self._clock(), None
+
+    def rest(self) -> None:
+        """Note that this operator does not lead any more, and forget what its watches told."""
+        self._leading = False
+        self._seen, self._missed, self._lost = {}, {}, set()
+
+    def worked(self) -> None:
+        """Note that a run has ended, however."""
+        self._worked = self._clock()
 
     def heard(self) -> None:
         """Note that the API server was heard."""
@@ -71,8 +84,9 @@ class Liveness:
         metrics.WATCH_AGE.set(age)
         if age > self._silence:
             return f"nothing was heard from the API server for {age:.0f} s"
-        if oldest > OLDEST_SECONDS:
-            return f"a tenant has waited for {oldest:.0f} s"
+        stuck = self._worked is None or self._clock() - self._worked > STUCK_SECONDS
+        if oldest > OLDEST_SECONDS and stuck:
+            return f"a tenant has waited for {oldest:.0f} s, and no run ends"
         if self._lost:
             return f"the watches do not tell of changes: {', '.join(sorted(self._lost)[:3])}"
         return ""

@@ -18,13 +18,14 @@ from assistant_operator.adapters.weaviate import Weaviate
 from assistant_operator.catalog import Catalog
 from assistant_operator.config import Settings
 from assistant_operator.desired.deployment import API_PORT
-from assistant_operator.errors import ClusterError, ClusterUnreachableError
+from assistant_operator.errors import ClusterError, ClusterUnreachableError, NotLeaderError
 from assistant_operator.health import StoreHealth
+from assistant_operator.keeper import Keeper
 from assistant_operator.lease import Lease
 from assistant_operator.liveness import Liveness
 from assistant_operator.observe import Observer
 from assistant_operator.queue import Outcome, WorkQueue
-from assistant_operator.reconcile.context import Context
+from assistant_operator.reconcile.context import Context, Memory
 from assistant_operator.reconcile.run import reconcile
 from assistant_operator.resync import Resync
 from assistant_operator.server import serve
@@ -37,17 +38,18 @@ _log = logs.logger(__name__)
 
 
 class Operator:
-    """One operator process: standby until it holds the Lease, then the one that works."""
+    """One operator process: it stands by until it holds the Lease, works while it does, and stands by again."""
 
     def __init__(self, settings: Settings, pod_port: int = API_PORT) -> None:
         self._settings = settings
         self.lease = Lease(settings.namespace, settings.lease_name, settings.pod_name, duration=settings.lease_seconds)
-        guard = self.lease.guard
+        self._term = 0  # in which this operator works now
+        guard = self.guard
+        self.keeper = Keeper(self.lease, lambda: Cluster.connect(guard))
         self.liveness = Liveness(settings.resync_seconds)
         self.queue = WorkQueue(settings.workers)
         self._known: set[str] = set()
-        cluster = Cluster.connect(guard)
-        self.lease.attach(cluster)
+        cluster = Cluster.connect(guard, self.liveness.heard)
         postgres = Postgres(settings.postgres_dsn.get_secret_value(), Migrations(settings.migrations_dir), guard)
         self.ledger = _ledger(settings, guard)
         redis = Redis(settings.redis_url.get_secret_value(), guard)
@@ -88,17 +90,29 @@ class Operator:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         server = await serve(self._settings.metrics_port, self._problem, lambda: "")
+        self.keeper.start()
         try:
-            if not await self._first(self.lease.acquire()) or not await self._first(self._wait_for_kinds()):
-                return 0
-            return await self._lead()
+            while await self._first(self.keeper.acquired()) and await self._first(self._wait_for_kinds()):
+                if (code := await self._lead()) is not None:
+                    return code
+            return 0
         finally:
-            await self.lease.release()
+            await self.keeper.stop()
             await server.cleanup()
             for adapter in (self.context.probes, self.context.weaviate, self.context.redis, self.context.cluster):
                 await adapter.close()
 
-    async def _lead(self) -> int:
+    def guard(self) -> None:
+        """Raise NotLeaderError unless this operator leads, in the term in which it began its work."""
+        self.lease.guard()
+        if self.lease.term != self._term:
+            raise NotLeaderError("another operator has led since this work began")
+
+    async def _lead(self) -> int | None:
+        """Work until stopped, or until the Lease is lost; return the exit code, None to stand by again."""
+        self._term = self.lease.term
+        # Whoever led in between may have changed anything.
+        self.context.memory, self.queue = Memory(), WorkQueue(self._settings.workers)
         self.liveness.lead()
         await self.context.health.check()
         watches = Watches(self._settings.routes_namespace, self.context.index, self.liveness, self.wake)
@@ -108,7 +122,8 @@ class Operator:
             asyncio.create_task(coroutine, name=name)
             for name, coroutine in {
                 "stopped": self._stop.wait(),
-                "lease lost": self.lease.hold(),
+                "lease lost": self.keeper.lost(),
+                "lease not kept": self.keeper.failed.wait(),
                 "watches failed": watches.failed.wait(),
                 "queue": self.queue.run(self._reconcile),
                 "resync": resync.watch(),
@@ -126,7 +141,7 @@ class Operator:
             if not task.cancelled() and task.exception() is not None:
                 _log.error("a part failed", part=task.get_name(), exc_info=task.exception())
         for task in running:
-            if task.get_name() not in {"queue", "lease lost"}:
+            if task.get_name() != "queue":
                 task.cancel()
         # Who no longer leads may not finish anything.
         await self.queue.stop(STOP_SECONDS if in_order else 0)
@@ -134,11 +149,14 @@ class Operator:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await watches.stop()
+        if reasons == ["lease lost"]:
+            self.liveness.rest()
+            return None
         return 0 if in_order else 1
 
     async def _reconcile(self, namespace: str) -> Outcome:
         outcome = await reconcile(namespace, self.context)
-        self.liveness.heard()
+        self.liveness.worked()
         return outcome
 
     async def _watch_catalog(self) -> None:
@@ -166,7 +184,6 @@ class Operator:
                     )
                 told = True
                 await asyncio.sleep(2)
-                await self.lease.attempt()
             else:
                 return
 

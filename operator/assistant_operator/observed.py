@@ -49,9 +49,14 @@ class Counts:
 
 @dataclass(frozen=True)
 class StoreView:
-    """The state of the stores for one tenant: what is wrong, by store, and what is not there yet."""
+    """The state of the stores for one tenant: what is wrong, by store.
+
+    `overloaded`: for how many seconds no store has answered in time, all at once, which is the operator's own trouble;
+    None while that is not so.
+    """
 
     errors: Mapping[str, str] = field(default_factory=dict)
+    overloaded: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What the pods are: least privilege, images from wherever the platform team keeps them, secrets only where used."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -53,7 +54,9 @@ def test_a_real_server_takes_every_pod_in_a_restricted_namespace(cluster: Any, h
     """Pod Security admission, which enforces on pods only, is asked about each of them."""
     assert cluster.kubectl("create", "serviceaccount", "default", "-n", "assistant-platform").returncode == 0
     claimed = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}  # the StatefulSet controller adds it
-    for name, pod in templates(helm.template("assistant-platform")):
+    objects = helm.template("assistant-platform")
+    assert cluster.apply(next(o for o in objects if o["kind"] == "PriorityClass")).returncode == 0
+    for name, pod in templates(objects):
         document = {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -63,6 +66,29 @@ def test_a_real_server_takes_every_pod_in_a_restricted_namespace(cluster: Any, h
         done = cluster.apply(document, "--dry-run=server")
         assert done.returncode == 0, done.stderr
         assert "Warning" not in done.stderr
+
+
+@pytest.mark.parametrize("files", [[], ["values-small.yaml"]], ids=["defaults", "small"])
+def test_platform_parts_go_before_tenants_pods(helm: Any, request: pytest.FixtureRequest, files: list[str]) -> None:
+    """Each asks for more of the processor than a tenant's API and worker, and has a priority, which theirs have not."""
+    folder = request.config.rootpath / "charts" / "assistant-platform"
+    objects = helm.template("assistant-platform", *(f"--values={folder / file}" for file in files))
+    classes = [o["metadata"]["name"] for o in objects if o["kind"] == "PriorityClass"]
+    operator = named(objects, "Deployment", "assistant-operator")["spec"]["template"]["spec"]["containers"][0]
+    settings = {item["name"]: item.get("value", "") for item in operator["env"]}
+    most = max(
+        _millicores(json.loads(settings[name])["requests"]["cpu"])
+        for name in ("OPERATOR_DEFAULT_RESOURCES", "OPERATOR_DEFAULT_WORKER_RESOURCES")
+    )
+    parts = [(o["metadata"]["name"], o["spec"]["template"]["spec"]) for o in objects if o["kind"] in WORKLOADS[:2]]
+    assert len(parts) == 5
+    for name, spec in parts:
+        assert [spec["priorityClassName"]] == classes, name
+        assert _millicores(spec["containers"][0]["resources"]["requests"]["cpu"]) > most, name
+
+
+def _millicores(quantity: str) -> int:
+    return int(quantity.removesuffix("m")) if quantity.endswith("m") else int(quantity) * 1000
 
 
 def test_the_restricted_namespace_of_that_test_refuses_other_pods(cluster: Any) -> None:

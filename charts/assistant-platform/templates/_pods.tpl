@@ -25,7 +25,7 @@ imagePullSecrets:
   - name: {{ . }}
   {{- end }}
 {{- end }}
-{{- with $part.priorityClassName }}
+{{- with (default (ternary $root.Values.priorityClass.name "" $root.Values.priorityClass.create) $part.priorityClassName) }}
 priorityClassName: {{ . }}
 {{- end }}
 {{- with $part.nodeSelector }}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
@@ -40,6 +41,7 @@ _GLOBAL = {
 }
 ALL_NAMESPACES = "*"
 PAGE = 100  # objects that are held in whole at once when many are listed
+_LEASES = re.compile(r"/leases(/[^/]*)?$")
 
 
 @cache  # the library registers each kind once per process
@@ -62,11 +64,29 @@ class Cluster:
         self._resources = _resources()
 
     @classmethod
-    def connect(cls, guard: Callable[[], None]) -> Cluster:
-        """Return a cluster reached by the pod's ServiceAccount, or by `KUBECONFIG` outside of one."""
+    def connect(cls, guard: Callable[[], None], answered: Callable[[], None] = lambda: None) -> Cluster:
+        """Return a cluster reached by the pod's ServiceAccount, or by `KUBECONFIG` outside of one.
+
+        Args:
+            guard: raises when this operator may not write; asked before each write, and once more as it is sent.
+            answered: called whenever the API server answers.
+        """
         client: Any = lightkube.AsyncClient(
             timeout=httpx2.Timeout(TIMEOUT_SECONDS), field_manager=naming.FIELD_MANAGER, trust_env=True
         )
+        hooks = client._client._client.event_hooks  # noqa: SLF001 - lightkube has no way to set them
+
+        async def fence(request: httpx2.Request) -> None:
+            if request.method != "GET" and not _LEASES.search(request.url.path):
+                request.extensions["trace"] = _fence(guard)
+
+        async def heard(_response: httpx2.Response) -> None:
+            answered()
+
+        client._client._client.event_hooks = {  # noqa: SLF001
+            "request": [*hooks.get("request", []), fence],
+            "response": [*hooks.get("response", []), heard],
+        }
         return cls(client, guard)
 
     async def close(self) -> None:
@@ -246,6 +266,16 @@ def _outline(item: Json) -> Json:
     """Return an object's metadata and status, without what is long and says nothing of its state."""
     metadata = {key: value for key, value in item["metadata"].items() if key not in {"annotations", "managedFields"}}
     return {"metadata": metadata, "status": item.get("status") or {}}
+
+
+def _fence(guard: Callable[[], None]) -> Callable[[str, Any], Awaitable[None]]:
+    """Return what asks again at the last moment: a process may have been stopped between its question and its write."""
+
+    async def trace(name: str, _info: Any) -> None:
+        if name.endswith(".send_request_headers.started"):
+            guard()
+
+    return trace
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 
 from assistant_observability import logs
@@ -18,6 +19,8 @@ from assistant_operator.usage import Alarm, Digest
 # Every call changes the usage; the API server and its watchers are not to hear of each.
 USAGE_SECONDS = 60.0
 _log = logs.logger(__name__)
+# For so long a resource keeps its state while the operator itself is overloaded.
+OVERLOADED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ async def report(resolved: Resolved, snapshot: Snapshot, observed: Observed, con
     ]
     if snapshot.tenant is not None:
         statuses.append((snapshot.tenant, status.tenant(snapshot.tenant, resolved, snapshot, observed, now)))
+    if patient := _since(observed) < OVERLOADED_SECONDS:
+        # What is wrong is on this side, and may be over in a moment: only what has no state yet gets one.
+        statuses = [(raw, wanted) for raw, wanted in statuses if not (raw.get("status") or {}).get("conditions")]
     refused = not await _tell(resolved, snapshot, observed, context)
     due = context.monotonic() >= context.memory.usage_due.get(snapshot.namespace, 0.0)
     paced = [(raw, wanted if due else _with_former_usage(raw, wanted)) for raw, wanted in statuses]
@@ -65,11 +71,16 @@ async def report(resolved: Resolved, snapshot: Snapshot, observed: Observed, con
     used = usage.known(observed)
     held = any(shown is not wanted for (_, wanted), (_, shown) in zip(statuses, paced, strict=True))
     return Told(
-        ready=all(wanted["conditions"][0]["status"] == "True" for _, wanted in statuses),
+        ready=not patient and all(wanted["conditions"][0]["status"] == "True" for _, wanted in statuses),
         wrote=any(wrote),
         usage=None if used is None else usage.digest(resolved.quotas, used, held=held),
         refused=refused,
     )
+
+
+def _since(observed: Observed) -> float:
+    """Return for how long the operator has been overloaded; without end while it is not."""
+    return math.inf if observed.stores.overloaded is None else observed.stores.overloaded
 
 
 def _with_former_usage(raw: Json, wanted: Json) -> Json:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import structlog
 
 from assistant_observability import genai, logs, metrics, traces
 from assistant_operator.desired import Desired, build
-from assistant_operator.errors import ClusterError, ClusterUnreachableError
+from assistant_operator.errors import ClusterError, ClusterUnreachableError, StoreUnreachableError
 from assistant_operator.generations import Generations, config_parts, policy_parts
 from assistant_operator.observed import GatewayView, Observed, PodAnswer, StoreView
 from assistant_operator.queue import Outcome
@@ -105,7 +106,7 @@ async def _run(snapshot: Snapshot, context: Context) -> Outcome:
         policy_generation=desired.policy.generation,
         gateway=gateway,
         answers=answers,
-        stores=StoreView(stores.errors),
+        stores=StoreView(stores.errors, _overloaded(stores.errors, context)),
         counts=counts,
         apply_error=problems.text,
         apply_reason=problems.reason,
@@ -147,6 +148,14 @@ def _remember(desired: Desired, namespace: str, context: Context) -> tuple[Gener
     policies = context.memory.policies.setdefault(namespace, Generations())
     policies.put(desired.policy.generation, lambda: policy_parts(desired.policy))
     return configs, policies
+
+
+def _overloaded(errors: Mapping[str, str], context: Context) -> float | None:
+    """Return for how long every store has been late at once; this run may be the first to see it."""
+    known = context.health.overloaded
+    if known is None and len(errors) > 1 and errors.keys() == context.health.stores:
+        return 0.0 if all(StoreUnreachableError(name, text).late for name, text in errors.items()) else None
+    return known
 
 
 def _is_in_motion(observed: Observed, context: Context) -> bool:

@@ -14,7 +14,7 @@ from operator_world import all_objects, condition, eventually, running
 from assistant_cluster.binaries import ensure
 from assistant_crds import naming
 from assistant_operator import handlers
-from assistant_operator.main import Operator
+from assistant_operator.errors import NotLeaderError
 
 
 @pytest.fixture
@@ -164,20 +164,55 @@ async def test_a_second_operator_takes_over(world, limited):
         print(f"taken over and ready after {time.monotonic() - started:.1f} s")
 
 
-async def test_an_operator_that_loses_its_lease_ends(world, limited):
-    """Once someone else holds the Lease the operator writes nothing more and ends with an error."""
-    operator = Operator(world.settings, world.pod_port)
-    task = asyncio.create_task(operator.run())
+async def test_an_operator_that_loses_its_lease_stands_by_and_works_again(world):
+    """While another holds the Lease the operator writes nothing; later it works, in the same process."""
+    settings = world.settings.model_copy(update={"lease_seconds": 5.0})
+    async with running(settings, world.pod_port) as operator:
 
-    async def leads():
-        return operator.lease.held
+        async def leads():
+            return operator.lease.held
 
-    await eventually(leads)
-    lease = await world.cluster.get("Lease", world.settings.lease_name, world.settings.namespace)
-    lease["spec"] |= {"holderIdentity": "thief", "renewTime": "2100-01-01T00:00:00.000000Z"}
-    assert await world.cluster.replace(lease)
-    assert await asyncio.wait_for(task, 30) == 1
-    assert not operator.lease.held
+        async def stands_by():
+            return not operator.lease.held
+
+        await eventually(leads)
+        lease = await world.cluster.get("Lease", settings.lease_name, settings.namespace)
+        thief = {"holderIdentity": "thief", "renewTime": "2100-01-01T00:00:00.000000Z", "leaseDurationSeconds": 3600}
+        lease["spec"] |= thief
+        while not await world.cluster.replace(lease):
+            lease = await world.cluster.get("Lease", settings.lease_name, settings.namespace)
+            lease["spec"] |= thief
+        await eventually(stands_by)
+        await world.assistant()
+        with pytest.raises(NotLeaderError):
+            await operator.context.cluster.delete("Service", naming.API, world.namespace)
+        assert not (await world.get("Assistant", "support")).get("status")
+        lease = await world.cluster.get("Lease", settings.lease_name, settings.namespace)
+        lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
+        assert await world.cluster.replace(lease)
+        await eventually(lambda: world.is_ready("Assistant", "support"))
+    assert operator.code == 0
+
+
+async def test_a_write_that_waits_for_its_turn_is_fenced(world):
+    """A write that was begun by the leader and is sent when it leads no more does not reach the API server."""
+    async with running(world.settings, world.pod_port) as operator:
+
+        async def leads():
+            return operator.lease.held
+
+        await eventually(leads)
+        cluster, metadata = operator.context.cluster, {"name": "late", "namespace": world.namespace}
+        asked = cluster._guard
+        try:
+            cluster._guard = lambda: None  # it led when it was asked
+            operator._term -= 1  # and another has led by the time it is sent
+            with pytest.raises(NotLeaderError):
+                await cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+        finally:
+            operator._term += 1
+            cluster._guard = asked
+        assert await world.cluster.get("ConfigMap", "late", world.namespace) is None
 
 
 async def test_it_answers_probes_and_shows_its_metrics(world, limited):

@@ -1,6 +1,7 @@
 """Stores are asked once for all tenants."""
 
 import asyncio
+from types import SimpleNamespace
 
 from assistant_operator.errors import StoreUnreachableError
 from assistant_operator.health import FAILURES, StoreHealth
@@ -60,6 +61,66 @@ async def test_a_new_life_wakes_every_tenant():
     assert len(woken) == 1
     await state.check()
     assert len(woken) == 1
+
+
+def three(*late):
+    """Return the health of three stores, of which some do not answer in time, and what was woken."""
+    woken = []
+    stores = {name: Store() for name in ("postgres", "redis", "weaviate")}
+    for name in late:
+        stores[name].error = StoreUnreachableError(name, "ping failed (TimeoutError).")
+    clock = SimpleNamespace(now=0.0)
+    return (
+        stores,
+        woken,
+        clock,
+        StoreHealth({name: store.ping for name, store in stores.items()}, lambda: woken.append(1), lambda: clock.now),
+    )
+
+
+async def test_all_stores_late_at_once_is_the_operators_own_trouble():
+    """None is called down; how long it lasts is told, and its end wakes every tenant."""
+    stores, woken, clock, state = three("postgres", "redis", "weaviate")
+    await state.check()
+    assert state.overloaded is None
+    await state.check()
+    assert state.overloaded == 0
+    assert {state.error(name) for name in stores} == {"no store answers the operator in time, all at once."}
+    clock.now = 7
+    await state.check()
+    assert state.overloaded == 7
+    assert len(woken) == 1
+    for store in stores.values():
+        store.error = None
+    await state.check()
+    assert state.overloaded is None
+    assert {state.error(name) for name in stores} == {""}
+    assert len(woken) == 2
+
+
+async def test_stores_that_refuse_or_are_late_alone_are_down():
+    """One that is late beside others that answer is down, and so are all when one of them refuses."""
+    for late, refusing in ((("postgres",), ()), (("postgres", "redis"), ("weaviate",))):
+        stores, _, _, state = three(*late)
+        for name in refusing:
+            stores[name].error = StoreUnreachableError(name, "ping failed (ConnectionRefusedError).")
+        for _ in range(FAILURES):
+            await state.check()
+        assert state.overloaded is None
+        assert {name for name in stores if state.error(name)} == {*late, *refusing}
+        assert {state.error(name) for name in late} == {"it does not answer."}
+
+
+async def test_overload_that_turns_into_one_stores_outage_names_that_store():
+    """What was everyone's lateness becomes one store's fault once the others answer."""
+    stores, _, _, state = three("postgres", "redis", "weaviate")
+    for _ in range(FAILURES):
+        await state.check()
+    stores["redis"].error = stores["weaviate"].error = None
+    for _ in range(FAILURES):
+        await state.check()
+    assert state.overloaded is None
+    assert {name for name in stores if state.error(name)} == {"postgres"}
 
 
 async def test_no_answer_in_time_is_a_failure(monkeypatch):

@@ -3,41 +3,10 @@
 import asyncio
 
 import pytest
+from operator_leases import Leases
 
-from assistant_operator.errors import ClusterUnreachableError, NotLeaderError
+from assistant_operator.errors import NotLeaderError
 from assistant_operator.lease import DURATION, Lease
-
-
-class Leases:
-    """The API server's Lease, with its versions."""
-
-    def __init__(self):
-        self.lease = None
-        self.version = 0
-        self.down = False
-
-    async def get(self, kind, name, namespace):
-        self._check()
-        return self.lease and {**self.lease, "spec": dict(self.lease["spec"]), "metadata": dict(self.lease["metadata"])}
-
-    async def create(self, obj):
-        self._check()
-        return None if self.lease else self._store(obj)
-
-    async def replace(self, obj):
-        self._check()
-        if self.lease is None or obj["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
-            return None
-        return self._store(obj)
-
-    def _check(self):
-        if self.down:
-            raise ClusterUnreachableError("no connection")
-
-    def _store(self, obj):
-        self.version += 1
-        self.lease = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self.version)}}
-        return self.lease
 
 
 class Clock:
@@ -157,3 +126,22 @@ async def test_a_restarted_holder_of_the_same_name_goes_on_at_once():
     leases, clock = Leases(), Clock()
     await operator(leases, clock, "one").attempt()
     assert await operator(leases, clock, "one").attempt()
+
+
+async def test_a_term_lasts_until_another_has_led():
+    """Renewals, also late ones, go on with the term; what was begun before another held the Lease is over."""
+    leases, clock = Leases(), Clock()
+    one, two = operator(leases, clock, "one"), operator(leases, clock, "two")
+    await one.attempt()
+    first = one.term
+    clock.now += one.deadline + 1
+    assert not one.held
+    assert await one.attempt()
+    assert (one.held, one.term) == (True, first)
+    assert not await two.attempt()
+    clock.now += DURATION + 1
+    assert await two.attempt()
+    assert not await one.attempt()
+    clock.now += DURATION + 1
+    assert await one.attempt()
+    assert one.term > first

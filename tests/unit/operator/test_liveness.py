@@ -2,7 +2,7 @@
 
 from operator_objects import assistant
 
-from assistant_operator.liveness import MISSED_SECONDS, OLDEST_SECONDS, Liveness
+from assistant_operator.liveness import MISSED_SECONDS, OLDEST_SECONDS, STUCK_SECONDS, Liveness
 
 
 class Clock:
@@ -80,4 +80,25 @@ def test_a_resource_that_is_deleted_and_made_again_is_another_one():
     liveness.seen(assistant())
     liveness.gone(assistant())
     liveness.listed([assistant()])
+    assert liveness.problem(0) == ""
+
+
+def test_a_slow_operator_is_not_started_anew():
+    """As long as runs end there is progress, which a new start would lose."""
+    liveness, clock = leading()
+    liveness.worked()
+    assert liveness.problem(OLDEST_SECONDS + 1) == ""
+    clock.now = STUCK_SECONDS + 1
+    assert "no run ends" in liveness.problem(OLDEST_SECONDS + 1)
+    liveness.worked()
+    assert liveness.problem(OLDEST_SECONDS + 1) == ""
+
+
+def test_who_stands_by_again_expects_nothing():
+    """After a lost Lease another operator works; what the watches told in that term is of no interest."""
+    liveness, clock = leading()
+    liveness.rest()
+    clock.now = 10_000
+    assert liveness.problem(OLDEST_SECONDS + 1) == ""
+    liveness.lead()
     assert liveness.problem(0) == ""

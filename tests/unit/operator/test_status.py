@@ -402,3 +402,12 @@ def test_a_cause_is_told_once(resources, seen):
     messages = [item["message"] for item in of_assistant(*resources, seen=observed(**seen))["conditions"]]
     assert len(set(messages[1:])) == len(messages[1:])
     assert sum(messages[0] in message for message in messages[1:]) == 1
+
+
+def test_an_overloaded_operator_blames_no_store():
+    """When no store answers it in time, all at once, the condition speaks of the operator and does not know more."""
+    errors = dict.fromkeys(("postgres", "redis", "weaviate"), "no store answers the operator in time, all at once.")
+    document = of_assistant(assistant(), seen=observed(stores=StoreView(errors, overloaded=90.0)))
+    assert told(document, "QuotaSynced") == ("Unknown", "OperatorOverloaded")
+    assert "the operator itself is overloaded" in condition(document, "QuotaSynced")["message"]
+    assert "StoreUnreachable" not in {item["reason"] for item in document["conditions"]}
