@@ -212,6 +212,21 @@ class TenantProbe(Contract, frozen=True):
 NOT_STARTED_HEADER = "x-assistant-not-started"
 
 
+class ProbesQuestion(Contract, frozen=True):
+    """Which tenants' probes the operator wants, by namespace, with the `digest` of each that it has; empty for none."""
+
+    known: dict[str, str]
+
+
+class ProbesAnswer(Contract, frozen=True):
+    """The probes that differ from those that are known; None where no policy of the namespace is loaded.
+
+    A tenant whose probe is not done in time is left out, like one of whom there is nothing new.
+    """
+
+    changed: dict[str, TenantProbe | None]
+
+
 # --- API -> operator -------------------------------------------------------------------------------------------
 
 

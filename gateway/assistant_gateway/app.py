@@ -31,6 +31,7 @@ from assistant_gateway.memory import LEASE, Memory
 from assistant_gateway.metered import Metered
 from assistant_gateway.metering import Meter
 from assistant_gateway.policies import Policies
+from assistant_gateway.probe_changes import ProbeChanges
 from assistant_gateway.probes import Prober
 from assistant_gateway.providers.dispatch import Dispatcher
 from assistant_gateway.providers.openai_wire import Upstream
@@ -82,6 +83,7 @@ class Gateway:
         self._forwarder = Forwarder(attempts, meter, dispatcher, clients.tracer)
         self.memory = Memory(settings.memory_bytes)
         self._prober = Prober(clients.upstream, lambda: clients.catalog.targets, self.gates, meter)
+        self._changes = ProbeChanges(self._prober, clients.limiter, clients.policies.get)
         self.relay = Relay(Sizes(settings.max_answer_bytes, settings.max_event_bytes, settings.max_stream_bytes))
         self.running = 0
         self.busy: set[object] = set()  # connections (their protocols) with a request in work
@@ -97,6 +99,7 @@ class Gateway:
         app.router.add_get("/v1/models/{model}", self.model, allow_head=False)
         app.router.add_get("/v1/usage", self.usage, allow_head=False)
         app.router.add_get("/internal/v1/tenants/{namespace}/probe", self.probe, allow_head=False)
+        app.router.add_post("/internal/v1/probes", self.probes)
         return app
 
     @web.middleware
@@ -254,10 +257,7 @@ class Gateway:
 
     async def probe(self, request: web.Request) -> web.StreamResponse:
         """`GET /internal/v1/tenants/{namespace}/probe`."""
-        identity = await self._identity(request)
-        if (identity.namespace, identity.service_account) != (self._settings.namespace, OPERATOR):
-            raise errors.forbidden("service_account_not_allowed", "Only the platform's operator may ask for probes.")
-        require(identity, self._policies.operator_uid)
+        await self._require_operator(request)
         namespace = request.match_info["namespace"]
         tenant = self._policies.get(namespace)
         if tenant is None:
@@ -270,6 +270,23 @@ class Gateway:
 
     async def _read(self, request: web.Request, identity: Identity) -> bytes:
         return await intake.read(request, self.memory, identity.namespace, self._settings.max_request_bytes)
+
+    async def probes(self, request: web.Request) -> web.StreamResponse:
+        """`POST /internal/v1/probes`: what is new of many tenants."""
+        identity = await self._require_operator(request)
+        try:
+            asked = msgspec.json.decode(await self._read(request, identity), type=contracts.ProbesQuestion)
+        except msgspec.MsgspecError:
+            raise errors.invalid_request("The question for probes is not understood.") from None
+        answer = await self._changes.since(asked.known)
+        return web.Response(body=contracts.encode(answer), content_type="application/json")
+
+    async def _require_operator(self, request: web.Request) -> Identity:
+        identity = await self._identity(request)
+        if (identity.namespace, identity.service_account) != (self._settings.namespace, OPERATOR):
+            raise errors.forbidden("service_account_not_allowed", "Only the platform's operator may ask for probes.")
+        require(identity, self._policies.operator_uid)
+        return identity
 
     # --- small things ------------------------------------------------------------------------------------------
 

@@ -41,8 +41,8 @@ class Resync:
                 continue
             for namespace in namespaces:
                 self._add(namespace, random.uniform(0, spread))  # noqa: S311 - spreads load, no secret
-            # At the start all are wanted at once; later on nobody waits for them.
-            spread = min(30.0, self._context.settings.resync_seconds / 5)
+            # At the start all are wanted at once; later on nobody waits for them, and the load is to be even.
+            spread = self._context.settings.resync_seconds / 2
             await asyncio.sleep(self._context.settings.resync_seconds)
 
     async def namespaces(self) -> set[str]:

@@ -54,6 +54,9 @@ UNION SELECT rolname FROM pg_roles WHERE rolname = ANY($1::text[])
 HAS_VERSION = "SELECT to_regclass('public.alembic_version') IS NOT NULL"
 VERSION = "SELECT left(version_num, 64) FROM public.alembic_version LIMIT 1"
 HAS_COUNTS = "SELECT to_regclass('public.knowledge_base_counts') IS NOT NULL"
+ACTIVITY = """
+SELECT datname, tup_inserted + tup_updated + tup_deleted FROM pg_stat_database WHERE datname IS NOT NULL
+"""
 HAS_DOCUMENTS = "SELECT to_regclass('public.documents') IS NOT NULL"
 # A tenant may write any row into its tables: only what is asked for by name comes back, a row for each name at most.
 COUNTS = """

@@ -159,16 +159,14 @@ def _overloaded(errors: Mapping[str, str], context: Context) -> float | None:
 
 
 def _is_in_motion(observed: Observed, context: Context) -> bool:
-    """Return whether something may change of which no event tells; events tell of specs, Secrets and pods."""
+    """Return whether something may change of which nobody tells: not of specs, Secrets, pods, and not of models."""
     probe = observed.gateway.probe
-    models = [] if probe is None else [*probe.assistants.values(), *probe.knowledge_bases.values()]
     return (
         bool(observed.apply_error or observed.service_error)
         # A store that is down for all wakes every tenant when it is back.
         or any(not context.health.error(store) for store in observed.stores.errors)
         or probe is None
         or probe.generation != observed.policy_generation
-        or not all(model.reachable for model in models)
         # The kubelet tells of pods that come into service.
         or any(answer.in_service and not _serves(answer, observed) for answer in observed.answers)
     )

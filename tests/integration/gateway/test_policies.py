@@ -10,7 +10,7 @@ import pytest
 from gateway_provider import Provider
 from gateway_world import PLATFORM, ROUTES, Cluster, Running, identity, own_endpoint, policy, policy_secret, running
 
-from assistant_crds.contracts import AssistantPolicy, ModelRoute
+from assistant_crds.contracts import AssistantPolicy, ModelRoute, TenantProbe, digest
 
 
 async def probe(cluster: Cluster, gateway: Running, namespace: str) -> dict | None:
@@ -181,6 +181,36 @@ async def test_probe_tells_what_is_true_of_every_model(cluster: Cluster, gateway
     assert all(result["reachable"] == (result["reason"] == "Reachable") for result in found["assistants"].values())
     assert found["knowledgeBases"]["handbook"]["reason"] == "Reachable"
     assert "tenant-key" not in str(found)
+
+
+async def test_many_tenants_are_asked_about_at_once(cluster: Cluster, gateway: Running) -> None:
+    """The operator alone may ask; what it knows already is not told again."""
+    sealed = [cluster.put_policy(policy(f"policies-many-{letter}", ["good"])) for letter in "ab"]
+    names = [item.tenant.namespace for item in sealed]
+
+    async def ask(known: dict[str, str], account: str = "assistant-operator") -> tuple[int, dict]:
+        headers = {"Authorization": f"Bearer {cluster.token(PLATFORM, account)}"}
+        question = {"known": known}
+        async with gateway.client.post(f"{gateway.url}/internal/v1/probes", json=question, headers=headers) as answer:
+            return answer.status, (await answer.json()).get("changed")
+
+    async def loaded() -> bool:
+        _, changed = await ask(dict.fromkeys(names, ""))
+        return [(changed[name] or {}).get("generation") for name in names] == [item.generation for item in sealed]
+
+    await within(3, loaded)
+    _, changed = await ask(dict.fromkeys([*names, "policies-nobody"], ""))
+    assert changed["policies-nobody"] is None
+    known = {name: digest(msgspec.convert(changed[name], type=TenantProbe)) for name in names}
+    assert await ask(known) == (200, {})
+    again = cluster.put_policy(policy(names[0], ["good"], requests_per_minute=3))
+
+    async def told() -> bool:
+        _, changed = await ask(known)
+        return {name: probe["generation"] for name, probe in changed.items()} == {names[0]: again.generation}
+
+    await within(3, told)
+    assert (await ask(known, "assistant-api"))[0] == 403
 
 
 async def test_probe_sees_a_refused_and_a_missing_key_and_their_mending(

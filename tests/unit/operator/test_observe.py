@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 from assistant_crds.contracts import Budget, LevelUsage, ModelProbe, TenantProbe, TenantUsage
 from assistant_operator import usage
-from assistant_operator.errors import ProbeError
-from assistant_operator.observe import Observer
+from assistant_operator.errors import ProbeError, StoreUnreachableError
+from assistant_operator.observe import TURN_SECONDS, Observer
 from assistant_operator.observed import Counts, GatewayView
 from assistant_operator.quota import Quota
 from assistant_operator.reconcile.context import Memory, Report
@@ -24,11 +24,13 @@ class World:
         self.usage = None
         self.now = 0.0
         self.woken = []
+        self.counted = 0
         self.memory = Memory()
         self.settings = SimpleNamespace(observe_seconds=15)
         self.health = SimpleNamespace(error=lambda store: "")
         self.probes = self
-        self.postgres = SimpleNamespace(rows=self._rows)
+        self.activity_now = {"t_1": 7}
+        self.postgres = SimpleNamespace(rows=self._rows, activity=self._activity)
         self.weaviate = SimpleNamespace(vectors=self._vectors)
         self.observer = Observer(self, self.woken.append, rate=10_000)
 
@@ -44,22 +46,28 @@ class World:
     def monotonic(self):
         return self.now
 
-    async def spend(self, micros):
+    async def spend(self, micros, period_ends="2026-12-01T00:00:00Z"):
         """Let the gateway report so much, and the observer look once."""
         level = LevelUsage(
             tokens=0,
             spent_micros=micros,
             day_ends="2026-11-24T00:00:00Z",
             period="Month",
-            period_ends="2026-12-01T00:00:00Z",
+            period_ends=period_ends,
         )
         self.usage = TenantUsage(tenant=level, assistants={"support": level})
         await self.observer.round()
+
+    async def _activity(self):
+        if self.activity_now is None:
+            raise StoreUnreachableError("postgres", "activity failed (TimeoutError).")
+        return self.activity_now
 
     async def _rows(self, tenant, knowledge_bases):
         return {}
 
     async def _vectors(self, key):
+        self.counted += 1
         return self.vectors_now
 
     def report(self, bases=("k",), pending=0, held=False):
@@ -92,9 +100,32 @@ async def test_a_model_or_gateway_that_changed_wakes_the_tenant():
     assert world.woken == ["acme", "acme"]
 
 
-async def test_documents_of_a_few_tenants_are_counted_each_time():
+async def test_documents_are_counted_where_rows_were_written():
+    """One question tells it of all tenants; where nothing was written nobody counts, save once in a while."""
+    world = World()
+    world.report()
+    await world.observer.round()
+    await world.observer.round()
+    counted = world.counted
+    for _ in range(6):
+        await world.observer.round()
+    assert world.counted == counted
+    world.activity_now = {"t_1": 8}
+    world.vectors_now = 4
+    await world.observer.round()
+    assert world.woken == ["acme"]
+    world.report()
+    await world.observer.round()  # vectors are written beside the rows
+    assert world.counted == counted + 2
+    world.now = 1000.0
+    await world.observer.round()
+    assert world.counted == counted + 3
+
+
+async def test_without_the_stores_word_documents_of_a_few_tenants_are_counted_each_time():
     """What was uploaded shows within seconds."""
     world = World()
+    world.activity_now = None
     world.report()
     await world.observer.round()
     world.vectors_now = 4
@@ -102,20 +133,20 @@ async def test_documents_of_a_few_tenants_are_counted_each_time():
     assert world.woken == ["acme"]
 
 
-async def test_what_is_being_ingested_is_counted_each_time(monkeypatch):
-    """Also among many tenants, as long as documents are pending."""
-    monkeypatch.setattr("assistant_operator.observe.FEW", 0)
+async def test_what_is_being_ingested_is_counted_each_time():
+    """As long as documents are pending."""
     world = World()
     world.report(pending=1)
-    await world.observer.round()
-    await world.observer.round()
-    assert world.woken == ["acme", "acme"]
+    for _ in range(4):
+        await world.observer.round()
+    assert world.woken == ["acme"] * 4
 
 
-async def test_documents_of_many_tenants_are_counted_every_third_round(monkeypatch):
+async def test_without_the_stores_word_documents_of_many_tenants_are_counted_every_third_round(monkeypatch):
     """They change more slowly than they cost to count."""
     monkeypatch.setattr("assistant_operator.observe.FEW", 0)
     world = World()
+    world.activity_now = None
     world.report()
     await world.observer.round()
     world.vectors_now = 4
@@ -123,6 +154,23 @@ async def test_documents_of_many_tenants_are_counted_every_third_round(monkeypat
     await world.observer.round()
     assert world.woken == []
     await world.observer.round()
+    assert world.woken == ["acme"]
+
+
+async def test_statuses_of_a_new_day_are_spread_over_a_minute(monkeypatch):
+    """Every tenant's day ends in the same second; what was used of the new one need not show in that second."""
+    monkeypatch.setattr("assistant_operator.observe.random.uniform", lambda low, high: high)
+    world = World()
+    await world.spend(1_000_000)
+    world.report()
+    world.now = 1000.0
+    await world.spend(0, "2027-01-01T00:00:00Z")
+    assert world.woken == []
+    world.now += TURN_SECONDS - 1
+    await world.spend(0, "2027-01-01T00:00:00Z")
+    assert world.woken == []
+    world.now += 1
+    await world.spend(0, "2027-01-01T00:00:00Z")
     assert world.woken == ["acme"]
 
 

@@ -2,10 +2,11 @@
 
 import asyncio
 
+import msgspec
 import pytest
 from aiohttp import web
 
-from assistant_crds.contracts import Readiness, TenantProbe, encode
+from assistant_crds.contracts import ProbesAnswer, ProbesQuestion, Readiness, TenantProbe, digest, encode
 from assistant_operator.adapters.probes import Probes
 from assistant_operator.errors import ProbeError
 
@@ -123,3 +124,53 @@ async def test_a_service_is_asked_where_its_address_can_be_reached(asked):
     state["requests"].clear()
     await Probes("http://127.0.0.1:1", probes._token_file, probes._pod_port).service("127.0.0.1")
     assert state["requests"] == []
+
+
+def tenant_probe(generation):
+    return TenantProbe(generation=generation, assistants={}, knowledge_bases={})
+
+
+async def test_questions_of_one_moment_go_out_together_and_bring_what_is_new(asked):
+    """The second time the gateway is told what is known already, and says nothing of it."""
+    probes, state = asked
+    seen = []
+
+    async def answer(request):
+        known = msgspec.json.decode(await request.read(), type=ProbesQuestion).known
+        seen.append(known)
+        new = {name: tenant_probe("1") for name in known if name != "gone"} if len(seen) == 1 else {}
+        return web.Response(body=encode(ProbesAnswer(changed=new | {"gone": None})))
+
+    state["handler"] = answer
+    for _ in range(2):
+        found = await asyncio.gather(*(probes.gateway(name) for name in ("a", "b", "gone")))
+        assert found == [tenant_probe("1"), tenant_probe("1"), None]
+    assert [(request.method, request.path) for request in state["requests"]] == [("POST", "/internal/v1/probes")] * 2
+    assert seen == [
+        {"a": "", "b": "", "gone": ""},
+        {"a": digest(tenant_probe("1")), "b": digest(tenant_probe("1")), "gone": ""},
+    ]
+
+
+async def test_an_older_gateway_is_asked_one_by_one(asked):
+    """While the platform is upgraded the gateway may not know the question for many."""
+    probes, state = asked
+
+    async def answer(request):
+        if request.method == "POST":
+            return web.Response(status=404)
+        return web.Response(body=encode(tenant_probe(request.path.split("/")[-2])))
+
+    state["handler"] = answer
+    found = await asyncio.gather(probes.gateway("a"), probes.gateway("b"))
+    assert found == [tenant_probe("a"), tenant_probe("b")]
+
+
+async def test_a_gateway_that_fails_fails_for_everyone_who_asked(asked):
+    """And for nobody who asks later."""
+    probes, state = asked
+    state["handler"] = answering(500, b"")
+    found = await asyncio.gather(probes.gateway("a"), probes.gateway("b"), return_exceptions=True)
+    assert [type(item) for item in found] == [ProbeError, ProbeError]
+    state["handler"] = answering(200, encode(tenant_probe("1")))
+    assert await probes.gateway("a") == tenant_probe("1")
