@@ -18,7 +18,12 @@ class Chunking(Struct, frozen=True):
     """How documents are cut, in tokens."""
 
     max_tokens: int = 250
-    overlap_tokens: int = 30
+    overlap_tokens: int | None = None
+
+    @property
+    def overlap(self) -> int:
+        """How much of a passage is repeated in the next: what is set, else 30 or half a passage, whichever is less."""
+        return min(30, self.max_tokens // 2) if self.overlap_tokens is None else self.overlap_tokens
 
 
 class KnowledgeBaseLimits(Struct, frozen=True):

@@ -32,7 +32,8 @@ def knowledge_base(name: str) -> str:
 
 def config_parts(config: TenantConfig) -> Parts:
     """Return a digest of each resource's part of what the pods serve. All of them depend on what they share."""
-    shared = digest(msgspec.structs.replace(config, generation="", assistants=[], knowledge_bases=[]))
+    common = msgspec.structs.replace(config, generation="", assistants=[], knowledge_bases=[], unavailable=[], parts=[])
+    shared = digest(common)
     parts = {SHARED: shared}
     parts |= {assistant(item.name): digest([shared, item]) for item in config.assistants}
     return parts | {knowledge_base(item.name): digest([shared, item]) for item in config.knowledge_bases}

@@ -245,7 +245,7 @@ def _knowledge_base(raw: Json, tenant: str, resolver: Resolver) -> ResolvedKnowl
         display_name=spec.display_name or name,
         dimensions=spec.embedding.dimensions,
         max_tokens=spec.chunking.max_tokens,
-        overlap_tokens=spec.chunking.overlap_tokens,
+        overlap_tokens=spec.chunking.overlap,
         max_documents=spec.limits.documents,
         max_bytes=max_bytes,
     )

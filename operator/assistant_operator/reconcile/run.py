@@ -110,9 +110,7 @@ async def _run(snapshot: Snapshot, context: Context) -> Outcome:
         counts=counts,
         apply_error=problems.text,
         apply_reason=problems.reason,
-        service_error=await problems.step(
-            "Asking the Service", ask_service(snapshot.owned, answers, context), ""
-        ),
+        service_error=await problems.step("Asking the Service", ask_service(snapshot.owned, answers, context), ""),
         configs=configs,
         policies=policies,
     )

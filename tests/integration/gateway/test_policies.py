@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 from gateway_provider import Provider
 from gateway_world import PLATFORM, ROUTES, Cluster, Running, identity, own_endpoint, policy, policy_secret, running

@@ -130,3 +130,26 @@ def test_each_kind_has_a_list_of_conditions_that_ready_sums_up() -> None:
     ):
         assert len(set(listed)) == len(listed)
         assert conditions.ConditionType.READY not in listed
+
+
+def undescribed(described: dict[str, Any], path: str) -> list[str]:
+    """Return the fields that `kubectl explain` has nothing to say of."""
+    found = []
+    for name, field in described.get("properties", {}).items():
+        found += [f"{path}.{name}"] if not field.get("description") else []
+        found += undescribed(field, f"{path}.{name}")
+    return found + (undescribed(described["items"], f"{path}[]") if "items" in described else [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_field_is_described(kind: str) -> None:
+    """`kubectl explain` says of each field what it is."""
+    for version in crd(kind)["spec"]["versions"]:
+        assert undescribed(version["schema"]["openAPIV3Schema"], kind) == []
+
+
+@pytest.mark.parametrize(("longest", "overlap"), [(250, 30), (32, 16), (60, 30), (59, 29), (4000, 30)])
+def test_overlap_follows_the_length_of_passages(longest: int, overlap: int) -> None:
+    """A short passage is not refused for an overlap that nobody asked for."""
+    assert knowledge_base.Chunking(max_tokens=longest).overlap == overlap
+    assert knowledge_base.Chunking(max_tokens=longest, overlap_tokens=7).overlap == 7

@@ -54,6 +54,17 @@ def test_a_new_and_a_removed_resource_concern_nobody_else():
     assert known.agree(SHARED, old, new)
 
 
+def test_a_resource_that_cannot_be_served_concerns_nobody_else():
+    """Pods tell callers why it is not there; its siblings are served as before."""
+    before = documents(assistant("a"), assistant("b"))
+    after = documents(assistant("a", knowledgeBases=[{"name": "absent"}]), assistant("b"))
+    known, _ = remembered(before, after)
+    old, new = before[0].generation, after[0].generation
+    assert old != new
+    assert known.agree(assistant_part("b"), old, new)
+    assert known.agree(SHARED, old, new)
+
+
 def test_a_tenants_limits_are_the_tenants_alone():
     """Until the gateway has them the Tenant waits, and its Assistants do not."""
     before = documents(assistant("a"))

@@ -344,3 +344,9 @@ def test_a_budget_that_is_not_understood_is_no_budget_without_limit(change):
     item = only(resolved(assistant(limits={"budget": BUDGET | change})))
     assert (item.served, item.accepted.reason) == (False, Reason.INVALID_SPEC)
     assert "budget's" in item.accepted.message
+
+
+def test_short_passages_overlap_by_half_at_most():
+    """What nobody set follows the length of the passages."""
+    base = resolved(knowledge_base(chunking={"maxTokens": 32})).knowledge_bases[0]
+    assert (base.config.max_tokens, base.config.overlap_tokens) == (32, 16)
