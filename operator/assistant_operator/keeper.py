@@ -78,8 +78,8 @@ class Keeper:
     def _run(self) -> None:
         try:
             asyncio.run(self._keep())
-        except Exception:  # noqa: BLE001 - the operator is told by `failed`
-            _log.exception("the lease's thread failed")
+        except Exception as error:  # noqa: BLE001 - the operator is told by `failed`
+            _log.error("the lease's thread failed", error=f"{type(error).__name__}: {error}")
         finally:
             if not self._stopping:
                 self._tell_home(self.failed.set)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from assistant_crds import naming
 from assistant_observability import logs
@@ -62,15 +63,15 @@ class Observer:
         counting = asyncio.Semaphore(4)
         async with asyncio.TaskGroup() as group:
             for namespace, report in list(reported.items()):
-                due = clocked if activity is None else self._is_due(report, activity)
-                group.create_task(self._one(namespace, report, counting if due else None))
+                due = partial(self._is_due, report, activity) if activity is not None else lambda: clocked
+                group.create_task(self._one(namespace, report, due, counting))
 
     async def _rows_written(self) -> Mapping[str, int] | None:
         """Return a number by database that grows with its rows; None where nobody can say."""
-        bases = any(report.knowledge_bases for report in self._context.memory.reported.values() if report is not None)
-        if not bases or self._context.health.error("postgres"):
-            return None
         try:
+            bases = any(report.knowledge_bases for report in self._context.memory.reported.values())
+            if not bases or self._context.health.error("postgres"):
+                return None
             return await self._context.postgres.activity()
         except StoreUnreachableError:
             return None
@@ -80,8 +81,6 @@ class Observer:
 
     def _is_due(self, report: Report, activity: Mapping[str, int]) -> bool:
         """Return whether a tenant's documents are to be counted: rows were written, are about to be, or long ago."""
-        if report is None or not report.knowledge_bases:
-            return False
         tenant, now = report.tenant, self._context.monotonic()
         written = activity.get(naming.database(tenant), -1)
         ingesting = any(counts.pending for counts in report.counts.values())
@@ -112,11 +111,13 @@ class Observer:
         self._context.memory.usage_due[namespace] = later
         return False
 
-    async def _one(self, namespace: str, report: Report, counting: asyncio.Semaphore | None) -> None:
+    async def _one(
+        self, namespace: str, report: Report, is_due: Callable[[], bool], counting: asyncio.Semaphore
+    ) -> None:
         try:
             gateway = await ask_gateway(namespace, self._context)
             changed = gateway.steady != report.gateway or self._usage_changed(namespace, report, gateway)
-            if not changed and report.knowledge_bases and counting is not None:
+            if not changed and report.knowledge_bases and is_due():
                 async with counting:
                     counts = await count(report.tenant, report.knowledge_bases, self._context)
                     await asyncio.sleep(1 / self._rate)

@@ -143,9 +143,9 @@ def undescribed(described: dict[str, Any], path: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_field_is_described(kind: str) -> None:
-    """`kubectl explain` says of each field what it is."""
+    """`kubectl explain` says of each field what it is; of `metadata` the API server says it, and lets nobody else."""
     for version in crd(kind)["spec"]["versions"]:
-        assert undescribed(version["schema"]["openAPIV3Schema"], kind) == []
+        assert undescribed(version["schema"]["openAPIV3Schema"], kind) == [f"{kind}.metadata"]
 
 
 @pytest.mark.parametrize(("longest", "overlap"), [(250, 30), (32, 16), (60, 30), (59, 29), (4000, 30)])
