@@ -57,7 +57,7 @@ class ProbeChanges:
 
         async def usage() -> object:
             async with turns:
-                return await self._limiter.usage(tenant.terms, tenant.periods)
+                return await self._limiter.usage(tenant.terms, tenant.levels)
 
         probe, used = await asyncio.gather(self._prober.probe(tenant), usage())
         return msgspec.structs.replace(probe, usage=used)

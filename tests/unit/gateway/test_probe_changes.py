@@ -19,14 +19,14 @@ class World:
     def tenant(self, namespace):
         if namespace == "gone":
             return None
-        return SimpleNamespace(namespace=namespace, terms=None, periods={})
+        return SimpleNamespace(namespace=namespace, terms=None, levels={})
 
     async def probe(self, tenant):
         if tenant.namespace in self.late:
             await asyncio.Event().wait()
         return TenantProbe(generation=self.generation, assistants={}, knowledge_bases={})
 
-    async def usage(self, terms, periods):
+    async def usage(self, terms, levels):
         return None
 
     async def since(self, **known):
