@@ -54,7 +54,7 @@ class FaultProxy:
         config["users"][0]["user"] = {"token": "of-nobody"}
         kubeconfig.write_text(yaml.safe_dump(config))  # noqa: ASYNC240 - once, before anything runs
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._ssl, limit=0), auto_decompress=True
+            connector=aiohttp.TCPConnector(ssl=self._ssl, limit=0), skip_auto_headers={"Content-Type"}
         )
         try:
             yield self
@@ -75,7 +75,7 @@ class FaultProxy:
         content = await request.read()
         timeout = aiohttp.ClientTimeout(total=None)
         async with self._session.request(
-            request.method, self._server + request.raw_path, data=content, headers=headers, timeout=timeout
+            request.method, self._server + request.raw_path, data=content or None, headers=headers, timeout=timeout
         ) as answer:
             kept = {key: value for key, value in answer.headers.items() if key.lower() not in _HOP}
             if request.query.get("watch") not in {"1", "true"}:
