@@ -2,7 +2,8 @@
 
     python neighbour_attacker.py CONFIGURATION.json
 
-Reads `go` and `stop` from standard input; after each `stop` it prints what its attacks saw as one line of JSON.
+Reads `go` and `stop` from standard input; after each `stop` it prints what its attacks saw as one line of JSON. Names of
+attacks may follow `go`: all at once get into each other's way, because the tenant's own share is soon used up.
 """
 
 from __future__ import annotations
@@ -278,6 +279,15 @@ ATTACKS: dict[Attack, int] = {  # and how many of each at once
 }
 
 
+GROUPS = (  # what one window after another is attacked with; an empty one is everything
+    (),
+    ("many_scopes", "large_bodies", "wide_text", "tiers", "nested_bodies", "refused_calls", "embeddings"),
+    ("slow_readers", "endless_streams", "idle_streams", "nested_usage", "slow_bodies"),
+    ("uploads", "redis_writes", "postgres_connections", "postgres_locks", "advisory_locks", "postgres_work", "rows"),
+    ("many_scopes", "idle_streams", "uploads", "rows", "postgres_locks", "refused_calls"),
+)
+
+
 async def again_and_again(attack: Attack, attacker: Attacker) -> None:
     """Repeat an attack whatever becomes of it."""
     while True:
@@ -315,12 +325,11 @@ async def attacking(attacker: Attacker, chosen: list[str]) -> Any:
 
 async def main(configuration: dict[str, Any]) -> None:
     """Obey."""
-    chosen = configuration.pop("chosen", [])
     attacker = Attacker(**configuration)
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    while (await lines.readline()).strip() == b"go":
-        async with attacking(attacker, chosen):
+    while (line := (await lines.readline()).decode().split()) and line[0] == "go":
+        async with attacking(attacker, line[1:]):
             if (await lines.readline()).strip() != b"stop":
                 return
         print(json.dumps(attacker.seen), flush=True)

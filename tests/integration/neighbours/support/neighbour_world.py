@@ -228,12 +228,12 @@ class Attackers:
         self.seen: dict[str, dict[str, int]] = {}
 
     @contextlib.asynccontextmanager
-    async def attacking(self) -> AsyncIterator[None]:
-        """Attack meanwhile."""
+    async def attacking(self, *attacks: str) -> AsyncIterator[None]:
+        """Attack meanwhile, with everything unless attacks are named."""
         process = self.child.process
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(b"go\n")
+        process.stdin.write(" ".join(["go", *attacks]).encode() + b"\n")
         try:
             yield
         finally:
