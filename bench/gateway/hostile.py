@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -58,6 +59,31 @@ def memory(pid: int, name: str) -> float:
     return int(found[1]) / 1024 if found else 0.0
 
 
+def attack(configuration: Path, named: Sequence[str], seconds: float, pid: int) -> None:
+    """Attack in each of the named ways, then in all; print what the gateway's memory is after each."""
+    attacker = subprocess.Popen(
+        [sys.executable, str(NEIGHBOURS / "neighbour_attacker.py"), str(configuration)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert attacker.stdin is not None
+    assert attacker.stdout is not None
+    try:
+        for attacks in [*([name] for name in named), named]:
+            attacker.stdin.write(f"go {' '.join(attacks)}\n")
+            attacker.stdin.flush()
+            time.sleep(seconds)
+            attacker.stdin.write("stop\n")
+            attacker.stdin.flush()
+            seen = json.loads(attacker.stdout.readline())
+            told = {name: counts for name, counts in seen.items() if name in attacks}
+            print(f"peak {memory(pid, 'VmHWM'):4.0f} MiB, now {memory(pid, 'VmRSS'):4.0f} MiB: {told}", flush=True)
+    finally:
+        attacker.kill()
+        attacker.wait()
+
+
 def main() -> int:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,27 +121,9 @@ def main() -> int:
             **dict.fromkeys(("api_url", "api_key", "redis_url", "postgres_dsn", "knowledge_base"), ""),
         }
         (folder / "attacker.json").write_text(json.dumps(configuration))
-        attacker = subprocess.Popen(
-            [sys.executable, str(NEIGHBOURS / "neighbour_attacker.py"), str(folder / "attacker.json")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        stack.callback(attacker.kill)
         pid = gateway.processes[0].pid
         print(f"at rest {memory(pid, 'VmRSS'):.0f} MiB", flush=True)
-        assert attacker.stdin is not None
-        assert attacker.stdout is not None
-        named = chosen.attacks or ATTACKS
-        for attacks in [*([name] for name in named), named]:
-            attacker.stdin.write(f"go {' '.join(attacks)}\n")
-            attacker.stdin.flush()
-            time.sleep(chosen.seconds)
-            attacker.stdin.write("stop\n")
-            attacker.stdin.flush()
-            seen = json.loads(attacker.stdout.readline())
-            told = {name: counts for name, counts in seen.items() if name in attacks}
-            print(f"peak {memory(pid, 'VmHWM'):4.0f} MiB, now {memory(pid, 'VmRSS'):4.0f} MiB: {told}", flush=True)
+        attack(folder / "attacker.json", chosen.attacks or ATTACKS, chosen.seconds, pid)
         peak = memory(pid, "VmHWM")
         print(f"peak {peak:.0f} MiB, {memory(pid, 'VmRSS'):.0f} MiB after the attack; at most {BOUND} MiB wanted")
         return int(peak > BOUND)

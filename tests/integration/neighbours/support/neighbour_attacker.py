@@ -2,8 +2,8 @@
 
     python neighbour_attacker.py CONFIGURATION.json
 
-Reads `go` and `stop` from standard input; after each `stop` it prints what its attacks saw as one line of JSON. Names of
-attacks may follow `go`: all at once get into each other's way, because the tenant's own share is soon used up.
+Reads `go` and `stop` from standard input; after each `stop` it prints what its attacks saw as one line of JSON. Names
+of attacks may follow `go`: all at once get into each other's way, because the tenant's own share is soon used up.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ async def many_scopes(attacker: Attacker, name: str) -> None:
 
 async def large_bodies(attacker: Attacker, name: str) -> None:
     """Bodies just below what the gateway takes, of many small parts."""
-    content = [{"type": "text", "text": "x"}] * 200_000
+    content = [{"type": "text", "text": "x"}] * 60_000
     await attacker.ask(name, attacker.once(name, lambda: attacker.body(attacker.assistants[0], content, max_tokens=10)))
 
 
