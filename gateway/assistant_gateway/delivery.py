@@ -34,11 +34,9 @@ async def deliver(request: web.Request, answer: web.StreamResponse) -> web.Strea
     if transport.get_write_buffer_size():  # of an answer before this one
         async with _in_time(transport):
             return await _at_once(request, answer)
+    # Too small to be waited for; uvloop writes at the end of the loop's turn, so it is still there right after this.
     await answer.prepare(request)
-    await answer.write_eof()  # too small to be waited for
-    if transport.get_write_buffer_size():
-        async with _in_time(transport):
-            await _taken(request, transport)
+    await answer.write_eof()
     return answer
 
 
@@ -71,6 +69,7 @@ async def _in_pieces(request: web.Request, answer: web.StreamResponse, body: byt
 async def _taken(request: web.Request, transport: asyncio.Transport) -> None:
     """Wait until nothing waits in the transport any more."""
     loop, pause = asyncio.get_running_loop(), _LOOK_SECONDS[0]
+    await asyncio.sleep(0)  # uvloop writes at the end of the loop's turn
     left, moved = transport.get_write_buffer_size(), loop.time()
     while left and request.transport is not None and not transport.is_closing():
         await asyncio.sleep(pause)

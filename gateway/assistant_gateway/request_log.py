@@ -11,6 +11,7 @@ from assistant_gateway.usage import Usage
 from assistant_observability import logs
 
 LONGEST_NAME = 253  # of an assistant: a Kubernetes name
+_PLAIN = re.compile(r"[a-z0-9.-]+")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -41,7 +42,8 @@ class Line:
         if self.tenant:
             fields["tenant"] = self.tenant
         if self.name:
-            fields["assistant"] = logs.redact(self.name[:LONGEST_NAME])
+            name = self.name[:LONGEST_NAME]
+            fields["assistant"] = name if _PLAIN.fullmatch(name) else logs.redact(name)
         fields |= {"method": request.method[:16], "route": route, "status": status}
         if self.code:
             fields["code"] = self.code
