@@ -31,7 +31,6 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 _UNMATCHED = "unmatched"  # one label for every unknown path
 # Routes that machines ask all day: no span, so that traces hold what people did.
 _UNTRACED = frozenset({"/livez", "/readyz", "/health"})
-_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -97,7 +96,7 @@ class Edge:
             self._running.discard(answer)
             self.in_flight.dec()
             took = time.perf_counter() - started
-            requests, duration = _series(method if method in _METHODS else "other", _route(scope), answer.status)
+            requests, duration = _series(metrics.method_label(method), _route(scope), answer.status)
             requests.inc()
             duration.observe(took)
             structlog.contextvars.clear_contextvars()
@@ -133,7 +132,7 @@ class Edge:
                 "tenant": self._config.namespace,
                 "assistant": state.get("assistant"),
                 "key": state.get("key"),
-                "method": scope["method"] if scope["method"] in _METHODS else "other",
+                "method": metrics.method_label(scope["method"]),
                 "route": _route(scope),
                 "status": answer.status,
                 "code": state.get("code"),
@@ -208,5 +207,5 @@ def _route(scope: Scope) -> str:
 
 @lru_cache(maxsize=1024)
 def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-    requests = metrics.HTTP_REQUESTS.labels(PART, metrics.method_label(method), route, str(status))
+    requests = metrics.HTTP_REQUESTS.labels(PART, method, route, str(status))
     return requests, metrics.HTTP_DURATION.labels(PART, route)

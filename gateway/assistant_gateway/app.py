@@ -44,7 +44,6 @@ from assistant_http.answers import Answer
 from assistant_observability import logs, metrics
 
 ROADS = frozenset({"ingest", "search"})
-METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})  # the others share one label
 SERVER = "assistant-gateway"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -132,7 +131,7 @@ class Gateway:
             self.busy.discard(request.protocol)
             if self.draining:
                 request.protocol.close()  # once this answer is out: nobody may come again on this connection
-            method, seconds = request.method if request.method in METHODS else "other", time.perf_counter() - started
+            method, seconds = metrics.method_label(request.method), time.perf_counter() - started
             requests, duration = _series(method, route, status)
             requests.inc()
             duration.observe(seconds)
@@ -304,7 +303,7 @@ class Gateway:
 
 @lru_cache(maxsize=1000)
 def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-    requests = metrics.HTTP_REQUESTS.labels("gateway", metrics.method_label(method), route, str(status))
+    requests = metrics.HTTP_REQUESTS.labels("gateway", method, route, str(status))
     return requests, metrics.HTTP_DURATION.labels("gateway", route)
 
 
