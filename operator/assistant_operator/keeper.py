@@ -8,6 +8,7 @@ processor every two seconds, whatever else the process does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 from collections.abc import Callable
@@ -67,7 +68,8 @@ class Keeper:
         if self._home is None or not self._thread.is_alive():
             return
         if self._loop is not None and self._stop is not None:
-            self._loop.call_soon_threadsafe(self._stop.set)
+            with contextlib.suppress(RuntimeError):  # its loop has ended by itself
+                self._loop.call_soon_threadsafe(self._stop.set)
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self._ended.wait()
