@@ -11,6 +11,7 @@ statement may take, and how long it may wait for a lock that the tenant holds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ STATEMENT_SECONDS = 10
 LOCK_SECONDS = 3
 FORGET_ROWS = 500  # at once; each may have 32 MiB of content
 FORGET_SECONDS = 30.0
+OLD_SECONDS = 300.0
 _log = logs.logger(__name__)
 _Result = TypeVar("_Result")
 
@@ -83,8 +85,14 @@ class Postgres:
         self._forgotten: dict[tuple[str, str], int] = {}
 
     async def ping(self) -> str:
-        """Return when the server was started: another time means that it may have lost what was not written."""
+        """Return when the server was started: another time means that it may have lost what was not written.
+
+        Ends transactions of tenants that last: a role may turn its time-outs off.
+        """
         async with failures("ping"), self._admin() as connection:
+            with contextlib.suppress(asyncpg.InsufficientPrivilegeError):  # the process id is another session's by now
+                if ended := await connection.fetchval(sql.END_OLD, OLD_SECONDS):
+                    _log.warning("transactions of tenants that lasted too long were ended", sessions=ended)
             return str(await connection.fetchval("SELECT pg_postmaster_start_time()"))
 
     async def ensure(self, database: Database) -> bool:

@@ -29,7 +29,7 @@ STORE = "weaviate"
 TIMEOUT_SECONDS = 8
 COLLECTION = naming.VECTOR_COLLECTION
 # A namespace may have hundreds of knowledge bases: they are granted in portions, each with the whole time.
-PORTION = 100
+PORTION = 50
 COUNTED_AT_ONCE = 8
 
 

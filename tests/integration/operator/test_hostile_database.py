@@ -234,3 +234,29 @@ async def test_a_database_of_a_newer_release_is_left_as_it_is(tenant: Tenant) ->
     tenant.written.clear()
     assert not await tenant.postgres.ensure(tenant.database)
     assert tenant.written == []
+
+
+async def test_transactions_that_last_are_ended(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant that turns its time-outs off and keeps a transaction open loses the session; others keep theirs."""
+    async with tenant.login() as lasting, tenant.login() as resting:
+        await lasting.execute("SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0")
+        await lasting.execute("BEGIN; SELECT 1")
+        assert await tenant.postgres.ping()
+        assert await lasting.fetchval("SELECT 1") == 1
+        monkeypatch.setattr("assistant_operator.adapters.postgres.OLD_SECONDS", 0.0)
+        assert await tenant.postgres.ping()
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+            await lasting.fetchval("SELECT 1")
+        assert await resting.fetchval("SELECT 1") == 1
+
+
+async def test_a_role_that_left_the_operator_stops_no_question(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant's role may take its membership from the operator: neither that nor its transaction is in the way."""
+    async with tenant.login() as login:
+        role = naming.login_role(tenant.key)
+        with contextlib.suppress(asyncpg.InsufficientPrivilegeError):  # since Postgres 16 it may not
+            await login.execute(f'REVOKE "{role}" FROM {naming.POSTGRES_OPERATOR_ROLE}')
+        await login.execute("BEGIN; SELECT 1")
+        monkeypatch.setattr("assistant_operator.adapters.postgres.OLD_SECONDS", 0.0)
+        assert await tenant.postgres.ping()
+        await tenant.postgres.ensure(tenant.database)
