@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from litestar.types import Receive, Scope, Send
 
 JSON = "application/json"
+PIECE = 64 * 1024  # bytes of a large answer that are sent at once
+STALL_SECONDS = 60.0  # a caller who takes no piece for so long has gone
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
@@ -38,4 +41,9 @@ class WholeAnswer:
             (b"content-length", str(len(self.content)).encode()),
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await send({"type": "http.response.body", "body": self.content, "more_body": False})
+        rest = self.content if len(self.content) <= PIECE else memoryview(self.content)
+        while len(rest) > PIECE:  # the server holds back whoever reads slowly, between pieces
+            async with asyncio.timeout(STALL_SECONDS):
+                await send({"type": "http.response.body", "body": bytes(rest[:PIECE]), "more_body": True})
+            rest = rest[PIECE:]
+        await send({"type": "http.response.body", "body": bytes(rest), "more_body": False})

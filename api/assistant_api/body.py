@@ -1,17 +1,83 @@
-"""Read a request's body within a size and a time."""
+"""Read a request's body within a size and a time, and within what all bodies at once may take."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from litestar.types import Receive
 
 from assistant_api.asgi import JSON
-from assistant_api.errors import REQUEST_TIMEOUT, REQUEST_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, ApiError
+from assistant_api.errors import REQUEST_TIMEOUT, REQUEST_TOO_LARGE, SERVER_BUSY, UNSUPPORTED_MEDIA_TYPE, ApiError
 from assistant_api.hangup import CallerGoneError
 
 READ_SECONDS = 30.0
+WAIT_SECONDS = 10.0  # for a place among the bodies that are held
+# Bytes of bodies that are held at once until they are answered; what is made of one takes several times as much, and
+# the pod has 256 MiB by default. Small bodies have a part of their own, so that they never wait behind large ones.
+SMALL_BODY = 32 * 1024
+MOST_SMALL, MOST_LARGE = 8 << 20, 16 << 20
+
+
+class Places:
+    """Room for bodies, given in the order in which it was asked for."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, size: int) -> None:
+        """Take room for `size` bytes, to be given back; ApiError when there is none for too long."""
+        if not self._waiting and size <= self._left:
+            self._left -= size
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self.give(size)  # it came too late
+            else:
+                self._waiting = deque(each for each in self._waiting if each[1] is not turn)
+                self._next()
+            if isinstance(error, TimeoutError):
+                raise ApiError(SERVER_BUSY, retry_after=1) from error
+            raise
+
+    def give(self, size: int) -> None:
+        """Give room back."""
+        self._left += size
+        self._next()
+
+    def _next(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._left:
+            size, turn = self._waiting.popleft()
+            if not turn.done():
+                self._left -= size
+                turn.set_result(None)
+
+
+class Bodies:
+    """Room for all bodies of a process."""
+
+    def __init__(self) -> None:
+        self._small, self._large = Places(MOST_SMALL), Places(MOST_LARGE)
+
+    @asynccontextmanager
+    async def room(self, headers: Mapping[str, str], limit: int) -> AsyncIterator[None]:
+        """Hold room for a body of which these are the headers; one of unknown size may have `limit` bytes."""
+        announced = headers.get("content-length", "")
+        size = min(int(announced), limit) if announced.isdecimal() and len(announced) < 20 else limit
+        places = self._small if size <= SMALL_BODY else self._large
+        await places.take(size)
+        try:
+            yield
+        finally:
+            places.give(size)
 
 
 async def read_json_body(headers: Mapping[str, str], receive: Receive, limit: int) -> bytes:
@@ -20,7 +86,7 @@ async def read_json_body(headers: Mapping[str, str], receive: Receive, limit: in
     if media_type != JSON and not media_type.endswith("+json"):
         raise ApiError(UNSUPPORTED_MEDIA_TYPE, expected=JSON)
     announced = headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
+    if announced.isdecimal() and int(announced) > limit:
         raise ApiError(REQUEST_TOO_LARGE, limit=limit)
     body = bytearray()
     try:

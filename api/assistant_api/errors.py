@@ -59,6 +59,7 @@ UNSUPPORTED_MEDIA_TYPE = Kind("unsupported_media_type", 415)  # values: expected
 INTERNAL = Kind("internal_error", 500)  # values: request_id
 NOT_READY = Kind("not_ready", 503)
 SHUTTING_DOWN = Kind("shutting_down", 503)
+SERVER_BUSY = Kind("server_busy", 503)
 
 # Assistants and models.
 MODEL_NOT_FOUND = Kind("model_not_found", 404)  # values: model

@@ -30,6 +30,8 @@ CONNECT_SECONDS = 2.0
 # more than ours would.
 MARGIN_SECONDS = 30.0
 EMBEDDINGS_SECONDS = {"search": 15.0, "ingest": 120.0}
+# Numbers take ten times as much once they are decoded, and the API has less memory than the worker.
+EMBEDDINGS_BYTES = {"search": 1 << 20, "ingest": answers.MAX_ANSWER}
 PING_SECONDS = 2.0
 USAGE_SECONDS = 15.0  # the gateway gives up earlier, and says why
 # Shorter than any server keeps an idle connection, so that a POST rarely meets a closing one.
@@ -175,7 +177,12 @@ class GatewayClient:
         """See `Gateway.embeddings`."""
         body = msgspec.json.encode({"model": knowledge_base, "input": list(texts), "encoding_format": "float"})
         content = await self._whole(
-            EMBEDDINGS_SECONDS[road], "POST", "/v1/embeddings", {"x-assistant-road": road}, body
+            EMBEDDINGS_SECONDS[road],
+            "POST",
+            "/v1/embeddings",
+            {"x-assistant-road": road},
+            body,
+            EMBEDDINGS_BYTES[road],
         )
         try:
             decoded = msgspec.json.decode(content, type=_Embeddings)
@@ -212,14 +219,20 @@ class GatewayClient:
         return self._http
 
     async def _whole(
-        self, seconds: float, method: str, path: str, headers: Mapping[str, str] = _NONE, body: bytes = b""
+        self,
+        seconds: float,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] = _NONE,
+        body: bytes = b"",
+        most: int = answers.MAX_ANSWER,
     ) -> bytes:
-        """Ask, and return the body; `seconds` are for all of it."""
+        """Ask, and return the body; `seconds` are for all of it, which has `most` bytes at most."""
         try:
             async with asyncio.timeout(seconds):
                 answer = await self._send(method, path, headers, body)
                 try:
-                    content = await answer.read()
+                    content = await _read(answer, most)
                 finally:
                     answer.close()
         except TimeoutError as error:
@@ -262,6 +275,17 @@ class GatewayClient:
                 stale = True
             client.drop_idle()  # those that were kept lead to the same gateway
             await asyncio.sleep(pause)
+
+
+async def _read(answer: Answer, most: int) -> bytes:
+    """Return the whole body, of at most `most` bytes; GatewayUnreachableError when it is larger, or cut."""
+    parts: list[bytes] = []
+    while part := await answer.next():
+        most -= len(part)
+        if most < 0:
+            raise GatewayUnreachableError("the answer is too large")
+        parts.append(part)
+    return b"".join(parts)
 
 
 def error_of(status: int, content: bytes, headers: Mapping[str, str]) -> GatewayError:

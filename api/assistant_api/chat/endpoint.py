@@ -16,7 +16,7 @@ from litestar.types import Receive, Scope, Send
 from assistant_api import errors
 from assistant_api.asgi import WholeAnswer, encoded, headers_of
 from assistant_api.auth.service import identify
-from assistant_api.body import read_json_body
+from assistant_api.body import Bodies, read_json_body
 from assistant_api.chat.citations import annotate
 from assistant_api.chat.service import Answered, Asked, Retrieve, ask, understand
 from assistant_api.chat.stream import EVENT_STREAM, EventStream
@@ -33,7 +33,7 @@ from assistant_api.gateway import (
 )
 from assistant_api.hangup import CallerGoneError, until_hangup
 from assistant_api.i18n import Catalogs
-from assistant_api.tenant_config import TenantConfigHolder
+from assistant_api.tenant_config import Served, TenantConfigHolder
 from assistant_api.tokens import tokens_of
 
 PATH = "/v1/chat/completions"
@@ -52,6 +52,7 @@ class Chat:
         self._clients = clients
         self._catalogs = catalogs
         self._retrieve = retrieve
+        self._bodies = Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -70,22 +71,28 @@ class Chat:
         on_behalf_of(identity.user)
         noted = scope["state"]
         noted["key"] = identity.name
-        asked = understand(await read_json_body(headers, receive, MAX_BODY), served)
-        noted["assistant"] = asked.assistant.name
-        if user := asked.request.end_user:
-            on_behalf_of(user)
+        async with self._bodies.room(headers, MAX_BODY):
+            asked = understand(await read_json_body(headers, receive, MAX_BODY), served)
+            noted["assistant"] = asked.assistant.name
+            if user := asked.request.end_user:
+                on_behalf_of(user)
+            answered = await self._ask(asked, served, scope, receive)
+        if isinstance(answered, WholeAnswer):
+            return answered
+        return self._stream(scope, headers, asked, answered, started)
+
+    async def _ask(self, asked: Asked, served: Served, scope: Scope, receive: Receive) -> WholeAnswer | Answered:
+        """Return the whole answer, or a stream that has begun."""
         sent = {"x-request-id": errors.request_id(scope)}
         answered: Answered | None = None
         try:
             async with until_hangup(receive):
                 answered = await ask(asked, served, self._clients, self._retrieve, sent)
-                if not _is_stream(answered.answer):
-                    return await _whole(answered, asked, noted)
+                return answered if _is_stream(answered.answer) else await _whole(answered, asked, scope["state"])
         except CallerGoneError:
             if answered is not None:
                 answered.answer.close()
             raise
-        return self._stream(scope, headers, asked, answered, started)
 
     def _stream(
         self, scope: Scope, headers: Mapping[str, str], asked: Asked, answered: Answered, started: float
