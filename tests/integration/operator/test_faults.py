@@ -37,10 +37,10 @@ async def proxy(world, kube, tmp_path, monkeypatch):
 async def kept_running(world, **changes):
     """Run an operator, and another one whenever it ends, as the kubelet would."""
     settings = world.settings.model_copy(update={"resync_seconds": RESYNC_SECONDS, **changes})
-    current = []
+    current, stopping = [], asyncio.Event()
 
     async def run():
-        while True:
+        while not stopping.is_set():
             current[:] = [Operator(settings, world.pod_port)]
             await current[0].run()
             await asyncio.sleep(0.5)
@@ -49,10 +49,10 @@ async def kept_running(world, **changes):
     try:
         yield current
     finally:
-        task.cancel()
+        stopping.set()
         for operator in current:
-            operator.stop()
-        await asyncio.gather(task, return_exceptions=True)
+            operator.stop()  # in good order: what it began ends with it
+        await asyncio.wait_for(task, 60)
 
 
 @pytest.mark.timeout(900 if LONG else 180)
