@@ -80,6 +80,7 @@ async def test_sums_are_by_day_of_the_tenant(database: UsageDatabase, reports: U
             "currency": "USD",
             "estimated_requests": 1,
             "estimated_cost": "0.000030",
+            "unpriced_requests": 0,
         }
     ]
     assert (found["from"], found["to"], found["time_zone"]) == ("2026-10-31T23:00:00Z", "2026-11-30T23:00:00Z", BERLIN)
@@ -89,6 +90,23 @@ async def test_sums_are_by_day_of_the_tenant(database: UsageDatabase, reports: U
 
 def _nothing() -> dict[str, str]:
     return {"cost": "0.000000", "currency": "USD", "estimated_cost": "0.000000"}
+
+
+async def test_an_unknown_cost_is_null_and_counted(database: UsageDatabase, reports: UsageReports) -> None:
+    """What nobody knows the price of is not free: null where nothing is known, and a count beside what is."""
+    unknown = {"cost": None, "unpriced": "no price is known", "price_source": ""}
+    await database.add("t_a", "2026-11-01T10:00:00+00:00", **unknown, model="strange")
+    await database.add("t_a", "2026-11-01T11:00:00+00:00", **unknown, model="strange", source="estimated")
+    await database.add("t_a", "2026-11-01T12:00:00+00:00", unpriced="searches", model="small")
+    await database.add("t_a", "2026-11-01T13:00:00+00:00", cost=0, model="free")
+    found = await report(reports, "t_a", ("group_by", "model"))
+    assert [(row["model"], row["cost"], row["unpriced_requests"]) for row in found["data"]] == [
+        ("free", "0.000000", 0),
+        ("small", "0.000070", 1),
+        ("strange", None, 2),
+    ]
+    (total,) = found["totals"]
+    assert (total["requests"], total["cost"], total["unpriced_requests"]) == (4, "0.000070", 3)
 
 
 async def test_a_tenant_sees_its_own_and_never_what_its_former_self_used(
