@@ -201,7 +201,7 @@ def test_the_database_refuses_another_tenants_role(acme: Tenant, mallory: Tenant
     asyncio.run(attempt())
 
 
-def test_redis_lets_a_tenant_ask_whether_it_is_there_and_nothing_else(
+def test_redis_refuses_another_tenants_keys_and_every_broad_command(
     acme: Tenant, mallory: Tenant, stores: Stores
 ) -> None:
     """With its own user, the second tenant reads and writes no key, neither the first's nor one of its own."""
