@@ -163,7 +163,7 @@ async def test_a_hostile_tenant_costs_its_neighbour_nothing(
     quiet: Samples = []
     attacked: Samples = []
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as client:
-        honest = Honest(pods, client)
+        honest = Honest(pods, client, f"http://127.0.0.1:{world.ports['provider']}")
         await honest.upload()
         await honest.wait_ingested()
         await honest.window(3)
@@ -176,9 +176,10 @@ async def test_a_hostile_tenant_costs_its_neighbour_nothing(
         await honest.wait_ingested()
         await bill_is_exact(world, pods.key)
     ratio, held = slowdown(quiet, attacked), peaks(world)
+    machine = slowdown(quiet, attacked, machine=True)
     record_property("p99 under attack / p99", f"{ratio:.2f}")
     record_property("peaks in MiB", ", ".join(f"{name} {value:.0f}" for name, value in held.items()))
-    print(f"slowdown {ratio:.2f} of {len(quiet)} and {len(attacked)} requests, {honest.asked_again} asked again")
+    print(f"slowdown {ratio:.2f}, past the platform {machine:.2f}, {honest.asked_again} asked again")
     print(f"peaks {held}, attacks {attackers.seen}")
     assert not honest.errors
     assert len(honest.documents) > PAIRS
@@ -189,4 +190,4 @@ async def test_a_hostile_tenant_costs_its_neighbour_nothing(
     assert held["operator"] <= memory_limit("operator")
     assert held["redis"] <= memory_limit("embedded", "redis")
     assert held["weaviate"] <= memory_limit("embedded", "weaviate")
-    assert ratio <= SLOWDOWN
+    assert ratio <= SLOWDOWN * max(1.0, machine)

@@ -291,6 +291,7 @@ GROUPS = (  # what one window after another is attacked with; an empty one is ev
 async def again_and_again(attack: Attack, attacker: Attacker) -> None:
     """Repeat an attack whatever becomes of it."""
     while True:
+        attacker.seen[attack.__name__]["tried"] += 1
         try:
             await attack(attacker, attack.__name__)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

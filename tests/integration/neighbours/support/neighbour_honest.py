@@ -16,7 +16,8 @@ from neighbour_world import TenantPods
 
 EVERY_SECONDS = 0.1
 ASK_AGAIN = {429, 503}  # with the pause that the answer names, at most twice: as OpenAI's clients do unasked
-KINDS = ("chat", "stream", "knowledge")
+DIRECT = "direct"  # asks the provider past the platform: what the machine itself does to a request
+KINDS = ("chat", "stream", "knowledge", DIRECT)
 ASSISTANTS = {"chat": "plain", "stream": "plain", "knowledge": "support"}
 TEXT = "Invoices are due within thirty days. The office is open from nine to five. Parcels go out on Fridays. "
 
@@ -29,6 +30,7 @@ class Honest:
 
     pods: TenantPods
     client: aiohttp.ClientSession
+    provider_url: str
     errors: list[str] = field(default_factory=list)
     documents: list[str] = field(default_factory=list)
     asked_again: int = 0
@@ -45,12 +47,12 @@ class Honest:
         A refusal that asks for patience is obeyed, as OpenAI's clients do; what that takes is in the seconds.
         """
         body = {
-            "model": ASSISTANTS[kind],
+            "model": ASSISTANTS.get(kind, DIRECT),
             "messages": [{"role": "user", "content": "When are invoices due?"}],
             "stream": kind == "stream",
         }
         started = time.monotonic()
-        url = f"{self.pods.api.url}/v1/chat/completions"
+        url = f"{self.provider_url if kind == DIRECT else self.pods.api.url}/v1/chat/completions"
         async with self.client.post(url, json=body, headers=self.headers) as answer:
             first = await answer.content.readany()
             took = time.monotonic() - started
@@ -129,8 +131,12 @@ class Honest:
                     await asyncio.sleep(0.2)
 
 
-def slowdown(quiet: Samples, attacked: Samples) -> float:
-    """Return p99 under attack over p99 without, each request in proportion to the usual time of its kind."""
+def slowdown(quiet: Samples, attacked: Samples, *, machine: bool = False) -> float:
+    """Return p99 under attack over p99 without, each request in proportion to the usual time of its kind.
+
+    `machine`: of the requests that went past the platform.
+    """
+    quiet, attacked = ([one for one in samples if (one[0] == DIRECT) is machine] for samples in (quiet, attacked))
     usual = defaultdict(list)
     for kind, seconds in quiet:
         usual[kind].append(seconds)
