@@ -17,7 +17,8 @@ from assistant_crds import naming
 from assistant_observability import logs
 from assistant_operator.adapters import ledger_sql
 from assistant_operator.adapters.migrations import Migrations
-from assistant_operator.adapters.postgres import Database, Postgres, failures
+from assistant_operator.adapters.postgres import Database, Postgres
+from assistant_operator.adapters.postgres_errors import failures
 from assistant_operator.adapters.postgres_sql import closed
 from assistant_operator.errors import StoreUnreachableError
 

@@ -19,17 +19,15 @@ from typing import TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
-from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
 from assistant_crds import naming
-from assistant_observability import logs, metrics
+from assistant_observability import logs
 from assistant_operator import scram
 from assistant_operator.adapters import postgres_sql as sql
 from assistant_operator.adapters.migrations import Migrations
-from assistant_operator.errors import StoreUnreachableError
+from assistant_operator.adapters.postgres_errors import failures, is_lock, reason
 
-STORE = "postgres"
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 20.0
 # Shorter than the above, so that the server ends what takes too long and the connection can go on.
@@ -156,7 +154,7 @@ class Postgres:
                 try:
                     found = await session.fetch(sql.COUNTS, list(knowledge_bases))
                 except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError) as error:
-                    _log.warning("documents could not be counted", tenant=tenant, error=_reason(error))
+                    _log.warning("documents could not be counted", tenant=tenant, error=reason(error))
                     return {}
         return {row[0]: int(row[1]) for row in found}
 
@@ -281,7 +279,7 @@ class Postgres:
         try:
             return await work()
         except (asyncpg.LockNotAvailableError, SQLAlchemyError) as error:
-            if not _is_lock(error):
+            if not is_lock(error):
                 raise
             _log.warning("a tenant's sessions hold locks and are ended", tenant=tenant)
         async with self._admin() as admin:
@@ -365,38 +363,3 @@ def _has_attributes(row: asyncpg.Record, *, login: bool, connections: int) -> bo
         and not row["rolreplication"]
         and row["rolconnlimit"] == (connections if login else 0)
     )
-
-
-_FAILURES = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    SQLAlchemyError,
-    CommandError,
-    OSError,
-    TimeoutError,
-)
-
-
-@asynccontextmanager
-async def failures(operation: str) -> AsyncIterator[None]:
-    """Count an operation, and tell whatever goes wrong in it as the store's being unreachable."""
-    try:
-        yield
-    except _FAILURES as error:
-        metrics.STORE_OPERATIONS.labels(STORE, operation, "error").inc()
-        raise StoreUnreachableError(STORE, f"{operation} failed ({_reason(error)}).") from error
-    metrics.STORE_OPERATIONS.labels(STORE, operation, "ok").inc()
-
-
-def _is_lock(error: BaseException) -> bool:
-    code = getattr(getattr(error, "orig", None), "sqlstate", None)
-    return isinstance(error, asyncpg.LockNotAvailableError) or code == asyncpg.LockNotAvailableError.sqlstate
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, asyncpg.PostgresError):
-        return f"{type(error).__name__}: {str(error)[:300].partition(chr(10))[0]}"
-    if _is_lock(error):
-        return asyncpg.LockNotAvailableError.__name__
-    return type(error).__name__
