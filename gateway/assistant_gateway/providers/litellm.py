@@ -44,7 +44,7 @@ _ENVIRONMENT = {
     "LITELLM_TELEMETRY": "False",
 }
 # Of an answer: what is OpenAI's; and what is LiteLLM's own, or a second copy.
-_KEPT = frozenset({"id", "object", "created", "model", "choices", "data", "usage"})
+_KEPT = frozenset({"id", "object", "created", "model", "choices", "data", "usage", "service_tier"})
 _LEFT_OUT = frozenset({"provider_specific_fields", "citations", "function_call", "audio", "annotations"})
 _NEVER_EMPTY = frozenset({"images", "thinking_blocks"})
 _FINISHES = {"COMPLETE": "stop", "STOP_SEQUENCE": "stop", "TOOL_CALL": "tool_calls", "MAX_TOKENS": "length"}
@@ -316,6 +316,10 @@ def _bill(document: dict[str, Any], tail: bytes) -> None:
     units = msgspec.json.decode(found[-1])
     asked, answered = units.get("input_tokens", 0), units.get("output_tokens", 0)
     document["usage"] = {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
+    if searches := units.pop("search_units", 0):
+        document["usage"]["web_search_requests"] = searches
+    others = {name: value for name, value in units.items() if value and not name.endswith("_tokens")}
+    document["usage"].update(others)  # pictures and the like, which have no price here
 
 
 def _count_gemini(document: dict[str, Any], tail: bytes) -> None:
@@ -363,8 +367,8 @@ def _add_greatest(known: dict[str, Any], said: Mapping[str, Any]) -> None:
     for name, value in said.items():
         if isinstance(value, dict):
             _add_greatest(known.setdefault(name, {}), value)
-        elif isinstance(value, int | float) and value >= known.get(name, 0):
-            known[name] = value
+        elif isinstance(value, str) or (isinstance(value, int | float) and value >= known.get(name, 0)):
+            known[name] = value  # texts: tier, mode and region, which change the bill
 
 
 def _failure(target: Target, exchange: Exchange, error: Exception) -> GatewayError:
