@@ -229,13 +229,13 @@ async def test_pods_that_were_refused_are_asked_for_again(world, context):
     async def nudged():
         await world.run(context)
         deployment = (await all_objects(world.cluster, world.namespace))["Deployment", naming.API]
-        return deployment["metadata"]["annotations"].get(naming.ANNOTATION_NUDGED), deployment["metadata"]["generation"]
+        return deployment["metadata"]["annotations"].get(naming.ANNOTATION_NUDGED), deployment["spec"]
 
-    first, generation = await nudged()
+    first, spec = await nudged()
     assert first
     version = (await world.get("Deployment", naming.API))["metadata"]["resourceVersion"]
     await world.run(context)
     assert (await world.get("Deployment", naming.API))["metadata"]["resourceVersion"] == version
     context.memory.nudged.clear()
-    assert (await nudged())[1] == generation
+    assert (await nudged())[1] == spec
     assert context.memory.nudged

@@ -264,7 +264,7 @@ async def test_a_pod_that_nothing_ends_holds_up_no_removal_for_long(world, conte
                 "labels": {naming.LABEL_MANAGED_BY: naming.MANAGED_BY, naming.LABEL_NAME: naming.API},
                 "annotations": {"template": ""},
             },
-            "spec": {"containers": [{"name": "c", "image": "x"}]},
+            "spec": {"serviceAccountName": naming.API, "containers": [{"name": "c", "image": "x"}]},
         }
     )
     await world.delete("Assistant", "support")
