@@ -11,6 +11,8 @@ from operator_process import operator_process
 from operator_world import eventually
 
 REPEATS = 100 if os.environ.get("TEST_LONG") == "1" else 2
+# Two interpreters import the operator, which takes each several seconds of the processor.
+START_SECONDS = 120
 _numbers = itertools.count()
 
 
@@ -28,7 +30,7 @@ async def two(world, kube, tmp_path):
                     return one
             return None
 
-        leads = await eventually(leader)
+        leads = await eventually(leader, START_SECONDS)
         yield [leads, second if leads is first else first]
 
 
@@ -57,7 +59,7 @@ async def some_work(world):
         await world.assistant(f"a{next(_numbers)}", instructions="Be brief.")
 
 
-@pytest.mark.timeout(120 * REPEATS)
+@pytest.mark.timeout(START_SECONDS + 120 * REPEATS)
 async def test_a_stopped_leader_writes_nothing_once_another_leads(world, kube, two):
     """Stopped in the midst of its work for longer than its Lease and let go again, it finds another and stands by."""
     for _ in range(REPEATS):
@@ -84,6 +86,7 @@ async def test_a_stopped_leader_writes_nothing_once_another_leads(world, kube, t
         two.reverse()
 
 
+@pytest.mark.timeout(START_SECONDS + 120)
 async def test_a_killed_leader_is_followed(world, two):
     """Nothing is left of it but a Lease that runs out; the other goes on with its work."""
     leader, other = two

@@ -61,7 +61,8 @@ async def operator_process(world, kube, name, folder):
     kubeconfig.write_text(yaml.safe_dump(config))
     (port,) = stores.free_ports(1)
     settings = world.settings.model_copy(update={"pod_name": name, "metrics_port": port, "lease_seconds": 5})
-    environment = os.environ | {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": os.pathsep.join(sys.path)}
+    path = os.pathsep.join(sys.path)
+    environment = os.environ | {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     for key, value in settings.model_dump().items():
         plain = value.get_secret_value() if hasattr(value, "get_secret_value") else value
         if plain is not None:
