@@ -6,6 +6,7 @@ rounded up.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal
 
@@ -13,6 +14,9 @@ import msgspec
 
 from assistant_gateway.usage import Usage
 
+_media_of = operator.attrgetter(
+    *("audio_input", "image_input", "video_input", "audio_output", "image_output", "video_output")
+)
 PER = 1_000_000  # tokens that a price is for; also micro-units of one unit of a currency
 HIGHEST = 1_000_000 * PER  # a million units of the currency per million tokens: beyond it is a mistake
 
@@ -51,7 +55,7 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
             + usage.reasoning * (self.reasoning - self.output)
             + usage.citation * (self.citation or 0)
         )
-        return total + self._media(usage, fresh)
+        return total + self._media(usage, fresh) if any(_media_of(usage)) else total
 
     def _media(self, usage: Usage, fresh: int) -> int:
         """Return what tokens that are no text cost more, or less, than text."""
@@ -164,7 +168,8 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
             size: how much each search was to read.
         """
         total, unpriced = self.rate_of(usage).total(usage), usage.unpriced
-        for name, default in ((usage.speed, "standard"), (usage.region, "global")):
+        modes = ((usage.speed, "standard"), (usage.region, "global")) if usage.speed or usage.region else ()
+        for name, default in modes:
             factor = self.speeds.get(name.lower())
             if factor is not None:
                 total = int((total * factor).to_integral_value(ROUND_CEILING))

@@ -10,7 +10,6 @@ changes the bill.
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -25,10 +24,14 @@ from assistant_gateway.counts import (
     member,
     objects,
     of_kind,
+    says_nothing,
     stated,
     text,
 )
 from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE
+from assistant_gateway.units import COUNTS, DETAILS, TEXTS, Source, Usage, consistent
+
+__all__ = ["DETAILS", "SEEN", "Chunk", "Source", "Usage", "charged", "chunk_of", "merge", "usage_of"]
 
 # A usage object, or Gemini's own name for it. In text inside JSON the quotes are escaped and do not match.
 SEEN = re.compile(rb'"usage(?:Metadata)?"\s*:\s*\{')
@@ -36,49 +39,6 @@ LARGEST_USAGE = 32 * 1024  # bytes of a usage object in a large document
 LONGEST_TOKEN = 16  # bytes of text per token, on the whole of an answer; English has four
 
 _Fields = dict[str, Any]
-
-
-class Source(StrEnum):
-    """Where a count comes from; stands in the ledger."""
-
-    REPORTED = "reported"
-    ESTIMATED = "estimated"  # in full or in part by the gateway: an upper bound
-
-
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call used. Zero where a provider says nothing (no prompt is empty, so a zero input is "not said")."""
-
-    input: int = 0
-    cached: int = 0  # of input: read from the provider's cache
-    cache_write: int = 0  # of input: written to it
-    cache_write_hour: int = 0  # of cache_write: kept for an hour, which costs more
-    cache_write_half_day: int = 0  # of cache_write: kept for twelve hours
-    audio_input: int = 0  # of input
-    audio_cached: int = 0  # of audio_input and of cached
-    image_input: int = 0  # of input
-    image_cached: int = 0  # of image_input and of cached
-    video_input: int = 0  # of input
-    output: int = 0
-    reasoning: int = 0  # of output
-    audio_output: int = 0  # of output
-    image_output: int = 0  # of output
-    video_output: int = 0  # of output
-    citation: int = 0  # tokens of sources that were read, beside the input
-    searches: int = 0  # searches of the web; with Cohere units of them
-    maps: int = 0  # questions to Google's maps
-    tier: str = ""  # of the processing, as the answer names it
-    speed: str = ""  # the same of Anthropic's fast mode
-    region: str = ""  # where it was processed, as far as that has a price of its own
-    stated_cost: int | None = None  # what the provider says that it charges: micro-USD
-    unpriced: str = ""  # a unit that has no price here, in words
-    source: Source = Source.REPORTED
-    disputed: bool = False  # more than was held, so a bound was wrong or the provider is
-
-
-_TEXTS = frozenset({"tier", "speed", "region", "unpriced"})
-_COUNTS = tuple(name for name in Usage.__struct_fields__ if name not in {*_TEXTS, "stated_cost", "source", "disputed"})
-# What has a part of its own in the sums above; the ledger keeps the rest of the counts as they are.
-DETAILS = tuple(name for name in _COUNTS if name not in {"input", "cached", "cache_write", "output", "reasoning"})
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +112,7 @@ def usage_of(said: object) -> Usage | None:
         return None
     for recognised_by, read in _FAMILIES:
         if any(name in said for name in recognised_by):
-            return _consistent(_with_extras(read(said), said))
+            return consistent(_with_extras(read(said), said))
     cost = stated(said)
     return None if cost is None else Usage(stated_cost=cost)
 
@@ -167,8 +127,8 @@ def merge(before: Usage | None, now: Usage | None) -> Usage | None:
         return now if before is None else before
     costs = [cost for cost in (before.stated_cost, now.stated_cost) if cost is not None]
     return Usage(
-        **{name: max(getattr(before, name), getattr(now, name)) for name in _COUNTS},
-        **{name: getattr(now, name) or getattr(before, name) for name in _TEXTS},
+        **{name: max(getattr(before, name), getattr(now, name)) for name in COUNTS},
+        **{name: getattr(now, name) or getattr(before, name) for name in TEXTS},
         stated_cost=max(costs, default=None),
     )
 
@@ -192,7 +152,7 @@ def charged(reported: Usage | None, estimate: Usage, held: Usage, *, trusted: bo
     used_output = said.output if known_output else min(estimate.output, max(held.output, least))
     disputed = used_input > held.input or used_output > held.output
     followed = trusted or not disputed
-    return _consistent(
+    return consistent(
         msgspec.structs.replace(
             said,
             input=used_input if trusted else min(used_input, held.input),
@@ -212,17 +172,36 @@ def _openai(said: _Fields) -> Usage:
     """OpenAI's wire and everything that follows it more or less."""
     asked, answered = count(said.get("prompt_tokens")), count(said.get("completion_tokens"))
     total = count(said.get("total_tokens"))
-    details, written = member(said.get("prompt_tokens_details")), member(said.get("completion_tokens_details"))
+    details, written = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
+    plain = said.keys() <= _PLAIN and says_nothing(details) and says_nothing(written)
+    asked = asked or max(0, total - answered)  # embeddings of some servers have a total only
+    beside = 0 if plain else _beside(said, answered)
+    # xAI and Gemini leave reasoning out of completion_tokens; it is in the total, and it is paid.
+    sums = Usage(input=asked, output=max(answered + beside, total - asked))
+    return sums if plain else _openai_parts(sums, said, member(details), member(written))
+
+
+def _beside(said: _Fields, answered: int) -> int:
+    """Return the reasoning of Perplexity's research, which is in neither sum.
+
+    Whoever claims it without a search is not followed.
+    """
+    reasoning = _reasoning(said)
+    searched = reasoning > answered and count(said.get("num_search_queries"))
+    return reasoning if count(said.get("citation_tokens")) or searched else 0
+
+
+def _reasoning(said: _Fields) -> int:
+    written = member(said.get("completion_tokens_details"))
+    return first(written.get("reasoning_tokens"), said.get("reasoning_tokens"))
+
+
+def _openai_parts(sums: Usage, said: _Fields, details: _Fields, written: _Fields) -> Usage:
     cached = member(details.get("cached_tokens_details"))
     kept = member(details.get("cache_creation_token_details")) or member(details.get("cache_write_tokens_details"))
     hour, half_day = kept_for(kept, "1h"), kept_for(kept, "12h")
-    asked = asked or max(0, total - answered)  # embeddings of some servers have a total only
-    reasoning = first(written.get("reasoning_tokens"), said.get("reasoning_tokens"))
-    citation = count(said.get("citation_tokens"))
-    # Perplexity's research leaves reasoning out of both sums; whoever claims it without a search is not followed.
-    beside = reasoning if citation or (reasoning > answered and count(said.get("num_search_queries"))) else 0
-    return Usage(
-        input=asked,
+    return msgspec.structs.replace(
+        sums,
         # DeepSeek and Moonshot have names of their own for what was read from the cache.
         cached=first(details.get("cached_tokens"), said.get("prompt_cache_hit_tokens"), said.get("cached_tokens")),
         # OpenRouter's name, LiteLLM's two, and what OpenAI says only of the time that it is kept.
@@ -239,13 +218,11 @@ def _openai(said: _Fields) -> Usage:
         image_input=count(details.get("image_tokens")),
         image_cached=count(cached.get("image_tokens")),
         video_input=count(details.get("video_tokens")),
-        # xAI and Gemini leave reasoning out of completion_tokens; it is in the total, and it is paid.
-        output=max(answered + beside, total - asked),
-        reasoning=reasoning,
+        reasoning=_reasoning(said),
         audio_output=count(written.get("audio_tokens")),
         image_output=count(written.get("image_tokens")),
         video_output=count(written.get("video_tokens")),
-        citation=citation,
+        citation=count(said.get("citation_tokens")),
         searches=first(details.get("web_search_requests"), said.get("num_search_queries")),
         maps=count(details.get("google_maps_grounding_requests")),
         unpriced=by_the_piece(details, "prompt_tokens_details.") or by_the_piece(written, "completion_tokens_details."),
@@ -322,6 +299,10 @@ def _cohere(said: _Fields) -> Usage:
     )
 
 
+# Where these are all that is said, as nearly always, nothing else has to be looked for.
+_PLAIN = frozenset(
+    {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details"}
+)
 # In this order: some servers send two families' names, and `total_tokens` belongs to more than one.
 _FAMILIES = (
     (("prompt_tokens", "completion_tokens"), _openai),
@@ -335,6 +316,8 @@ _FAMILIES = (
 
 def _with_extras(usage: Usage, said: _Fields) -> Usage:
     """Return the usage with what any family may say beside its counts."""
+    if said.keys() <= _PLAIN:
+        return usage
     tools = member(said.get("server_tool_use"))
     calls = member(said.get("server_side_tool_usage_details"))  # xAI
     searches = usage.searches or first(
@@ -355,46 +338,3 @@ def _with_extras(usage: Usage, said: _Fields) -> Usage:
     return msgspec.structs.replace(
         usage, searches=searches, unpriced=unpriced, tier=tier, speed=speed, region=region, stated_cost=cost
     )
-
-
-# --- small things ----------------------------------------------------------------------------------------------
-
-
-def _consistent(usage: Usage) -> Usage:
-    """Return the usage with parts that are no more than the whole."""
-    cached = min(usage.cached, usage.input)
-    written = min(usage.cache_write, usage.input - cached)
-    half_day = min(usage.cache_write_half_day, written)
-    hour = min(usage.cache_write_hour, written - half_day)
-    audio, image, video = _shares(usage.input, usage.audio_input, usage.image_input, usage.video_input)
-    audio_cached, image_cached = _shares(cached, min(usage.audio_cached, audio), min(usage.image_cached, image))
-    audio_out, image_out, video_out, reasoning = _shares(
-        usage.output, usage.audio_output, usage.image_output, usage.video_output, usage.reasoning
-    )
-    parts = {
-        "cached": cached,
-        "cache_write": written,
-        "cache_write_hour": hour,
-        "cache_write_half_day": half_day,
-        "audio_input": audio,
-        "image_input": image,
-        "video_input": video,
-        "audio_cached": audio_cached,
-        "image_cached": image_cached,
-        "reasoning": reasoning,
-        "audio_output": audio_out,
-        "image_output": image_out,
-        "video_output": video_out,
-    }
-    if all(getattr(usage, name) == value for name, value in parts.items()):
-        return usage
-    return msgspec.structs.replace(usage, **parts)
-
-
-def _shares(whole: int, *parts: int) -> list[int]:
-    """Return parts of a whole, each at most what those before it have left."""
-    shares = []
-    for part in parts:
-        shares.append(min(part, whole))
-        whole -= shares[-1]
-    return shares

@@ -21,7 +21,7 @@ from assistant_gateway.usage import Usage
 WIRE = Path(__file__).parent / "wire"
 SOURCES = Path(assistant_gateway.__file__).parent
 CASES: dict[str, dict[str, Any]] = yaml.safe_load((WIRE / "cases.yaml").read_text())
-MODULES = ("counts", "usage", "generated", "events")  # in the order in which they import each other
+MODULES = ("counts", "units", "usage", "generated", "events")  # in the order in which they import each other
 UNSAID = {name: "reported" if name == "source" else value for name, value in msgspec.structs.asdict(Usage()).items()}
 
 
@@ -32,7 +32,7 @@ def compiled(source: str, name: str) -> types.CodeType:
 
 
 class Code:
-    """The three modules, as they are or with one place of one of them changed."""
+    """The modules, as they are or with one place of one of them changed."""
 
     def __init__(self, change: dict[str, str] | None = None) -> None:
         self.modules: dict[str, Any] = {}
@@ -50,7 +50,7 @@ class Code:
 
     def entry(self, name: str, body: bytes) -> dict[str, Any]:
         """Return what is charged for a call with this answer."""
-        usage, generated, events = (self.modules[module] for module in MODULES[1:])
+        usage, generated, events = (self.modules[module] for module in MODULES[2:])
         if name.endswith(".sse"):
             relay = events.EventRelay(keep_usage=False, secret=None, limit=2**20)
             relay.feed(body)
