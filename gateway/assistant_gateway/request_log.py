@@ -9,6 +9,7 @@ from aiohttp import web
 
 from assistant_gateway.usage import Usage
 from assistant_observability import logs
+from assistant_observability.requests import REQUESTS
 
 LONGEST_NAME = 253  # of an assistant: a Kubernetes name
 _PLAIN = re.compile(r"[a-z0-9.-]+")
@@ -33,24 +34,28 @@ class Line:
 
     def write(self, request: web.Request, route: str, status: int, seconds: float) -> None:
         """Log it."""
-        fields: dict[str, object] = {"request_id": self.request_id}
+        if not REQUESTS.enabled:
+            return
         trace_id = self.trace_id
         if trace_id is None and (given := _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))):
             trace_id = given[1]
-        if trace_id:
-            fields["trace_id"] = trace_id
-        if self.tenant:
-            fields["tenant"] = self.tenant
-        if self.name:
-            name = self.name[:LONGEST_NAME]
-            fields["assistant"] = name if _PLAIN.fullmatch(name) else logs.redact(name)
-        fields |= {"method": request.method[:16], "route": route, "status": status}
-        if self.code:
-            fields["code"] = self.code
-        fields["ms"] = round(seconds * 1000, 1)
-        if self.tokens is not None:
-            fields["input_tokens"], fields["output_tokens"] = self.tokens
-        logs.request(fields)
+        name = self.name[:LONGEST_NAME]
+        tokens = self.tokens or (None, None)
+        REQUESTS.add(
+            {
+                "request_id": self.request_id,
+                "trace_id": trace_id,
+                "tenant": self.tenant,
+                "assistant": name if not name or _PLAIN.fullmatch(name) else logs.redact(name),
+                "method": request.method[:16],
+                "route": route,
+                "status": status,
+                "code": self.code,
+                "ms": round(seconds * 1000, 1),
+                "input_tokens": tokens[0],
+                "output_tokens": tokens[1],
+            }
+        )
 
 
 LINE = web.RequestKey("line", Line)

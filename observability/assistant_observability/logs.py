@@ -9,11 +9,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Literal
 
-import msgspec
 import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor
@@ -29,30 +26,6 @@ REDACTED = "***"
 _CHATTY = ("httpx", "httpx2", "httpcore", "httpcore2")
 
 Format = Literal["json", "console"]
-
-
-_write_request: Callable[[Mapping[str, object]], None] | None = None
-
-
-def request(fields: Mapping[str, object]) -> None:
-    """Write the line of one request that was answered, or was not; nothing before `configure`.
-
-    There is one for each request, so it takes a shorter way than other lines: `fields` are written as they are, and
-    whoever calls has seen to it that nothing secret is in them.
-    """
-    if _write_request is not None:
-        _write_request(fields)
-
-
-def _request_writer(service: str) -> Callable[[Mapping[str, object]], None]:
-    encode = msgspec.json.Encoder().encode
-
-    def write(fields: Mapping[str, object]) -> None:
-        head = {"event": "request", "level": "info", "service": service}
-        line = encode({**head, **fields, "timestamp": datetime.now(UTC).isoformat()})
-        sys.stderr.write(line.decode() + "\n")
-
-    return write
 
 
 def redact(text: str) -> str:
@@ -127,14 +100,6 @@ def configure(service: str, output: Format = "json", level: str = "INFO") -> Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    global _write_request  # noqa: PLW0603  # like logging's own configuration: of the process
-    if not root.isEnabledFor(logging.INFO):
-        _write_request = None
-    elif output == "json":
-        _write_request = _request_writer(service)
-    else:
-        requests = logger("request")
-        _write_request = lambda fields: requests.info("request", **fields)  # noqa: E731
     logging.captureWarnings(capture=True)  # Python's own warnings would be lines of another shape
     REQUESTS.configure(service, level, json=output == "json")
     for chatty in _CHATTY:
