@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import aiohttp
+import kopf
 import pytest
 import yaml
 from operator_world import all_objects, condition, eventually, running
@@ -238,7 +239,7 @@ async def test_the_watches_read_metadata_only(world, limited):
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "large", "namespace": world.namespace}}
     await world.cluster.apply({**secret, "stringData": {"a": "x" * 100_000}})
     await world.assistant(instructions="Be kind.")
-    connected = await handlers.log_in(logger=logging.getLogger(__name__))
+    connected = await handlers.log_in(logger=logging.getLogger(__name__), settings=kopf.OperatorSettings())
     http = connected.aiohttp_session
     try:
         for path in ("/api/v1/secrets", "/apis/assistantplatform.io/v1alpha1/assistants"):

@@ -9,6 +9,7 @@ import pytest
 from operator_context import connect
 from operator_world import all_objects, condition
 from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
 
 from assistant_crds import naming
 from assistant_crds.contracts import TenantConfig, TenantPolicy
@@ -78,7 +79,7 @@ async def test_credentials_in_the_secret_work_and_reach_no_further(world, contex
     stores = secret_values(await world.cluster.get("Secret", naming.STORES_SECRET, world.namespace))
 
     connection = await asyncpg.connect(stores["postgres_dsn"])
-    assert await connection.fetchval("SELECT count(*) FROM knowledge_base_counts") == 0
+    assert await connection.fetchval("SELECT count(*) FROM documents") == 0
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await connection.execute("CREATE TABLE mine (a int)")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -88,9 +89,12 @@ async def test_credentials_in_the_secret_work_and_reach_no_further(world, contex
         await asyncpg.connect(stores["postgres_dsn"].removesuffix(key) + "postgres")
 
     redis = Redis.from_url(stores["redis_url"], driver_info=None)
-    await redis.set(f"{{{key}}}:a", "1")
-    with pytest.raises(Exception, match="permission"):
-        await redis.get(naming.quota_prefix(key) + "rpm:support")
+    assert await redis.ping()
+    for name in (f"{{{key}}}:a", naming.quota_prefix(key) + "rpm:support"):
+        with pytest.raises(NoPermissionError):
+            await redis.get(name)
+        with pytest.raises(NoPermissionError):
+            await redis.set(name, "1")
     await redis.aclose()
 
     mine = Weaviate(stores["weaviate_url"], stores["weaviate_grpc"], stores["weaviate_api_key"], lambda: None)
@@ -134,7 +138,8 @@ async def test_knowledge_base_is_counted_and_removed_with_a_receipt(world, conte
     assert await context.weaviate.knowledge_bases(key) == []
     assert await context.postgres.rows(key, [vectors]) == {}
     events = await world.cluster.list("Event", world.namespace)
-    assert [event["message"] for event in events] == ["Removed 3 vectors and 1 documents."]
+    told = [event["message"] for event in events if event["message"].startswith("Removed")]
+    assert told == ["Removed 3 vectors and 1 documents."]
     assert ("Deployment", naming.WORKER) not in await all_objects(world.cluster, world.namespace)
     assert await world.is_ready("Assistant", "support")
 
@@ -269,8 +274,7 @@ async def test_unreachable_model_is_told_and_healed(world, context):
     """What the gateway says of a model is on the resource, with the gateway's sentence."""
     world.gateway.unreachable.add("support")
     await world.assistant()
-    with pytest.raises(AssertionError, match="does not settle"):
-        await world.settle(context, runs=12)
+    await world.settle(context)  # the gateway says when it changes; until then there is nothing to do
     told = condition(await world.get("Assistant", "support"), "ModelReachable")
     assert (told["status"], told["reason"]) == ("False", "ProviderUnreachable")
     assert condition(await world.get("Assistant", "support"), "Ready")["status"] == "False"

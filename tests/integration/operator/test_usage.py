@@ -1,7 +1,7 @@
 """Limits in money on a real API server: from the resources to the policy, and what was used back to the resources."""
 
 from operator_context import connect
-from operator_world import condition
+from operator_world import TRANSITIONS, condition
 
 from assistant_crds import naming
 from assistant_crds.contracts import LevelUsage, TenantUsage
@@ -28,7 +28,8 @@ async def tenant(world, **spec):
 async def events_of(world, kind, uid):
     namespace = "default" if kind == "Tenant" else world.namespace
     found = await world.cluster.list("Event", namespace)
-    return sorted(event["reason"] for event in found if event["involvedObject"]["uid"] == uid)
+    reasons = [event["reason"] for event in found if event["involvedObject"]["uid"] == uid]
+    return sorted(reason for reason in reasons if reason not in TRANSITIONS)
 
 
 async def test_what_was_spent_is_shown_at_most_once_a_minute(world, context, kube):

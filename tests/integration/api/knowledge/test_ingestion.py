@@ -336,11 +336,11 @@ async def test_the_operator_counts_what_is_there(world: World) -> None:
     async with world.worker():
         while (await world.get(document.id)).status != "ready":
             vectors = await operator.vectors(world.base.key)
-            rows = (await world.tenant.operator_database().rows(world.tenant.key))[world.base.key]
+            rows = (await world.tenant.operator_database().rows(world.tenant.key, [world.base.key]))[world.base.key]
             seen.append((vectors, rows.chunks))
     await operator.close()
     assert all(vectors <= chunks for vectors, chunks in seen)
-    rows = (await world.tenant.operator_database().rows(world.tenant.key))[world.base.key]
+    rows = (await world.tenant.operator_database().rows(world.tenant.key, [world.base.key]))[world.base.key]
     assert (rows.documents, rows.pending, rows.failed, rows.chunks) == (1, 0, 0, await world.vector_count())
 
 

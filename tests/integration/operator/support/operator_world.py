@@ -21,6 +21,8 @@ from assistant_crds.contracts import ModelProbe, Readiness, TenantPolicy, Tenant
 from assistant_operator.adapters.cluster import Cluster
 from assistant_operator.main import Operator
 
+TRANSITIONS = frozenset({"Progressing", "Ready"})  # reasons of Events that tell how a resource becomes ready
+
 OURS = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
 # For what takes a second or two on an idle machine. Less than the minute after which the operator looks again at what
 # is not Ready, and than the resync: what is waited for comes from an event.
