@@ -39,6 +39,7 @@ KEEPALIVE_SECONDS = 15.0
 MAX_ERROR_BYTES = 64 * 1024
 LONGEST_USER = 256
 # Waits between tries of what was provably not begun: while a gateway goes, its address stays known for a moment.
+_MODELS = "/v1/models"
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 # A kept connection that closes later than this under a request may have been read: the call is then not repeated.
 STALE_SECONDS = 0.5
@@ -200,7 +201,7 @@ class GatewayClient:
 
     async def ping(self) -> None:
         """See `Gateway.ping`: lists the models, which needs a good token and a loaded policy."""
-        await self._whole(PING_SECONDS, "GET", "/v1/models")
+        await self._whole(PING_SECONDS, "GET", _MODELS)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -255,7 +256,7 @@ class GatewayClient:
     async def _send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         sent = self._headers(headers, body)
         now = asyncio.get_running_loop().time
-        stale, pauses = False, iter(PAUSES)
+        stale, pauses = False, iter(() if path == _MODELS else PAUSES)  # a check of health says what is so now
         while True:  # asked again is only what no gateway has begun: no call is made twice that may be billed
             client, started, pause = self._open(), now(), 0.0
             try:
