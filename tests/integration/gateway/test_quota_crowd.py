@@ -146,7 +146,9 @@ async def test_a_crowd_stays_within_every_limit(number: int, tmp_path: Path) -> 
         redis = Redis(store.gateway_url, SCRIPT, answer_seconds=1)
         keeper = asyncio.create_task(redis.run())
         quota = Quota(redis)
-        await ask(quota)
+        async with asyncio.timeout(20):
+            while not redis.available:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
         assert await quota.restore(limits_at(0, ASSISTANTS[0]), 1, "0-0", [])
         crowd = Crowd(store.gateway_url, time.time(), tmp_path)
         try:
