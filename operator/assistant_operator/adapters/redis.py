@@ -5,6 +5,7 @@ Categories are never granted: they would let FLUSHALL, KEYS and CONFIG through.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -44,8 +45,9 @@ class Redis:
         self._guard = guard
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
+        """Close the connections; one that does not close in time ends with the process."""
+        with contextlib.suppress(RedisError, OSError):
+            await self._client.aclose()
 
     async def ping(self) -> str:
         """Return the server's run id: another one means that the server was started anew."""
