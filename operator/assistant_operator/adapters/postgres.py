@@ -196,16 +196,18 @@ class Postgres:
         changed = False
         found = {row["rolname"]: row for row in await connection.fetch(sql.ROLES, [owner, login], as_stored)}
         for name, attributes in (
-            (owner, f"NOLOGIN {sql.NO_PRIVILEGES} CONNECTION LIMIT 0"),
-            (login, f"LOGIN {sql.NO_PRIVILEGES} CONNECTION LIMIT {database.connections}"),
+            (owner, "NOLOGIN CONNECTION LIMIT 0"),
+            (login, f"LOGIN CONNECTION LIMIT {database.connections}"),
         ):
             row = found.get(name)
             statements = []
             if row is None:
                 password = f" PASSWORD '{scram.verifier(database.password)}'" if name == login else ""
-                statements.append(f'CREATE ROLE "{name}" {attributes}{password}')
+                statements.append(f'CREATE ROLE "{name}" {sql.NO_PRIVILEGES} {attributes}{password}')
             elif not _has_attributes(row, login=name == login, connections=database.connections):
-                statements.append(f'ALTER ROLE "{name}" {attributes}')
+                # Postgres 15 lets only a superuser name these, even to take away what a role does not have.
+                privileges = sql.NO_PRIVILEGES if _has_privileges(row) else ""
+                statements.append(f'ALTER ROLE "{name}" {privileges} {attributes}')
             if row is None or not row["member"]:
                 statements.append(f'GRANT "{name}" TO CURRENT_USER')
             if name == login and database.limited and not (row is not None and row["settled"]):
@@ -356,10 +358,14 @@ class Postgres:
         return urlunsplit(urlsplit(self._dsn)._replace(path=f"/{quote(database)}"))
 
 
+def _has_privileges(row: asyncpg.Record) -> bool:
+    names = ("rolsuper", "rolcreatedb", "rolcreaterole", "rolreplication", "rolbypassrls")
+    return any(row[name] for name in names)
+
+
 def _has_attributes(row: asyncpg.Record, *, login: bool, connections: int) -> bool:
     return bool(
         row["rolcanlogin"] == login
-        and not (row["rolsuper"] or row["rolcreatedb"] or row["rolcreaterole"] or row["rolbypassrls"])
-        and not row["rolreplication"]
+        and not _has_privileges(row)
         and row["rolconnlimit"] == (connections if login else 0)
     )

@@ -150,7 +150,6 @@ async def test_a_redis_user_that_was_removed_is_made_again(world, proxy):
         assert condition(await world.get("Assistant", "support"), "Accepted")["status"] == "True"
 
 
-@pytest.mark.xfail(reason="a changed role was not put right within 40 s: a known fault, to be mended")
 @pytest.mark.timeout(180)
 async def test_a_database_role_that_was_changed_is_put_right(world, proxy):
     """What somebody changed of a role in Postgres is as it was after the next comparison."""
