@@ -191,6 +191,7 @@ def test_each_pod_mounts_only_the_keys_it_uses(render: Callable[..., list[Json]]
     assert keys("assistant-gateway") == {("assistant-redis", "gateway-url"), ("assistant-postgres", "ledger-url")}
     assert keys("assistant-operator") == {
         ("assistant-postgres", "dsn"),
+        ("assistant-postgres", "ca.crt"),  # tenants get it to check the server's certificate
         ("assistant-postgres", "ledger-url"),  # it makes that role
         ("assistant-redis", "operator-url"),
         ("assistant-weaviate", "url"),

@@ -137,7 +137,7 @@ def test_every_value_is_in_the_schema_and_every_property_has_a_default() -> None
 
 def test_the_small_profile_only_makes_things_smaller() -> None:
     """values-small.yaml changes replicas, resources and volumes, nothing that decides what the platform does."""
-    allowed = {"replicas", "resources", "storage"}
+    allowed = {"replicas", "resources", "workerResources", "storage"}
     small = yaml.safe_load((CHART / "values-small.yaml").read_text())
     embedded = small.pop("embedded")
     assert {name for part in [*small.values(), *embedded.values()] for name in part} <= allowed
