@@ -61,10 +61,10 @@ class Stores:
         )
 
     def plant_key(self, tenant: Tenant) -> None:
-        """Leave a key that does not expire in Redis, as the tenant's own pods could."""
-        url = self.redis_url(self.platform.secret(tenant.namespace, naming.STORES_SECRET)["redis_url"])
+        """Leave a key of the tenant that does not expire in Redis, as the gateway could; tenants may only PING."""
+        url = self.redis_url(self.platform.secret(PLATFORM, "assistant-redis")["gateway-url"])
         with redis.Redis.from_url(url, socket_timeout=10, protocol=2, driver_info=None) as client:
-            client.set(f"{naming.redis_prefix(tenant.store_key)}planted", "1")
+            client.hset(f"{naming.quota_prefix(tenant.store_key)}planted", "calls", "1")
 
     def _postgres(self, query: str, key: str) -> list[str]:
         dsn = self.postgres_dsn(self.platform.secret(PLATFORM, "assistant-postgres")["dsn"])
