@@ -107,7 +107,7 @@ def prepare() -> None:
     if os.geteuid() == 0 and shutil.which("apt-get"):
         ensure_packages(("etcd-server",), progress, purpose="the tests' API server")
     stores.install(progress)
-    for name in ("etcd", "kubernetes", "helm"):
+    for name in ("etcd", "kubernetes", "helm", "helm3"):
         binaries.ensure(name, progress)
 
 

@@ -1,4 +1,4 @@
-"""Finds the programs of `tools.py`, or gets them: KUBEBUILDER_ASSETS and PATH, the cache, a download, a build.
+"""Finds the programs of `tools.py`, or gets them: KUBEBUILDER_ASSETS and PATH, cache, download, package, build.
 
 What is downloaded or built goes into a cache of the user, keyed by version, in one step: whoever is interrupted leaves
 nothing half done behind. A lock keeps two invocations from building the same thing twice.
@@ -18,6 +18,7 @@ from tempfile import mkdtemp
 from assistant_cluster.download import DownloadError, fetch
 from assistant_cluster.errors import ClusterError
 from assistant_cluster.gobuild import BuildError, build
+from assistant_cluster.package import PackageError, unpack
 from assistant_cluster.progress import Progress
 from assistant_cluster.tools import TOOLS, Tool
 
@@ -59,7 +60,7 @@ def ensure(name: str, progress: Progress | None = None, *, programs: tuple[str, 
         # Somebody else may have got it while we waited.
         if found := _cached(tool, []):
             return found
-        for way in (_download, _build):
+        for way in (_download, _unpack, _build):
             if way(tool, tried, progress) and (found := _cached(tool, [])):
                 return found
     lines = "\n".join(f"  - {line}" for line in tried)
@@ -132,6 +133,20 @@ def _download(tool: Tool, tried: list[str], progress: Progress) -> bool:
     except DownloadError as error:
         tried.append(f"download: {error}")
         progress(f"{tool.name} {tool.version}: no download ({error})")
+        return False
+    return True
+
+
+def _unpack(tool: Tool, tried: list[str], progress: Progress) -> bool:
+    if tool.package is None:
+        return False
+    progress(f"{tool.name} {tool.version}: from the package {tool.package.name} {tool.package.version}")
+    try:
+        with _new_folder(tool) as folder:
+            unpack(tool, tool.package, folder)
+    except PackageError as error:
+        tried.append(f"package: {error}")
+        progress(f"{tool.name} {tool.version}: no package ({error})")
         return False
     return True
 

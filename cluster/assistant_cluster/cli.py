@@ -1,4 +1,4 @@
-"""The command line: `python -m assistant_cluster up|down|status|binaries|kubectl`."""
+"""The command line: `python -m assistant_cluster up|down|status|binaries|kubectl|helm`."""
 
 import argparse
 import os
@@ -15,6 +15,9 @@ from assistant_cluster.progress import Progress
 from assistant_cluster.tools import TOOLS
 
 EXIT_PROBLEM, EXIT_NOT_READY, EXIT_INTERRUPTED = 1, 3, 130
+CLIENTS = {"kubectl": "kubernetes", "helm": "helm"}  # command: the tool of its program
+# kind is of use only where there is a container engine, etcd usually comes from Debian, and Helm 3 is for tests.
+ON_DEMAND = {"kind", "etcd", "helm3"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,9 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     tools = commands.add_parser("binaries", help="find, download or build the programs that the cluster needs")
     tools.add_argument("names", nargs="*", metavar="name", help=f"some of: {', '.join(TOOLS)}")
     tools.set_defaults(run=_binaries)
-    kubectl = commands.add_parser("kubectl", help="run kubectl against the cluster", add_help=False)
-    kubectl.add_argument("arguments", nargs=argparse.REMAINDER)
-    kubectl.set_defaults(run=_kubectl)
+    for name, tool in CLIENTS.items():
+        client = commands.add_parser(name, help=f"run {name} against the cluster", add_help=False)
+        client.add_argument("arguments", nargs=argparse.REMAINDER)
+        client.set_defaults(run=_client, tool=tool, program=name)
     return parser
 
 
@@ -76,18 +80,17 @@ def _binaries(options: argparse.Namespace) -> int:
     if unknown:
         raise ClusterError(f"Unknown: {', '.join(unknown)}. There are: {', '.join(TOOLS)}.")
     progress = Progress()
-    # kind is of use only where there is a container engine, and etcd usually comes from Debian: both on demand.
-    for name in options.names or [name for name in TOOLS if name not in {"kind", "etcd"}]:
+    for name in options.names or [name for name in TOOLS if name not in ON_DEMAND]:
         programs = binaries.ensure(name, progress)
         progress(f"{name} {programs.tool.version}: {' '.join(programs.command())} ({programs.source})")
     return 0
 
 
-def _kubectl(options: argparse.Namespace) -> int:
+def _client(options: argparse.Namespace) -> int:
     info = lifecycle.find()
     if info is None:
         raise ClusterError("This checkout has no cluster: `make cluster-up` makes one.")
-    program = binaries.ensure("kubernetes").command("kubectl")
+    program = binaries.ensure(options.tool).command(options.program)
     environment = {**os.environ, "KUBECONFIG": str(info.kubeconfig)}
     os.execve(program[0], [*program, *options.arguments], environment)  # noqa: S606 - that is its purpose
 

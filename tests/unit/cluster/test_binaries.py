@@ -26,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs) -
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
     for name, tool in TOOLS.items():
-        monkeypatch.setitem(TOOLS, name, dataclasses.replace(tool, download=NOWHERE))
+        monkeypatch.setitem(TOOLS, name, dataclasses.replace(tool, download=NOWHERE, package=None))
     programs.add("go", "exit 1")
     return tmp_path / "cache" / "assistant-platform" / "bin"
 
@@ -164,7 +164,7 @@ def test_builds_are_static_reproducible_and_know_their_version(tmp_path: Path) -
     assert f"-X k8s.io/component-base/version.gitVersion={KUBERNETES.version}" in flags
     assert command[-2:] == [str(tmp_path / "kube"), "."]
     assert gobuild.environment(KUBERNETES.build, tmp_path)["CGO_ENABLED"] == "0"
-    assert gobuild.command("go", TOOLS["helm"], tmp_path)[-1] == f"helm.sh/helm/v3/cmd/helm@{TOOLS['helm'].version}"
+    assert gobuild.command("go", TOOLS["helm"], tmp_path)[-1] == f"helm.sh/helm/v4/cmd/helm@{TOOLS['helm'].version}"
 
 
 @pytest.mark.parametrize(
