@@ -1,11 +1,13 @@
 """A kind cluster, where Docker or Podman answers (https://kind.sigs.k8s.io).
 
-Not exercised by this project's CI, which has no Docker; the commands are those of kind's documentation.
+Not exercised by this project's CI, which has no Docker: decision 0048 says what was tried, and how far.
 """
 
 import os
 import shutil
 import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import yaml
 
@@ -53,19 +55,36 @@ class KindCluster:
             self._kind("delete", "cluster", f"--name={NAME}")
 
     def load_image(self, reference: str) -> None:
-        """Copy an image from the container engine into the cluster's node."""
-        self._kind("load", "docker-image", reference, f"--name={NAME}")
+        """Copy an image from the container engine into the cluster's node, unless the node has it.
+
+        By an archive: kind's `load docker-image` asks the program `docker` whatever engine it uses.
+        """
+        if reference in self._images():
+            return
+        with TemporaryDirectory(prefix="assistant-image-") as folder:
+            archive = str(Path(folder) / "image.tar")
+            self._run([self._engine(), "save", "--output", archive, reference])
+            self._kind("load", "image-archive", archive, f"--name={NAME}")
+
+    def _images(self) -> list[str]:
+        """Names of the images on the node."""
+        listing = [self._engine(), "exec", f"{NAME}-control-plane", "ctr", "--namespace=k8s.io", "images", "ls", "-q"]
+        return self._run(listing).split()
 
     def _kind(self, *arguments: str) -> str:
+        # kind edits the user's own kubeconfig; ours is the checkout's.
+        environment = {**os.environ, "KUBECONFIG": os.devnull}
+        if self._engine() == "podman":
+            environment["KIND_EXPERIMENTAL_PROVIDER"] = "podman"
+        return self._run([*ensure("kind", self._progress).command(), *arguments], environment)
+
+    def _engine(self) -> str:
         name = engine()
         if name is None:
             raise ClusterError("kind needs Docker or Podman, and neither answers (`docker info`, `podman info`).")
-        environment = dict(os.environ)
-        # kind edits the user's own kubeconfig; ours is the checkout's.
-        environment["KUBECONFIG"] = os.devnull
-        if name == "podman":
-            environment["KIND_EXPERIMENTAL_PROVIDER"] = "podman"
-        command = [*ensure("kind", self._progress).command(), *arguments]
+        return name
+
+    def _run(self, command: list[str], environment: dict[str, str] | None = None) -> str:
         try:
             done = subprocess.run(
                 command, env=environment, capture_output=True, text=True, timeout=CREATE_SECONDS, check=False

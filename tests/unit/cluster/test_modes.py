@@ -158,6 +158,27 @@ def test_kind_never_touches_the_users_kubeconfig(engine: Programs, tmp_path: Pat
     assert os.devnull in (tmp_path / "seen").read_text()
 
 
+@pytest.mark.parametrize("name", ["docker", "podman"])
+def test_images_reach_kind_by_an_archive_of_either_engine(programs: Programs, tmp_path: Path, name: str) -> None:
+    """`kind load docker-image` would ask Docker even where Podman is used; what the node has is not sent again."""
+    (tmp_path / "images").write_text("localhost/assistant-platform/there:1\n")
+    other = {"docker": "podman", "podman": "docker"}[name]
+    programs.add(other, "exit 1")
+    programs.add(name, f"""case "$*" in exec*) cat {tmp_path}/images;; save*) echo archive > "$3";; esac""")
+    script = f"""case "$*" in
+      version) echo "kind v0.30.0";;
+      load*) cat "$3" > {tmp_path}/loaded; echo "$KIND_EXPERIMENTAL_PROVIDER" >> {tmp_path}/loaded;;
+    esac"""
+    programs.add("kind", script)
+    cluster = KindCluster(QUIET)
+    cluster.load_image("localhost/assistant-platform/there:1")
+    assert not (tmp_path / "loaded").exists()
+    cluster.load_image("localhost/assistant-platform/new:1")
+    assert (tmp_path / "loaded").read_text().split() == ["archive", *(["podman"] if name == "podman" else [])]
+    saved = [call.split()[-1] for call in programs.calls if call.startswith(f"{name} save")]
+    assert saved == ["localhost/assistant-platform/new:1"]
+
+
 def test_kinds_error_reaches_the_user(engine: Programs) -> None:
     """Whatever kind says is the reason."""
     engine.add("kind", '[ "$1" = version ] && echo v0.30.0 && exit 0; echo "no space left" >&2; exit 1')
