@@ -2,8 +2,8 @@
 
 What refuses a call before it is sent (allowed models, missing key, breaker, unknown price) is asked for with the same
 functions as in a call. Whether the provider answers is found out by asking for its list of models: it costs nothing
-and proves address, TLS and key. Answers are kept for a few seconds and shared, so that a thousand assistants with one
-provider make one call.
+and proves address, TLS and key. Whether a model makes embeddings only a trial shows. Answers are kept and shared, so
+that a thousand assistants with one provider make one call.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from assistant_gateway.metering import Meter
 from assistant_gateway.providers import families
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute, Tenant, resolve
+from assistant_gateway.trial_embedding import TrialEmbeddings
 from assistant_http.answers import Answer
 from assistant_http.errors import HttpError
 
@@ -94,6 +95,7 @@ class Prober:
         self._gates = gates
         self._clock = clock
         self._kept: dict[tuple[str, ...], tuple[float, asyncio.Task[_Answer]]] = {}
+        self._trials = TrialEmbeddings(upstream, clock)
         self._own = asyncio.Semaphore(ALL_AT_ONCE)
         self._own_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
@@ -133,7 +135,24 @@ class Prober:
         return msgspec.structs.replace(own, message=message, fallbacks=fallbacks)
 
     async def _knowledge_base(self, route: EmbeddingRoute, turns: _Turns) -> ModelProbe:
-        return await self._model(route.to, "knowledge base", route.terms, turns)
+        probe = await self._model(route.to, "knowledge base", route.terms, turns)
+        if not probe.reachable:
+            return probe
+        problem = await self._trial(route, turns)
+        return msgspec.structs.replace(_no(Reason.MODEL_UNSUITABLE, problem), model=probe.model) if problem else probe
+
+    async def _trial(self, route: EmbeddingRoute, turns: _Turns) -> str:
+        """Return why the model makes no embeddings, as far as that is known in time."""
+        async with contextlib.AsyncExitStack() as places:
+            try:
+                async with asyncio.timeout_at(turns.until):
+                    target = resolve(route.to, self._targets())
+                    for place in (turns.own, self._own) if target.own else (turns.at_once,):
+                        await places.enter_async_context(place)
+                    asking.set(turns.tenant.namespace)
+                    return await self._trials.problem(route, target, turns.tenant.namespace)
+            except (TimeoutError, GatewayError):  # the catalogue may have changed meanwhile
+                return ""
 
     async def _model(self, to: Destination, kind: str, terms: Terms, turns: _Turns) -> ModelProbe:
         found = self._before(to, kind, terms)

@@ -53,14 +53,17 @@ class Unlimited(Limiter):
 
 
 class Listing:
-    """A provider's answer to the question for its models."""
+    """A provider's answer, to the question for its models or to a trial embedding."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, body: bytes = b"") -> None:
         self.status = status
+        self.headers: dict[str, str] = {}
         self.closed = False
+        self._rest = body
 
     async def next(self) -> bytes:
-        return b""
+        body, self._rest = self._rest, b""
+        return body
 
     def close(self) -> None:
         self.closed = True
@@ -84,8 +87,16 @@ class World:
         }
         self.gates = Gates(lambda: self.targets)
         self.meter = Meter(Unlimited(), PriceMap(None, ""), Tokenizers(None))
-        self.prober = Prober(cast("Any", self), lambda: self.targets, self.gates, self.meter)
+        self.now = 0.0
+        self.prober = Prober(cast("Any", self), lambda: self.targets, self.gates, self.meter, lambda: self.now)
         self.attempts = Attempts(self.gates, lambda: self.targets)
+        self.trials: list[Any] = []
+        self.vector: tuple[int, bytes] = (200, b'{"data":[{"embedding":[1,0,0,0,0,0,0,0]}]}')
+
+    async def post(self, to: Target, url: URL, body: bytes, trace: dict[str, str]) -> Listing:
+        """Answer a trial embedding."""
+        self.trials.append(msgspec.json.decode(body))
+        return Listing(*self.vector)
 
     async def get(self, to: Target, url: URL, seconds: float) -> Listing:
         """Answer for every provider but the one that is down."""
@@ -195,6 +206,58 @@ async def test_provider_that_makes_no_embeddings_is_told() -> None:
     found = await World().prober.probe(_tenant("reader"))
     assert (found.knowledge_bases["k"].reachable, found.knowledge_bases["k"].reason) == (False, "ModelUnsuitable")
     assert found.assistants["a"].reachable
+
+
+EIGHT = b'{"data":[{"embedding":[1,0,0,0,0,0,0,0]}]}'
+BASE64_OF_EIGHT = b'{"data":[{"embedding":"AACAPwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}]}'
+LISTED_BY_NONE = b'{"error":{"message":"This model does not support embeddings","code":400}}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, EIGHT, ""),
+        (200, BASE64_OF_EIGHT, ""),
+        (200, b'{"data":[{"embedding":[1,0,0]}]}', "makes vectors of 3 numbers, and spec.embedding.dimensions says 8"),
+        (200, b'{"choices":[]}', "without a vector"),
+        (200, b'{"data":[{"embedding":[]}]}', "without a vector"),
+        (400, LISTED_BY_NONE, "does not support embeddings"),
+        (404, b"", "was refused (404)"),
+        (501, b'{"error":"start it with --embeddings"}', "was refused (501)"),
+        (429, b"", ""),
+        (503, b"", ""),
+        (401, b"", ""),
+    ],
+)
+async def test_a_model_is_tried_before_a_knowledge_base_is_said_to_work(status: int, body: bytes, said: str) -> None:
+    """A chat model, or vectors of another length, would fail with the first document; a busy provider says nothing."""
+    world = World()
+    world.vector = (status, body)
+    found = (await world.prober.probe(_tenant("free"))).knowledge_bases["k"]
+    assert found.reachable == (said == "")
+    if said:
+        assert found.reason == "ModelUnsuitable"
+        assert said in found.message
+    assert found.model == "free/m"
+    assert world.trials == [{"model": "m", "input": ["trial"], "dimensions": 8}]
+
+
+async def test_a_trial_is_made_once_in_hours_and_soon_again_where_it_failed() -> None:
+    """It is a call that costs something, and a mended model is to be seen soon."""
+    world = World()
+    tenant = _tenant("free")
+    world.vector = (404, b"")
+    for now in (0, 59):
+        world.now = now
+        assert not (await world.prober.probe(tenant)).knowledge_bases["k"].reachable
+    assert len(world.trials) == 1
+    world.vector, world.now = (200, EIGHT), 61
+    assert (await world.prober.probe(tenant)).knowledge_bases["k"].reachable
+    world.vector, world.now = (404, b""), 5 * 3600
+    assert (await world.prober.probe(tenant)).knowledge_bases["k"].reachable
+    assert len(world.trials) == 2
+    world.now = 7 * 3600
+    assert not (await world.prober.probe(tenant)).knowledge_bases["k"].reachable
 
 
 async def test_each_fallback_is_told_by_itself() -> None:

@@ -1,0 +1,135 @@
+"""One word embedded on trial, because no list of models says which of them makes vectors, or how long they are.
+
+A knowledge base whose model is a chat model, or makes vectors of another length than `dimensions`, would take
+documents and fail on the first. The trial is a call of one word that no tenant is billed for; what it found is kept for
+hours where it is good, and for a minute where it is not, so that a mended model is seen soon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
+
+from assistant_gateway import bodies
+from assistant_gateway.catalog import Target
+from assistant_gateway.decoding import UNREADABLE
+from assistant_gateway.errors import GatewayError
+from assistant_gateway.providers import families
+from assistant_gateway.providers.openai_wire import Upstream, refusal
+from assistant_gateway.routing import EmbeddingRoute
+from assistant_http.answers import Answer
+from assistant_http.errors import HttpError
+
+SECONDS = 5.0
+KEPT_SECONDS = 6 * 3600.0
+KEPT_FAILURE_SECONDS = 60.0
+LARGEST_ANSWER = 2**20  # bytes; the longest vectors known, 4,096 numbers as text, have less than 100 KiB
+LARGEST_KEPT = 10_000  # trials; beyond that the oldest are made again
+BYTES_PER_NUMBER = 4  # of a vector in base64: single precision, as OpenAI's
+# What providers answer to a model that makes no embeddings. Other errors may mean that one is busy, or the key wrong.
+_REFUSALS = frozenset({400, 404, 405, 422, 501})
+
+Key: TypeAlias = tuple[str, ...]
+
+
+class _Item(msgspec.Struct, frozen=True):
+    embedding: list[float] | str
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    data: list[_Item]
+
+
+class TrialEmbeddings:
+    """Trials by provider, model and length of vectors."""
+
+    def __init__(self, upstream: Upstream, clock: Callable[[], float] = time.monotonic) -> None:
+        self._upstream = upstream
+        self._clock = clock
+        self._kept: dict[Key, tuple[float, asyncio.Task[str]]] = {}
+
+    async def problem(self, route: EmbeddingRoute, target: Target, namespace: str) -> str:
+        """Return why a knowledge base could not embed with its model, empty where nothing speaks against it.
+
+        A provider that is busy, away or refuses the key says nothing about the model. Providers that are translated are
+        not asked: which of them make embeddings is known.
+        """
+        if target.settings.kind != families.NATIVE:
+            return ""
+        dimensions = bytes(route.dimensions).decode()
+        key: Key = (str(target.embeddings), str(sorted(target.headers.items())), route.to.model, dimensions)
+        if target.own:
+            key = (*key, namespace)
+        kept = self._kept.get(key)
+        if kept is None or self._clock() >= kept[0]:
+            task = asyncio.create_task(self._try(route, target))
+            task.add_done_callback(lambda done: self._shorten(key, done))
+            self._kept.pop(key, None)  # the dictionary's order is that of age
+            kept = self._kept[key] = (self._clock() + KEPT_SECONDS, task)
+            while len(self._kept) > LARGEST_KEPT:
+                self._kept.pop(next(iter(self._kept)))
+        return await asyncio.shield(kept[1])
+
+    def _shorten(self, key: Key, task: asyncio.Task[str]) -> None:
+        good = not task.cancelled() and task.exception() is None and not task.result()
+        if not good and key in self._kept:
+            self._kept[key] = (self._clock() + KEPT_FAILURE_SECONDS, task)
+
+    async def _try(self, route: EmbeddingRoute, target: Target) -> str:
+        fields = {"model": route.to.model_json, "input": msgspec.Raw(b'["trial"]')}
+        if target.settings.embedding_dimensions:
+            fields["dimensions"] = route.dimensions
+        try:
+            async with asyncio.timeout(SECONDS):
+                answer = await self._upstream.post(target, target.embeddings, bodies.encode(fields), {})
+                try:
+                    return await _verdict(route, target, answer)
+                finally:
+                    answer.close()
+        except (TimeoutError, HttpError, GatewayError):
+            return ""
+
+
+async def _verdict(route: EmbeddingRoute, target: Target, answer: Answer) -> str:
+    model = repr(route.to.model)
+    if answer.status in _REFUSALS:
+        refused = await refusal(target, answer)
+        if refused.status == 429 or refused.code == "provider_quota_exhausted":
+            return ""
+        return f"A trial embedding with the model {model} was refused ({answer.status}): {refused.message}"
+    if answer.status != 200:
+        return ""
+    length = _length(await _body(answer))
+    wanted = int(bytes(route.dimensions))
+    if length is None:
+        return f"The model {model} answered a trial embedding without a vector; choose a model that makes embeddings."
+    if length != wanted:
+        return (
+            f"The model {model} makes vectors of {length} numbers, and spec.embedding.dimensions says {wanted}; "
+            f"set it to {length}, or choose another model."
+        )
+    return ""
+
+
+async def _body(answer: Answer) -> bytes:
+    body = bytearray()
+    while len(body) <= LARGEST_ANSWER and (chunk := await answer.next()):
+        body += chunk
+    return bytes(body) if len(body) <= LARGEST_ANSWER else b""
+
+
+def _length(body: bytes) -> int | None:
+    """Return how many numbers the first vector of an answer has; None where there is none."""
+    try:
+        vector = msgspec.json.decode(body, type=_Answer).data[0].embedding
+        if isinstance(vector, str):
+            return len(base64.b64decode(vector, validate=True)) // BYTES_PER_NUMBER or None
+    except (IndexError, binascii.Error, *UNREADABLE):
+        return None
+    return len(vector) or None
