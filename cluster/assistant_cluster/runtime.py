@@ -1,10 +1,15 @@
 """The container runtime of the node: containerd's configuration, its address for others, and its first images."""
 
+import contextlib
 import json
 import shutil
 import subprocess
+import tempfile
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 from assistant_cluster.errors import ClusterError
 from assistant_cluster.layout import POD_BRIDGE, Layout
@@ -33,6 +38,29 @@ class ContainerRuntime:
     def import_archive(self, archive: Path, *, seconds: float = 300) -> None:
         """Import an image archive (OCI layout or `docker save`) and unpack it."""
         self._run("images", "import", str(archive), seconds=seconds)
+
+    def import_stream(self, write: Callable[[IO[bytes]], None], *, seconds: float) -> None:
+        """Import an image archive that `write` writes, without a copy of it on disk.
+
+        Raises:
+            ClusterError: containerd refused it, or took longer than `seconds`.
+        """
+        command = self.ctr("images", "import", "-")
+        with tempfile.TemporaryFile("w+") as errors:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors)
+            late = threading.Timer(seconds, process.kill)
+            late.start()
+            try:
+                with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", process.stdin) as stream:
+                    write(stream)
+                code = process.wait()
+            finally:
+                late.cancel()
+                process.kill()
+                process.wait()
+            errors.seek(0)
+            if code != 0:
+                raise ClusterError(f"`{' '.join(command)}` failed: {errors.read().strip() or f'exit code {code}'}")
 
     @property
     def answers(self) -> bool:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -19,7 +20,7 @@ from assistant_cluster.errors import ClusterError
 from assistant_cluster.images.base import SCRIPT, Recipe, certificates, recipe
 from assistant_cluster.images.build_secrets import PROXIES, proxy_options, secret_options
 from assistant_cluster.images.command import run
-from assistant_cluster.images.export import import_layout, present_blobs
+from assistant_cluster.images.export import blobs, import_image, present_blobs
 from assistant_cluster.images.parts import Part
 from assistant_cluster.packages import IMAGES as PACKAGES
 from assistant_cluster.packages import ensure_packages
@@ -97,22 +98,31 @@ class Buildah:
         )
 
     def hand_over(self, references: list[str], node: ContainerRuntime) -> int:
-        """Put images into the node, of which it lacks some layers; returns the bytes of those."""
-        layout = Path(mkdtemp(dir=self._scratch))
-        try:
+        """Put images into the node, of which it lacks some layers; returns the bytes of those.
+
+        While one is imported, the next is got ready.
+        """
+        present = present_blobs(node)
+
+        def import_from(reference: str, folder: Path) -> int:
+            try:
+                sent = import_image(reference, folder, node, present)
+                present.update(blobs(folder))
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            return sent
+
+        with ThreadPoolExecutor(max_workers=1) as importer:
+            imports = []
             for reference in references:
+                folder = Path(mkdtemp(dir=self._scratch))
                 self._run(
-                    *("push", "--quiet", "--signature-policy", str(self._policy), "--format", "oci"),
-                    *(reference, f"oci:{layout}:{reference}"),
+                    *("push", "--quiet", "--disable-compression", "--signature-policy", str(self._policy)),
+                    *("--format", "oci", reference, f"dir:{folder}"),
                     seconds=PUSH_SECONDS,
                 )
-            try:
-                return import_layout(layout, node, skip=present_blobs(node))
-            except ClusterError:
-                # What was there a moment ago may have been collected as garbage since.
-                return import_layout(layout, node, skip=set())
-        finally:
-            shutil.rmtree(layout, ignore_errors=True)
+                imports.append(importer.submit(import_from, reference, folder))
+            return sum(each.result() for each in imports)
 
     def remove_all(self) -> None:
         """Delete the store and everything in it."""

@@ -1,5 +1,6 @@
 """What images are made of, when they are built again, and what the builders are told."""
 
+import hashlib
 import json
 import re
 import stat
@@ -7,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from cluster_programs import Programs
 
 from assistant_cluster import images
 from assistant_cluster.errors import ClusterError
@@ -14,6 +16,7 @@ from assistant_cluster.images import base, build_secrets, export, parts
 from assistant_cluster.images.command import run
 from assistant_cluster.images.parts import Part
 from assistant_cluster.progress import Progress
+from assistant_cluster.runtime import ContainerRuntime
 
 DOCKERFILES = [Part(name, parts.ROOT / name / "Dockerfile") for name in parts.PLATFORM]
 TARGETS = """\
@@ -146,18 +149,57 @@ def test_the_package_index_reaches_a_build_as_a_secret_only(tmp_path: Path, monk
     assert f"id=uv,src={tmp_path}/uv.toml" in options
 
 
-def test_an_archive_leaves_out_the_layers_that_the_node_has(tmp_path: Path) -> None:
-    """Index and layout are always there; blobs only when they are not to be skipped, and their size is counted."""
-    blobs = tmp_path / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
-    (blobs / "aa").write_bytes(b"12345")
-    (blobs / "bb").write_bytes(b"123")
-    (tmp_path / "index.json").write_text("{}")
-    (tmp_path / "oci-layout").write_text("{}")
-    size = export.write_archive(tmp_path, tmp_path / "archive.tar", {"sha256:aa"})
+@pytest.fixture
+def pushed(tmp_path: Path) -> Path:
+    """An image as `buildah push dir:` leaves it, with one layer that occurs twice."""
+    folder = tmp_path / "pushed"
+    folder.mkdir()
+    for name, content in {"aa": b"12345", "bb": b"123", "cc": b"{}"}.items():
+        (folder / name).write_bytes(content)
+    layers = [{"digest": f"sha256:{name}"} for name in ("aa", "bb", "aa")]
+    manifest = {"mediaType": "application/x", "config": {"digest": "sha256:cc"}, "layers": layers}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_an_archive_leaves_out_the_layers_that_the_node_has(tmp_path: Path, pushed: Path) -> None:
+    """Index, layout and manifest are always there; blobs only when they are not to be skipped, and each once."""
+    with (tmp_path / "archive.tar").open("wb") as stream:
+        size = export.write_archive("localhost/x:1", pushed, stream, {"sha256:aa"})
+    digest = hashlib.sha256((pushed / "manifest.json").read_bytes()).hexdigest()
     with tarfile.open(tmp_path / "archive.tar") as archive:
-        assert archive.getnames() == ["oci-layout", "index.json", "blobs/sha256/bb"]
-    assert size == 3
+        names = archive.getnames()
+        index = json.load(archive.extractfile("index.json") or pytest.fail("no index"))
+    assert names == ["oci-layout", "index.json", f"blobs/sha256/{digest}", "blobs/sha256/cc", "blobs/sha256/bb"]
+    assert size == 5
+    assert index["manifests"][0]["digest"] == f"sha256:{digest}"
+    assert index["manifests"][0]["annotations"] == {"io.containerd.image.name": "localhost/x:1"}
+
+
+def test_layers_that_were_collected_meanwhile_are_sent_after_all(
+    tmp_path: Path, pushed: Path, programs: Programs
+) -> None:
+    """containerd refuses an archive with a gap that it cannot fill; the second one has none."""
+    programs.add(
+        "ctr",
+        f"""cat > {tmp_path}/archive.tar
+        tar tf {tmp_path}/archive.tar | grep -q sha256/aa || {{ echo "sha256:aa: not found" >&2; exit 1; }}""",
+    )
+    node = ContainerRuntime(tmp_path / "socket")
+    assert export.import_image("localhost/x:1", pushed, node, {"sha256:aa"}) == 10
+    assert len(programs.calls) == 2
+
+
+def test_an_import_that_fails_or_hangs_is_said_so(tmp_path: Path, pushed: Path, programs: Programs) -> None:
+    """What containerd says is the reason, also when it stops reading before all is written."""
+    node = ContainerRuntime(tmp_path / "socket")
+    large = b"x" * 2**20
+    programs.add("ctr", 'echo "no space left on device" >&2; exit 1')
+    with pytest.raises(ClusterError, match="no space left"):
+        node.import_stream(lambda stream: stream.writelines([large] * 8), seconds=30)
+    programs.add("ctr", "exec sleep 60")
+    with pytest.raises(ClusterError, match="exit code -9"):
+        node.import_stream(lambda stream: None, seconds=0.2)
 
 
 def test_a_failed_command_shows_the_end_of_its_log(tmp_path: Path) -> None:
