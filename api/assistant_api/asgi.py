@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -11,11 +12,26 @@ from litestar.types import Receive, Scope, Send
 JSON = "application/json"
 PIECE = 64 * 1024  # bytes of a large answer that are sent at once
 STALL_SECONDS = 60.0  # a caller who takes no piece for so long has gone
+_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
     """Return the headers of a request, their names in lower case; of a repeated one the first."""
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(list(scope["headers"]))}
+
+
+def origin_of(scope: Scope) -> str:
+    """Return the origin under which the caller sees this API, such as `https://host:8443`; "" when it does not say.
+
+    It is the caller's own word, or that of a proxy before us (`X-Forwarded-Proto`, `X-Forwarded-Host`): good for the
+    addresses in the caller's own answer, and for nothing else.
+    """
+    headers = headers_of(scope)
+    scheme, host = (headers.get(f"x-forwarded-{name}", "").partition(",")[0].strip() for name in ("proto", "host"))
+    host = host or headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        return ""
+    return f"{scheme.lower() if scheme.lower() in {'http', 'https'} else scope['scheme']}://{host}"
 
 
 def encoded(headers: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:

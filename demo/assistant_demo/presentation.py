@@ -37,7 +37,8 @@ def show_answer(terminal: Terminal, question: str, answer: Iterable[str | Source
     column = INDENT
     for piece in answer:
         if isinstance(piece, Source):
-            sources.append(piece)
+            if piece not in sources:  # it comes once for each place where the answer cites it
+                sources.append(piece)
             continue
         first = first or time.monotonic() - started
         text = piece

@@ -31,7 +31,7 @@ class Source:
 
     @classmethod
     def of(cls, annotation: dict[str, Any]) -> Source:
-        """Return the source of a `file_citation` annotation."""
+        """Return the source of an annotation; `file_citation` is what the API adds to OpenAI's `url_citation`."""
         cited = annotation["file_citation"]
         return cls(cited["index"], cited["filename"], cited.get("page"), cited.get("quote", ""))
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
-from assistant_api.chat.schemas import Annotation, FileCitation
+from assistant_api.chat.schemas import Annotation, FileCitation, UrlCitation
 from assistant_api.decoding import MALFORMED
+from assistant_api.knowledge.links import passage_path
 from assistant_api.knowledge.schemas import Passage
 
 QUOTE_CHARACTERS = 200
@@ -25,43 +28,82 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _text = msgspec.json.Decoder(str).decode
 _MAX_OPEN = 40  # a marker that is still open after so many characters is none
+MAX_MARKS = 128  # of one choice; beyond them a passage is only told when it is cited for the first time
+
+
+class Mark(NamedTuple):
+    """A marker in the text of a choice: its place in code points, and one of the passages it names."""
+
+    start: int
+    end: int
+    number: int
 
 
 class Tracker:
-    """Collects the markers of one choice; the text comes in pieces that may cut a marker anywhere."""
+    """Collects the markers of one choice that name one of the `passages` that there are.
 
-    __slots__ = ("_open", "used")
+    The text comes in pieces that may cut a marker anywhere.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_before", "_open", "_passages", "_seen", "marks")
+
+    def __init__(self, passages: int) -> None:
+        self._passages = passages
+        self._before = 0  # characters of the text up to now, without what is open
         self._open = ""
-        self.used: set[int] = set()
+        self._seen: set[int] = set()
+        self.marks: list[Mark] = []
 
     def feed(self, text: str) -> None:
         """Take the next piece of the answer."""
         if not self._open and "[" not in text:
+            self._before += len(text)
             return
         text = self._open + text
         for marker in _MARKER.finditer(text):
-            self.used.update(int(number) for number in marker[1].split(","))
+            for number in dict.fromkeys(int(number) for number in marker[1].split(",")):
+                self._note(Mark(self._before + marker.start(), self._before + marker.end(), number))
         start = text.rfind("[")
         rest = text[start:] if start >= 0 else ""
         self._open = rest if "]" not in rest and len(rest) <= _MAX_OPEN else ""
+        self._before += len(text) - len(self._open)
+
+    def _note(self, mark: Mark) -> None:
+        if 1 <= mark.number <= self._passages and (len(self.marks) < MAX_MARKS or mark.number not in self._seen):
+            self._seen.add(mark.number)
+            self.marks.append(mark)
 
 
-def annotations_of(used: set[int], passages: Sequence[Passage]) -> list[Annotation]:
-    """Return an annotation for each used number that has a passage, in order of the numbers."""
-    return [
-        Annotation(_citation(number, passages[number - 1])) for number in sorted(used) if 1 <= number <= len(passages)
-    ]
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The passages that an answer may cite, and the origin (`https://host`) under which their documents are."""
+
+    passages: Sequence[Passage]
+    origin: str
+
+    def tracker(self) -> Tracker:
+        """Return a tracker for one choice."""
+        return Tracker(len(self.passages))
+
+    def annotations(self, marks: Sequence[Mark]) -> list[Annotation]:
+        """Return an annotation for each mark, in their order."""
+        cited = {number: _citation(number, self.passages[number - 1]) for number in {mark.number for mark in marks}}
+        links = {number: self.origin + passage_path(self.passages[number - 1]) for number in cited}
+        return [
+            Annotation(
+                UrlCitation(mark.start, mark.end, links[mark.number], cited[mark.number].filename), cited[mark.number]
+            )
+            for mark in marks
+        ]
 
 
-def annotate(content: bytes, passages: Sequence[Passage]) -> bytes:
+def annotate(content: bytes, sources: Sources) -> bytes:
     """Return a complete (not streamed) answer with annotations; anything unexpected passes through unchanged."""
     if len(content) > MAX_ANNOTATED:
         return content
     try:
         completion = _members(content)
-        choices = [_annotated(choice, passages) for choice in _list(completion["choices"])]
+        choices = [_annotated(choice, sources) for choice in _list(completion["choices"])]
         if all(new is None for _, new in choices):
             return content
         completion["choices"] = msgspec.Raw(msgspec.json.encode([new or old for old, new in choices]))
@@ -70,14 +112,14 @@ def annotate(content: bytes, passages: Sequence[Passage]) -> bytes:
         return content
 
 
-def _annotated(choice: msgspec.Raw, passages: Sequence[Passage]) -> tuple[msgspec.Raw, msgspec.Raw | None]:
+def _annotated(choice: msgspec.Raw, sources: Sources) -> tuple[msgspec.Raw, msgspec.Raw | None]:
     """Return a choice as it came, and with its annotations when there are any. Nothing else of it is decoded."""
     try:
         members = _members(choice)
         message = _members(members["message"])
-        tracker = Tracker()
+        tracker = sources.tracker()
         tracker.feed(_text(message["content"]))
-        if not (found := annotations_of(tracker.used, passages)):
+        if not (found := sources.annotations(tracker.marks)):
             return choice, None
         earlier = _list(message["annotations"]) if message.get("annotations", _NULL) != _NULL else []
     except (msgspec.ValidationError, KeyError):  # it has no text

@@ -14,10 +14,10 @@ import msgspec
 from litestar.types import Receive, Scope, Send
 
 from assistant_api import errors
-from assistant_api.asgi import WholeAnswer, encoded, headers_of
+from assistant_api.asgi import WholeAnswer, encoded, headers_of, origin_of
 from assistant_api.auth.service import identify
 from assistant_api.body import Bodies, read_json_body
-from assistant_api.chat.citations import annotate
+from assistant_api.chat.citations import Sources, annotate
 from assistant_api.chat.service import Answered, Asked, Retrieve, ask, understand
 from assistant_api.chat.stream import EVENT_STREAM, EventStream
 from assistant_api.clients import Clients
@@ -88,7 +88,7 @@ class Chat:
         try:
             async with until_hangup(receive):
                 answered = await ask(asked, served, self._clients, self._retrieve, sent)
-                return answered if _is_stream(answered.answer) else await _whole(answered, asked, scope["state"])
+                return answered if _is_stream(answered.answer) else await _whole(answered, asked, scope)
         except CallerGoneError:
             if answered is not None:
                 answered.answer.close()
@@ -102,7 +102,7 @@ class Chat:
         return EventStream(
             answered.answer,
             headers=[*_STREAM_HEADERS, *encoded(passed_on(answered.answer.headers))],
-            passages=answered.passages,
+            sources=_sources(answered, scope),
             assistant=asked.assistant.name,
             started=started,
             interrupted=lambda: errors.openai_envelope(interrupted, self._catalogs, language, errors.request_id(scope)),
@@ -113,8 +113,12 @@ def _is_stream(answer: Answer) -> bool:
     return answer.status == 200 and answer.headers.get("content-type", "").startswith(EVENT_STREAM)
 
 
-async def _whole(answered: Answered, asked: Asked, noted: dict[str, Any]) -> WholeAnswer:
-    answer = answered.answer
+def _sources(answered: Answered, scope: Scope) -> Sources | None:
+    return Sources(answered.passages, origin_of(scope)) if answered.passages else None
+
+
+async def _whole(answered: Answered, asked: Asked, scope: Scope) -> WholeAnswer:
+    answer, noted = answered.answer, scope["state"]
     try:
         content = await answer.read()
     except GatewayUnreachableError as error:
@@ -124,8 +128,8 @@ async def _whole(answered: Answered, asked: Asked, noted: dict[str, Any]) -> Who
     if answer.status != 200:
         return _refusal(answer, content, asked.request.model, noted)
     noted["tokens"] = tokens_of(content)
-    if answered.passages:
-        content = annotate(content, answered.passages)
+    if sources := _sources(answered, scope):
+        content = annotate(content, sources)
     return WholeAnswer(200, passed_on(answer.headers), content)
 
 

@@ -101,8 +101,24 @@ class FileCitation(msgspec.Struct, frozen=True):
     quote: str
 
 
-class Annotation(msgspec.Struct, frozen=True):
-    """A member of `annotations` of a message or delta."""
+class UrlCitation(msgspec.Struct, frozen=True):
+    """Where a marker is in the answer, and what opens the passage behind it.
 
+    The indices count Unicode characters (code points) of the whole text; `end_index` is the first one after the marker.
+    """
+
+    start_index: int
+    end_index: int
+    url: str
+    title: str
+
+
+class Annotation(msgspec.Struct, frozen=True):
+    """A member of `annotations` of a message or delta.
+
+    Chat Completions knows this one type, and typed clients refuse any other; `file_citation` is an addition to it.
+    """
+
+    url_citation: UrlCitation
     file_citation: FileCitation
-    type: Literal["file_citation"] = "file_citation"
+    type: Literal["url_citation"] = "url_citation"

@@ -16,13 +16,12 @@ from typing import Any, Self
 import msgspec
 from litestar.types import Receive, Scope, Send
 
-from assistant_api.chat.citations import Tracker, annotations_of
+from assistant_api.chat.citations import Sources, Tracker
 from assistant_api.chat.schemas import MAX_CHOICES, Choice, Chunk
 from assistant_api.chunks import Chunks, chunks_of
 from assistant_api.decoding import MALFORMED
 from assistant_api.gateway import Answer, GatewayUnreachableError
 from assistant_api.hangup import CallerGoneError, until_hangup
-from assistant_api.knowledge.schemas import Passage
 from assistant_api.tokens import tokens_of
 from assistant_observability import logs, metrics
 
@@ -66,9 +65,9 @@ class Relay:
 class CitingRelay(Relay):
     """A relay that adds the citations of the passages that the answer used."""
 
-    def __init__(self, passages: Sequence[Passage]) -> None:
+    def __init__(self, sources: Sources) -> None:
         super().__init__()
-        self._passages = passages
+        self._sources = sources
         self._trackers: dict[int, Tracker] = {}
         self._last = Chunk()
 
@@ -111,7 +110,7 @@ class CitingRelay(Relay):
     def _tracker(self, index: int) -> Tracker:
         tracker = self._trackers.get(index)
         if tracker is None:
-            tracker = Tracker()
+            tracker = self._sources.tracker()
             if len(self._trackers) < MAX_CHOICES:
                 self._trackers[index] = tracker
         return tracker
@@ -120,7 +119,7 @@ class CitingRelay(Relay):
         choices: list[dict[str, Any]] = []
         for choice in finished:
             tracker = self._trackers.pop(choice.index, None)
-            found = annotations_of(tracker.used, self._passages) if tracker else []
+            found = self._sources.annotations(tracker.marks) if tracker else []
             if found:
                 choices.append({"index": choice.index, "delta": {"annotations": found}, "finish_reason": None})
         if not choices:
@@ -176,14 +175,14 @@ class EventStream:
         answer: Answer,
         *,
         headers: Sequence[tuple[bytes, bytes]],
-        passages: Sequence[Passage],
+        sources: Sources | None,
         assistant: str,
         started: float,
         interrupted: Callable[[], bytes],
     ) -> None:
         self._answer = answer
         self._headers = headers
-        self._relay = CitingRelay(passages) if passages else Relay()
+        self._relay = CitingRelay(sources) if sources else Relay()
         self._assistant = assistant
         self._started = started
         self._interrupted = interrupted

@@ -11,8 +11,17 @@ from typing import Any
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
-from litestar.openapi.spec import OpenAPIFormat, OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.openapi.spec import (
+    OpenAPIFormat,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    RequestBody,
+    Schema,
+)
 from litestar.params import FromPath, FromQuery
+from litestar.types import ASGIApp
 
 from assistant_api import errors
 from assistant_api.body import read_json_body
@@ -20,9 +29,11 @@ from assistant_api.clients import Clients
 from assistant_api.database.errors import DATABASE_ERRORS
 from assistant_api.decoding import MALFORMED
 from assistant_api.errors import ApiError, from_validation, respond
-from assistant_api.knowledge import service, upload
+from assistant_api.knowledge import media, service, upload
+from assistant_api.knowledge.download import Content
 from assistant_api.knowledge.embedding import DimensionMismatchError
 from assistant_api.knowledge.explanations import Explain, explainer
+from assistant_api.knowledge.links import CONTENT
 from assistant_api.knowledge.schemas import (
     DocumentPage,
     DocumentView,
@@ -67,6 +78,17 @@ class SearchOperation(Operation):
             },
         )
         self.request_body = RequestBody(required=True, content={"application/json": OpenAPIMediaType(schema=question)})
+
+
+@dataclass
+class ContentOperation(Operation):
+    """The operation with what a document may be."""
+
+    def __post_init__(self) -> None:
+        file = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
+        content = {kind: OpenAPIMediaType(schema=file) for kind in (media.PDF, media.TEXT)}
+        answer = OpenAPIResponse(description="The document as it was uploaded.", content=content)
+        self.responses = {**(self.responses or {}), "200": answer}
 
 
 def _unavailable(request: Request[Any, Any, State], error: Exception) -> Response[bytes]:
@@ -161,6 +183,23 @@ class KnowledgeController(Controller):
         """Return one document with its status."""
         base = service.find(served, name)
         return await service.get_document(base, clients.database, document, _explain(request))
+
+    @get(
+        f"/{{name:str}}/documents/{{document:str}}/{CONTENT}",
+        summary="Read a document",
+        operation_class=ContentOperation,
+        media_type=media.TEXT,
+    )
+    async def read_document(
+        self,
+        served: NamedDependency[Served],
+        clients: NamedDependency[Clients],
+        name: FromPath[str],
+        document: FromPath[str],
+    ) -> ASGIApp:
+        """Return the document as it was uploaded, Markdown as plain text, which browsers show; citations lead here."""
+        base = service.find(served, name)
+        return Content(clients.database, await service.find_document(base, clients.database, document))
 
     @delete("/{name:str}/documents/{document:str}", summary="Delete a document", status_code=202)
     async def delete_document(

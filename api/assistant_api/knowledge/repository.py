@@ -186,6 +186,18 @@ async def insert_part(connection: AsyncConnection, document: UUID, part: int, co
     await connection.execute(contents.insert().values(document_id=document, part=part, content=content))
 
 
+async def piece(connection: AsyncConnection, document: UUID, start: int, size: int) -> bytes:
+    """Return up to `size` bytes of a document from `start` on, of one part; none when there are no more.
+
+    Of contents as they are stored (EXTERNAL), Postgres reads only what is asked for.
+    """
+    part, within = divmod(start, PART_BYTES)
+    query = select(func.substring(contents.c.content, within + 1, size)).where(
+        contents.c.document_id == document, contents.c.part == part
+    )
+    return (await connection.execute(query)).scalar_one_or_none() or b""
+
+
 async def restart(connection: AsyncConnection, document: UUID, traceparent: str | None) -> Stored:
     """Have a failed document ingested again."""
     query = (

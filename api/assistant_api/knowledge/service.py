@@ -115,12 +115,17 @@ async def list_documents(
 
 async def get_document(base: KnowledgeBaseConfig, database: Database, document: str, explain: Explain) -> DocumentView:
     """Return one document."""
+    return document_view(await find_document(base, database, document), explain)
+
+
+async def find_document(base: KnowledgeBaseConfig, database: Database, document: str) -> Stored:
+    """Return one document's row; ApiError when it is not in this knowledge base."""
     identity = _identity(document)
     async with database.reading() as connection:
         stored = await repository.get(connection, base.key, identity)
     if stored is None:
         raise ApiError(errors.DOCUMENT_NOT_FOUND)
-    return document_view(stored, explain)
+    return stored
 
 
 async def delete_document(base: KnowledgeBaseConfig, database: Database, document: str) -> None:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
+from uuid import uuid4
 
 import httpx
 import openai
@@ -150,7 +152,43 @@ def test_an_answer_cites_the_document_it_rests_on(chain: Chain, *, stream: bool)
     assert cited["knowledge_base"] == "handbook"
     assert "42 newton metres" in cited["quote"]
     assert 0 < cited["score"] <= 1
-    assert f"[{cited['index']}]" in text
+    place = notes[0]["url_citation"]
+    assert text[place["start_index"] : place["end_index"]] == f"[{cited['index']}]"
+    assert place["title"] == cited["filename"]
+
+
+def test_the_address_of_a_citation_opens_the_document_for_its_tenant_only(chain: Chain) -> None:
+    """With the key of the call the file comes back as it was uploaded, at the words of the passage; without it nothing."""
+    with chain.client() as client:
+        messages = [{"role": "user", "content": "How many newton metres does the bottom bracket of the Larkspur take?"}]
+        answer = client.chat.completions.create(model="support", messages=messages)  # type: ignore[arg-type]
+    (note, *_) = answer.choices[0].message.annotations or []
+    url, _, fragment = note.url_citation.url.partition("#:~:text=")
+    opened = httpx.get(url, headers=HEADERS)
+    assert opened.content == TEXT.encode()
+    assert unquote(fragment) in opened.text
+    assert opened.headers["content-type"] == "text/plain; charset=utf-8"
+    assert opened.headers["content-disposition"] == "inline; filename*=UTF-8''handbook.md"
+    assert opened.headers["content-length"] == str(len(TEXT))
+    assert opened.headers["cache-control"] == "no-store"
+    for headers in ({}, {"authorization": "Bearer ak_wrong"}):
+        assert httpx.get(url, headers=headers).status_code == 401
+    missing = httpx.get(url.replace(url.split("/")[-2], str(uuid4())), headers=HEADERS)
+    assert (missing.status_code, missing.json()["code"]) == (404, "document_not_found")
+
+
+def test_a_large_document_is_read_whole(chain: Chain) -> None:
+    """It is stored in parts and sent in pieces, whose edges no reader sees; what is no UTF-8 is just text."""
+    content = b"".join(b"%07d line of the log\xe9\n" % number for number in range(100_000))
+    documents = f"{chain.api.url}/api/v1/knowledge-bases/handbook/documents"
+    with httpx.Client(headers=HEADERS, timeout=60) as client:
+        uploaded = client.post(documents, files={"file": ("größe.log", content)}).json()
+        opened = client.get(f"{documents}/{uploaded['id']}/content")
+        assert client.delete(f"{documents}/{uploaded['id']}").status_code == 202
+        assert client.get(f"{documents}/{uploaded['id']}/content").status_code == 404
+    assert opened.content == content
+    assert opened.headers["content-type"] == "text/plain"
+    assert opened.headers["content-disposition"] == "inline; filename*=UTF-8''gr%C3%B6%C3%9Fe.log"
 
 
 def test_the_tenants_credentials_are_enough_to_be_healthy(chain: Chain) -> None:

@@ -69,6 +69,13 @@ async def test_knowledge_is_searched_and_cited(client: httpx.AsyncClient, world:
     assert '<passage n="2" document="handbook.pdf" page="2">\nPassage 2.\n</passage>' in system
     notes = answer.json()["choices"][0]["message"]["annotations"]
     assert [note["file_citation"]["page"] for note in notes] == [2]
+    document = "api/v1/knowledge-bases/handbook/documents/00000000-0000-0000-0000-000000000002/content"
+    assert notes[0]["url_citation"] == {
+        "start_index": 6,
+        "end_index": 9,
+        "url": f"http://api.test/{document}#page=2",
+        "title": "handbook.pdf",
+    }
     assert int(answer.headers["content-length"]) == len(answer.content)
 
 

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from litestar.types import Message
 
+from assistant_api.chat.citations import Sources
 from assistant_api.chat.stream import CitingRelay, EventStream, Relay
 from assistant_api.gateway import GatewayUnreachableError
 
 DONE = b"data: [DONE]\n\n"
-PASSAGES = [passage(1), passage(2)]
+SOURCES = Sources([passage(1), passage(2)], "http://api.test")
 
 
 def relayed(relay: Relay, *parts: bytes) -> bytes:
@@ -41,7 +42,7 @@ def indexes(event: dict[str, Any]) -> dict[int, list[int]]:
 def test_the_citations_come_just_before_the_last_chunk() -> None:
     """In a chunk of their own that looks like the others."""
     stream = [chunk(""), chunk("Take 42 Nm ["), chunk("2"), chunk("]."), chunk(finish="stop"), DONE]
-    sent = events(relayed(CitingRelay(PASSAGES), *stream))
+    sent = events(relayed(CitingRelay(SOURCES), *stream))
     assert len(sent) == 6
     assert {key: value for key, value in sent[4].items() if key != "choices"} == {
         "id": "chatcmpl-1",
@@ -54,6 +55,27 @@ def test_the_citations_come_just_before_the_last_chunk() -> None:
     assert sent[5]["choices"][0]["finish_reason"] == "stop"
 
 
+def test_a_mark_is_where_the_words_before_it_end() -> None:
+    """Its place counts from the beginning of the choice, whatever the pieces; each mark is told."""
+    stream = [
+        chunk("Rad \U0001f6b2"),
+        chunk(" ["),
+        chunk("2"),
+        chunk("], [1"),
+        chunk("] and [2]."),
+        chunk(finish="stop"),
+    ]
+    text = "Rad \U0001f6b2 [2], [1] and [2]."
+    (notes,) = [
+        choice["delta"]["annotations"]
+        for event in events(relayed(CitingRelay(SOURCES), *stream))
+        for choice in event["choices"]
+        if "annotations" in choice["delta"]
+    ]
+    places = [(note["url_citation"]["start_index"], note["url_citation"]["end_index"]) for note in notes]
+    assert [text[start:end] for start, end in places] == ["[2]", "[1]", "[2]"]
+
+
 def test_without_markers_the_bytes_are_the_same() -> None:
     """Nothing is added, nothing is encoded anew."""
     stream = [
@@ -64,7 +86,7 @@ def test_without_markers_the_bytes_are_the_same() -> None:
         chunk(finish="stop"),
         DONE,
     ]
-    assert relayed(CitingRelay(PASSAGES), *stream) == b"".join(stream)
+    assert relayed(CitingRelay(SOURCES), *stream) == b"".join(stream)
     assert relayed(Relay(), *stream) == b"".join(stream)
 
 
@@ -77,20 +99,20 @@ def test_each_choice_has_its_own_citations() -> None:
         chunk(finish="stop", index=0),
         DONE,
     ]
-    cited = [indexes(event) for event in events(relayed(CitingRelay(PASSAGES), *stream))]
+    cited = [indexes(event) for event in events(relayed(CitingRelay(SOURCES), *stream))]
     assert cited == [{0: []}, {1: []}, {1: [2]}, {1: []}, {0: [1]}, {0: []}]
 
 
 def test_a_provider_without_finish_reason_still_gets_citations() -> None:
     """They come before [DONE] then."""
-    sent = relayed(CitingRelay(PASSAGES), chunk("See [1]."), DONE)
+    sent = relayed(CitingRelay(SOURCES), chunk("See [1]."), DONE)
     assert indexes(events(sent)[-1]) == {0: [1]}
     assert sent.endswith(DONE)
 
 
 def test_the_last_words_may_come_with_the_finish_reason() -> None:
     """Some providers send both in one chunk."""
-    sent = events(relayed(CitingRelay(PASSAGES), chunk("See [1]", finish="stop"), DONE))
+    sent = events(relayed(CitingRelay(SOURCES), chunk("See [1]", finish="stop"), DONE))
     assert [indexes(event) for event in sent] == [{0: [1]}, {0: []}]
 
 
@@ -99,17 +121,17 @@ def test_the_last_words_may_come_with_the_finish_reason() -> None:
 def test_it_does_not_matter_how_the_network_cuts_the_stream(newline: bytes, cuts: list[int]) -> None:
     """With either line ending, the caller gets the same bytes however they arrive."""
     stream = b"".join([chunk("Tak"), chunk("e [1"), chunk("]"), chunk(finish="stop"), DONE]).replace(b"\n", newline)
-    whole = relayed(CitingRelay(PASSAGES), stream)
+    whole = relayed(CitingRelay(SOURCES), stream)
     edges = sorted({0, len(stream), *(min(cut, len(stream)) for cut in cuts)})
     parts = [stream[start:end] for start, end in itertools.pairwise(edges)]
-    assert relayed(CitingRelay(PASSAGES), *parts) == whole
+    assert relayed(CitingRelay(SOURCES), *parts) == whole
     assert relayed(Relay(), *parts) == stream
     assert len(events(whole)) == 5
 
 
 def test_only_whole_events_are_sent_on() -> None:
     """So that an error event can follow at any moment."""
-    for relay in (Relay(), CitingRelay(PASSAGES)):
+    for relay in (Relay(), CitingRelay(SOURCES)):
         event = chunk("Hello")
         assert relay.feed(event + event[:10]) == event
         assert relay.feed(event[10:-1]) == b""
@@ -118,7 +140,7 @@ def test_only_whole_events_are_sent_on() -> None:
 
 def test_an_event_without_end_is_not_collected_for_ever() -> None:
     """Memory is bounded whatever a provider sends."""
-    for relay in (Relay(), CitingRelay(PASSAGES)):
+    for relay in (Relay(), CitingRelay(SOURCES)):
         sent = b"".join(relay.feed(b"x" * 100_000) for _ in range(20))
         assert len(sent) + len(relay.end()) == 2_000_000
         assert len(sent) > 900_000
@@ -127,14 +149,14 @@ def test_an_event_without_end_is_not_collected_for_ever() -> None:
 def test_an_event_nested_without_end_is_relayed_unread() -> None:
     """Whatever its depth; the citations of the other events come all the same."""
     nested = b'data: {"choices": [{"delta": {"x": %s}}]}\n\n' % (b"[" * 20_000 + b"]" * 20_000)
-    sent = relayed(CitingRelay(PASSAGES), chunk("See [1]."), nested, chunk(finish="stop"), DONE)
+    sent = relayed(CitingRelay(SOURCES), chunk("See [1]."), nested, chunk(finish="stop"), DONE)
     assert nested in sent
     assert b'"annotations"' in sent
 
 
 def test_an_endless_number_of_choices_is_not_remembered() -> None:
     """The format allows 128."""
-    relay = CitingRelay(PASSAGES)
+    relay = CitingRelay(SOURCES)
     for index in range(1000):
         relay.feed(chunk("[1]", index=index))
     assert len(relay._trackers) <= 128
@@ -169,7 +191,7 @@ class StuckCaller(Caller):
 async def sent_to_caller(answer: FakeAnswer, caller: Caller | None = None) -> Caller:
     caller = caller or Caller()
     stream = EventStream(
-        answer, headers=[], passages=[], assistant="support", started=0, interrupted=lambda: b'{"error":{"code":"x"}}'
+        answer, headers=[], sources=None, assistant="support", started=0, interrupted=lambda: b'{"error":{"code":"x"}}'
     )
     await stream({}, caller.receive, caller.send)  # type: ignore[typeddict-item]
     return caller
