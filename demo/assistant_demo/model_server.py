@@ -1,7 +1,8 @@
 """An OpenAI-compatible server that stands in for a language model where none can be reached.
 
 It needs no network, no accelerator and no weights: answers are quotations from the passages in the prompt, and
-embeddings are hashed words. It says so in every answer. Run it with `python -m assistant_demo.model_server`.
+embeddings are hashed words. It says so in every answer; tools are called, and JSON is
+written, by simple rules. Run it with `python -m assistant_demo.model_server`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from aiohttp import web
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from assistant_demo.answering import answer
+from assistant_demo.calling import document, tool_call
 from assistant_demo.embedding import embed
 from assistant_demo.text import tokens
 from assistant_demo.wire import INPUTS_MAX, ChatRequest, EmbeddingRequest, WireError, decode, event
@@ -127,7 +129,11 @@ async def _chat(request: web.Request) -> web.StreamResponse:
         raise WireError(404, f"The model '{chat.model}' does not exist.", code="model_not_found", param="model")
     system = "\n".join(message.text for message in chat.messages if message.role in {"system", "developer"})
     question = next((message.text for message in reversed(chat.messages) if message.role == "user"), "")
-    pieces, finish = _cut(answer(system, question), chat)
+    call = tool_call(chat, question)
+    if call is not None:
+        pieces, finish = tokens(f"{call.name} {call.arguments}"), "tool_calls"
+    else:
+        pieces, finish = _cut(document(chat, question) or answer(system, question), chat)
     prompt = sum(len(tokens(message.text)) for message in chat.messages)
     usage = {"prompt_tokens": prompt, "completion_tokens": len(pieces), "total_tokens": prompt + len(pieces)}
     base = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": chat.model}
@@ -135,8 +141,11 @@ async def _chat(request: web.Request) -> web.StreamResponse:
         settings = request.app[SETTINGS]
         pause = settings.slow_word_seconds if chat.model == SLOW_MODEL else settings.word_seconds
         with_usage = chat.stream_options is not None and chat.stream_options.include_usage
-        return await _stream(request, _events(base, pieces, finish, usage if with_usage else None), pause)
-    message = {"role": "assistant", "content": "".join(pieces), "refusal": None}
+        deltas = call.deltas() if call else [{"content": piece} for piece in pieces]
+        return await _stream(request, _events(base, deltas, finish, usage if with_usage else None), pause)
+    message: dict[str, Any] = {"role": "assistant", "content": None if call else "".join(pieces), "refusal": None}
+    if call:
+        message["tool_calls"] = [call.wire]
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
     return web.json_response({**base, "object": "chat.completion", "choices": [choice], "usage": usage})
 
@@ -151,7 +160,7 @@ def _cut(text: str, chat: ChatRequest) -> tuple[list[str], str]:
 
 
 async def _events(
-    base: dict[str, Any], pieces: list[str], finish: str, usage: dict[str, int] | None
+    base: dict[str, Any], deltas: list[dict[str, Any]], finish: str, usage: dict[str, int] | None
 ) -> AsyncIterator[bytes]:
     base = {**base, "object": "chat.completion.chunk"}
 
@@ -160,8 +169,8 @@ async def _events(
         return event({**base, "choices": [choice], **({"usage": None} if usage else {})})
 
     yield chunk({"role": "assistant", "content": ""})
-    for piece in pieces:
-        yield chunk({"content": piece})
+    for delta in deltas:
+        yield chunk(delta)
     yield chunk({}, finish)
     if usage:
         yield event({**base, "choices": [], "usage": usage})

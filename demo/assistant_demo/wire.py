@@ -19,11 +19,24 @@ class ContentPart(msgspec.Struct, frozen=True):
     text: str = ""
 
 
+class CalledFunction(msgspec.Struct, frozen=True):
+    """Which function an earlier answer called."""
+
+    name: str
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A call in an earlier answer."""
+
+    function: CalledFunction
+
+
 class Message(msgspec.Struct, frozen=True):
     """One message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
+    tool_calls: list[ToolCall] | None = None
 
     @property
     def text(self) -> str:
@@ -39,6 +52,35 @@ class StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool = False
 
 
+class Function(msgspec.Struct, frozen=True):
+    """A function that may be called; `parameters` is a JSON schema."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A tool; only functions are understood."""
+
+    type: str = "function"
+    function: Function | None = None
+
+
+class NamedSchema(msgspec.Struct, frozen=True):
+    """The JSON schema of an answer."""
+
+    name: str
+    schema: dict[str, Any] | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True):
+    """Whether an answer is to be words, an object of JSON, or one that fits a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+
 class ChatRequest(msgspec.Struct, frozen=True):
     """`POST /v1/chat/completions`; fields that are not named here are accepted and have no effect."""
 
@@ -50,6 +92,9 @@ class ChatRequest(msgspec.Struct, frozen=True):
     max_completion_tokens: Positive | None = None
     stop: str | list[str] | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=1)] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
 
     @property
     def limit(self) -> int | None:

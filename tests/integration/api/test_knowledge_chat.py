@@ -158,7 +158,7 @@ def test_an_answer_cites_the_document_it_rests_on(chain: Chain, *, stream: bool)
 
 
 def test_the_address_of_a_citation_opens_the_document_for_its_tenant_only(chain: Chain) -> None:
-    """With the key of the call the file comes back as it was uploaded, at the words of the passage; without it nothing."""
+    """With the key of the call the file comes back as it was, at the words of the passage; without it, nothing."""
     with chain.client() as client:
         messages = [{"role": "user", "content": "How many newton metres does the bottom bracket of the Larkspur take?"}]
         answer = client.chat.completions.create(model="support", messages=messages)  # type: ignore[arg-type]
