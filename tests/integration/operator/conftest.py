@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from lightkube.types import PatchType
 from operator_context import connect
-from operator_world import OURS, Gateway, Node, all_objects, condition, read_token
+from operator_world import OURS, Gateway, Node, all_objects, condition, read_token, remove_tenants
 
 from assistant_cluster import stores
 from assistant_crds import naming
-from assistant_operator.adapters.cluster import ALL_NAMESPACES, Cluster
+from assistant_operator.adapters.cluster import Cluster
 from assistant_operator.config import Settings
 from assistant_operator.queue import Outcome
 from assistant_operator.reconcile.context import Context
@@ -121,6 +121,7 @@ async def world(
     platform, routes, namespace = f"p-{suffix}", f"r-{suffix}", f"t-{suffix}"
     (tmp_path / "catalog.yaml").write_text("providers: {demo: {url: 'http://127.0.0.1:1/v1'}}")
     cluster = Cluster.connect(lambda: None)
+    await remove_tenants(cluster)  # of other rooms' tests
     (pod_port,) = stores.free_ports(1)
     async with Gateway(cluster, routes).serve() as gateway, Node(cluster, namespace, pod_port).run() as node:
         settings = Settings(
@@ -148,17 +149,8 @@ async def world(
         for name in (platform, routes, namespace):
             await world.make_namespace(name)
         yield world
-        await _forget_resources(cluster, namespace)
+    await remove_tenants(cluster)
     await cluster.close()
-
-
-async def _forget_resources(cluster: Cluster, namespace: str) -> None:
-    """Take the resources out of the way of the next test's operator, which sees the whole cluster."""
-    for kind in ("Assistant", "KnowledgeBase"):
-        for resource in await cluster.list(kind, ALL_NAMESPACES):
-            if resource["metadata"]["namespace"].startswith(namespace):
-                await cluster.patch_metadata(kind, resource, {"finalizers": []})
-                await cluster.delete(kind, resource["metadata"]["name"], resource["metadata"]["namespace"])
 
 
 @pytest.fixture

@@ -15,15 +15,20 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from lightkube.core.exceptions import ApiError
 
 from assistant_crds import naming
 from assistant_crds.contracts import ModelProbe, Readiness, TenantPolicy, TenantProbe, TenantUsage, encode
-from assistant_operator.adapters.cluster import Cluster
+from assistant_operator.adapters.cluster import ALL_NAMESPACES, Cluster
 from assistant_operator.main import Operator
 
 TRANSITIONS = frozenset({"Progressing", "Ready"})  # reasons of Events that tell how a resource becomes ready
 
 OURS = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
+OBJECTS = ("Deployment", "Service", "ConfigMap", "Secret", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget")
+SECRETS = (naming.STORES_SECRET, naming.API_KEY_SECRET)
+LOOK_SECONDS = 0.5
+ROUTES = "r-"  # the namespaces in which these tests' gateways find their policies begin so
 # For what takes a second or two on an idle machine. Less than the minute after which the operator looks again at what
 # is not Ready, and than the resync: what is waited for comes from an event.
 PATIENCE_SECONDS = 40
@@ -91,19 +96,36 @@ class Node:
 
     @contextlib.asynccontextmanager
     async def run(self):
-        task = asyncio.create_task(self._loop())
+        changed = asyncio.Event()
+        tasks = [asyncio.create_task(self._watch(kind, changed)) for kind in ("Deployment", "Pod", "ConfigMap")]
+        tasks.append(asyncio.create_task(self._loop(changed)))
         try:
             yield self
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
             for runner, _ in self._servers.values():
                 await runner.cleanup()
+            for error in ended:
+                if not isinstance(error, asyncio.CancelledError):
+                    raise error  # a node that stands still makes whatever waits for it fail without a reason
 
-    async def _loop(self) -> None:
+    async def _watch(self, kind: str, changed: asyncio.Event) -> None:
+        client, resource = self.cluster._client, self.cluster._resources[kind]
         while True:
-            await self.step()
+            with contextlib.suppress(ApiError):  # an API server that only just began knows no version of some kinds
+                async for _ in client.watch(resource, namespace=self.namespace, labels=OURS):
+                    changed.set()
             await asyncio.sleep(0.1)
+
+    async def _loop(self, changed: asyncio.Event) -> None:
+        while True:
+            changed.clear()
+            await self.step()
+            with contextlib.suppress(TimeoutError):  # a test may have changed one of the node's own settings
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await changed.wait()
 
     async def step(self) -> None:
         """Do what the controllers and the kubelet would."""
@@ -183,9 +205,7 @@ class Node:
         if name in self._servers:
             runner, _ = self._servers.pop(name)
             await runner.cleanup()
-        await self.cluster._client.delete(
-            self.cluster._resources["Pod"], name, namespace=self.namespace, grace_period=0
-        )
+        await delete_at_once(self.cluster, "Pod", name, self.namespace)
 
     async def _deployment_status(self, deployment: dict[str, Any], ready: int) -> None:
         status = {
@@ -213,19 +233,35 @@ class Node:
 
 async def all_objects(cluster: Cluster, namespace: str) -> dict[tuple[str, str], dict[str, Any]]:
     """Return our objects in a namespace."""
-    found = {}
-    for kind in (
-        "Deployment",
-        "Service",
-        "ConfigMap",
-        "Secret",
-        "ServiceAccount",
-        "NetworkPolicy",
-        "PodDisruptionBudget",
-    ):
-        for obj in await cluster.list(kind, namespace, OURS):
-            found[kind, obj["metadata"]["name"]] = obj
-    return found
+    listed = await asyncio.gather(*(cluster.list(kind, namespace, OURS) for kind in OBJECTS))
+    return {(obj["kind"], obj["metadata"]["name"]): obj for objects in listed for obj in objects}
+
+
+async def delete_at_once(cluster: Cluster, kind: str, name: str, namespace: str | None) -> None:
+    """Delete an object, if it is there; a pod does not wait for a kubelet to end it."""
+    with contextlib.suppress(ApiError):
+        await cluster._client.delete(cluster._resources[kind], name, namespace=namespace, grace_period=0)
+
+
+async def remove_tenants(cluster: Cluster) -> None:
+    """Remove every tenant's resources and objects.
+
+    An operator sees the whole cluster. It would take up what other tests left, or tear it down: more than a hundred
+    namespaces whose pods no node ends, and its own test waits meanwhile.
+    """
+
+    async def remove(kind: str, labels: dict[str, str] | None) -> None:
+        for obj in await cluster.list(kind, None if kind == "Tenant" else ALL_NAMESPACES, labels):
+            metadata = obj["metadata"]
+            namespace = metadata.get("namespace")
+            if kind == "Secret" and not (metadata["name"] in SECRETS or namespace.startswith(ROUTES)):
+                continue  # a policy of a gateway under test
+            if metadata.get("finalizers"):
+                await cluster.patch_metadata(kind, obj, {"finalizers": []})
+            await delete_at_once(cluster, kind, metadata["name"], namespace)
+
+    await asyncio.gather(*(remove(kind, None) for kind in ("Assistant", "KnowledgeBase", "Tenant")))
+    await asyncio.gather(*(remove(kind, OURS) for kind in (*OBJECTS, "Pod")))
 
 
 def condition(resource: dict[str, Any], kind: str) -> dict[str, Any]:
