@@ -123,7 +123,7 @@ async def life(world, at):
 
 
 async def die_in_turn(world, context):
-    """Let operators die, each after as few writes as lead to something new, until one finishes; return how many died."""
+    """Return how many operators died, each after as few writes as led to something new, before one finished."""
     died, writes, seen = 0, 1, set()
     while await run_until_killed(world, writes):
         died += 1
