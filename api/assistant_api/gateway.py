@@ -102,8 +102,8 @@ class ErrorEnvelope(msgspec.Struct):
 
 
 class _Embedding(msgspec.Struct):
-    index: int
     embedding: list[float]
+    index: int | str | None = None  # protobuf leaves a zero out, and writes long numbers as text
 
 
 class _Embeddings(msgspec.Struct):
@@ -189,10 +189,9 @@ class GatewayClient:
             decoded = msgspec.json.decode(content, type=_Embeddings)
         except MALFORMED as error:
             raise GatewayError(502, "provider_error", f"not an embeddings answer: {error}") from error
-        vectors = [item.embedding for item in sorted(decoded.data, key=lambda item: item.index)]
-        if len(vectors) != len(texts):
-            raise GatewayError(502, "provider_error", f"{len(vectors)} embeddings for {len(texts)} texts")
-        return vectors
+        if len(decoded.data) != len(texts):
+            raise GatewayError(502, "provider_error", f"{len(decoded.data)} embeddings for {len(texts)} texts")
+        return _in_order(decoded.data)
 
     async def usage(self, parameters: Sequence[tuple[str, str]]) -> bytes:
         """See `Gateway.usage`."""
@@ -276,6 +275,32 @@ class GatewayClient:
                 stale = True
             client.drop_idle()  # those that were kept lead to the same gateway
             await asyncio.sleep(pause)
+
+
+def _in_order(found: Sequence[_Embedding]) -> list[list[float]]:
+    """Return the vectors in the order of their texts.
+
+    An index that is missing is the only one that is left, or the position in the list. Where all are the same, as from
+    servers that embed one text at a time, they say nothing.
+
+    Raises:
+        GatewayError: nobody can say which vector belongs to which text.
+    """
+    given = [_whole(item.index) for item in found]
+    known = {index for index in given if index is not None}
+    if len(known) <= 1 and len(found) > 1 and None not in given:
+        return [item.embedding for item in found]
+    if given.count(None) == 1 and len(known) == len(found) - 1:
+        left = set(range(len(found))) - known
+        given = [min(left, default=None) if index is None and len(left) == 1 else index for index in given]
+    places = [position if index is None else index for position, index in enumerate(given)]
+    if len(set(places)) != len(places):
+        raise GatewayError(502, "provider_error", "the embeddings' indexes contradict each other")
+    return [item.embedding for _, item in sorted(zip(places, found, strict=True), key=lambda pair: pair[0])]
+
+
+def _whole(index: int | str | None) -> int | None:
+    return int(index) if isinstance(index, int) or (index and index.isdecimal()) else None
 
 
 async def _read(answer: Answer, most: int) -> bytes:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from assistant_gateway import errors
+from assistant_gateway import chunks, errors
 from assistant_gateway.catalog import Target
 from assistant_gateway.decoding import UNREADABLE, is_array
 from assistant_gateway.providers import openai_wire
 from assistant_gateway.usage import Usage, chunk_of
+from assistant_http.events import Event
 
 
 class _Chat(msgspec.Struct, frozen=True):
@@ -35,6 +36,8 @@ def checked(raw: bytes, target: Target, *, embedding: bool) -> Usage | None:
         if not is_array(decoded.data if isinstance(decoded, _Embeddings) else decoded.choices):
             raise msgspec.ValidationError("not an array")  # as if the decoder had said so
         chunk = chunk_of(raw)
+        if not embedding and b'"error"' in raw:
+            _check_broken(raw, target)
     except UNREADABLE:
         detail = openai_wire.error_detail(target, raw)
         if detail is not None:  # some answer 200 and put the error inside
@@ -42,3 +45,19 @@ def checked(raw: bytes, target: Target, *, embedding: bool) -> Usage | None:
         what = "embeddings" if decoder is _embeddings else "a chat completion"
         raise errors.provider_error(target.provider, f"answered with something that is not {what}").paid() from None
     return chunk.reported() if chunk is not None else None
+
+
+def _check_broken(raw: bytes, target: Target) -> None:
+    """Refuse an answer that has choices and an error nevertheless: half an answer, or none.
+
+    Raises:
+        GatewayError: what the error means.
+    """
+    document = chunks.document_of(raw)
+    if document is None:
+        return
+    found = chunks.error_of(Event(raw), document)
+    if found is None and chunks.said(document).broken:
+        found = b'{"error": {"message": "it broke the answer off"}}'
+    if found is not None:
+        raise openai_wire.in_event(target, found, midway=False)

@@ -35,9 +35,10 @@ from assistant_gateway.probe_changes import ProbeChanges
 from assistant_gateway.probes import Prober
 from assistant_gateway.providers.dispatch import Dispatcher
 from assistant_gateway.providers.openai_wire import Upstream
-from assistant_gateway.relay import Relay, Result, Sizes, StreamOptions
+from assistant_gateway.relay import Relay, Result, Sizes
 from assistant_gateway.request_log import LINE, Line
 from assistant_gateway.routing import Tenant
+from assistant_gateway.streaming import StreamOptions
 from assistant_gateway.usage_query import parse_query
 from assistant_gateway.usage_report import UsageReports, unavailable
 from assistant_http.answers import Answer
@@ -193,7 +194,7 @@ class Gateway:
         async def relay(made: Attempt, metered: Metered, response: Answer) -> Result:
             headers = self._headers(request, made)
             if chat.stream:
-                options = StreamOptions(chat.wants_usage, headers)
+                options = StreamOptions(chat.wants_usage, headers, made.permit.answered)
                 return await self.relay.stream(request, response, made.target, metered, options)
             return await self.relay.answer(request, response, made.target, metered, headers)
 

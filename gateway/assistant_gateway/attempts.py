@@ -19,8 +19,9 @@ from assistant_gateway.calls import count_fallback
 from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.gates import Gates, Permit
-from assistant_gateway.relay import Result, deadline_passed
+from assistant_gateway.relay import Result
 from assistant_gateway.routing import Destination, resolve
+from assistant_gateway.streaming import deadline_passed
 from assistant_observability import metrics
 
 TRIES = 3  # of one provider

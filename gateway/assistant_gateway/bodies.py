@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from assistant_gateway import errors, lengths
+from assistant_gateway import errors, lengths, system_messages
 from assistant_gateway.catalog import ROUTING_FIELDS, Target
 from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE, is_filled_array
 from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute
@@ -132,6 +132,8 @@ class ChatBody(msgspec.Struct, frozen=True):
         _check_routing(self.fields, target)
         fields = dict(self.fields)
         fields["model"] = to.model_json
+        single = target.settings.single_system_message
+        fields["messages"] = system_messages.merged(fields["messages"], everywhere=single)
         for name, value in route.defaults.items():
             if _is_absent(fields, name):
                 fields[name] = value

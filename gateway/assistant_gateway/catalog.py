@@ -75,6 +75,7 @@ class Provider(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid
     allow_fields: frozenset[RoutingField] = frozenset()  # what requests may hold all the same
     embedding_dimensions: bool = True  # whether it takes `dimensions`
     stream_usage: bool = True  # whether it takes `stream_options`
+    single_system_message: bool = False  # whether it takes one only, at the beginning (templates of many open models)
     lists_models: bool = True  # whether a model that `/models` does not know is surely absent
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None  # default: by the URL's host
     # LiteLLM's name of who sends the bill; default: by the URL's host.

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -72,19 +70,18 @@ class GatewayError(Exception):
         self.billed = False  # whether a provider may have done the work all the same
         self.unsent = False  # whether the request surely never reached the provider
         self.again = False  # whether the provider turned it away unread: 429 or 503
+        self.pause: float | None = None  # seconds that a provider asks for; its header has them rounded up
         self.local = False  # whether a rule of this gateway's refused it: that says nothing of the provider
 
     @property
     def retry_after(self) -> float | None:
         """After how many seconds it is worth asking again, where somebody said so."""
-        said = self.headers.get("retry-after", "")
+        if self.pause is not None:
+            return self.pause
         try:
-            seconds = float(said)
+            seconds = float(self.headers.get("retry-after", ""))
         except ValueError:
-            try:
-                seconds = (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds()
-            except (ValueError, TypeError, OverflowError):
-                return None
+            return None
         return max(0.0, seconds) if math.isfinite(seconds) else None
 
     def paid(self) -> GatewayError:

@@ -1,7 +1,8 @@
-"""Server-sent events on their way through: found, counted and passed on as the bytes they are.
+"""Server-sent events on their way through: found, counted and passed on, nearly all of them as the bytes they are.
 
-Nothing is decoded and encoded again. Only whole events are passed on, so that an error event can follow at any
-point without landing in the middle of another; and only the event that carries usage is looked into.
+Only whole events are passed on, so that an error event can follow at any point without landing in the middle of
+another. An event that is written the usual way and only brings more text is not decoded. Any other is looked into, and
+written anew where a client of OpenAI would stumble over it.
 """
 
 from __future__ import annotations
@@ -11,36 +12,30 @@ from collections import deque
 
 import msgspec
 
+from assistant_gateway import chunks
 from assistant_gateway.decoding import UNREADABLE, is_filled_array
 from assistant_gateway.generated import Generated
 from assistant_gateway.usage import SEEN, Usage, chunk_of, merge
+from assistant_http.events import Event, Frames, data_of, parse, split
 
 DONE = b"data: [DONE]\n\n"
-_BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
-_ERROR = re.compile(rb'(?m)^data: ?\{\s*"error"\s*:\s*[{"]')
-
-
+_DONE = b"[DONE]"
 # Statements of usage that are kept of one stream, from its start and from its end. Most streams have one; those that
 # have one in every event send running totals.
 _KEPT = 4
 _LARGEST_KEPT = 4096  # bytes of such an event
 
 
+# The events of one stream differ in their text alone; so many of its forms (text, reasoning) are learnt.
+_MOULDS = 4
+_MOULD = re.compile(
+    rb'(data: \{.*"(?:content|reasoning_content)": ?")[^"\\\n]*("[^"\\\n]*"finish_reason": ?null.*\n\n)'
+)
+_NEVER = b"\0"
+
+
 class TooLargeError(Exception):
     """One event is larger than the limit."""
-
-
-def _last_boundary(data: bytearray, start: int) -> int:
-    """Return where the last whole event ends, 0 when none ends at or after `start`."""
-    found = ((data.rfind(mark, start), len(mark)) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r"))
-    return max((at + length for at, length in found if at >= 0), default=0)
-
-
-def data_of(event: bytes) -> bytes:
-    """Return the data of one event, its `data:` lines joined."""
-    lines = [line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")]
-    return b"\n".join(lines)
 
 
 class _Chunk(msgspec.Struct, frozen=True):
@@ -52,79 +47,94 @@ _chunk = msgspec.json.Decoder(_Chunk)
 
 
 def _said(event: bytes) -> Usage | None:
-    chunk = chunk_of(data_of(event))
+    chunk = chunk_of(data_of(event) or b"")
     return chunk.reported() if chunk is not None else None
+
+
+def _is_plain(event: bytes) -> bool:
+    """Whether an event is one line of data that can only be more of an answer: nothing in it is worth a look."""
+    return (
+        event.startswith(b"data: {")
+        and (b'"finish_reason":null' in event or b'"finish_reason": null' in event)
+        and b'"error"' not in event
+        and b'"content":[' not in event
+        and b'"content": [' not in event
+        and event.find(b"\n") == len(event) - 2
+        and b"\r" not in event
+        and not (b'"usage' in event and SEEN.search(event))
+    )
 
 
 class EventRelay:
     """The state of one stream. `feed` takes bytes as they arrive and returns those that may go on."""
 
-    def __init__(self, *, keep_usage: bool, secret: bytes | None, limit: int) -> None:
+    def __init__(self, *, keep_usage: bool, secret: bytes | None, limit: int, answers: int = 1) -> None:
         self._keep_usage = keep_usage  # whether the client asked for the event that carries usage
         self._secret = secret
         self._limit = limit
-        self._rest = bytearray()  # an event that has not ended
-        self._last = b""  # the last two blocks: what tells a finished answer from a broken one
-        self._before_last = b""
+        self._answers = answers  # choices that were asked for
+        self._frames = Frames()
+        self._fast = False  # whether events that are plain need no look
+        self._open: set[int] = set()  # choices that go on
+        self._ended: set[int] = set()
         self._first_said: list[bytes | Usage | None] = []
         self._last_said: deque[bytes | Usage | None] = deque(maxlen=_KEPT)
+        self.begun = False  # whether anything of an answer has come
+        self.done = False  # whether the provider has said that this was all
+        self.error: bytes | None = (
+            None  # what the provider said, as JSON or text, when it ended the stream with an error
+        )
+        # Of the last plain event: what stood before and after its text. The next one is most often the same but for it.
+        self._head = self._tail = _NEVER
+        self._moulds = 0
         self.generated = Generated()
 
     @property
     def kept(self) -> int:
         """Bytes of an event that has not ended."""
-        return len(self._rest)
+        return len(self._frames.rest)
 
     def whole(self, data: bytes) -> bool:
         """Whether `data` is made of whole events only."""
-        return not self._rest and data.endswith(b"\n\n")
+        return self._frames.whole(data)
 
     def feed(self, data: bytes) -> bytes:
         """Return the whole events that `data` completes, as one block, or nothing.
 
+        After the provider's word that this was all, and after an error, nothing goes on any more.
+
         Raises:
             TooLargeError: an event does not end.
         """
-        if self.whole(data):
-            return self._pass(data)
-        # Only what is new is searched, so that a large event in small pieces costs no more than its size.
-        start = max(0, len(self._rest) - 3)
-        self._rest += data
-        end = _last_boundary(self._rest, start)
-        block = bytes(memoryview(self._rest)[:end])
-        del self._rest[:end]
-        if len(self._rest) > self._limit:
+        if data.startswith(self._head) and data.endswith(self._tail) and not self._frames.rest:
+            text = data[len(self._head) : -len(self._tail)]
+            if b'"' not in text and b"\n" not in text and b"\r" not in text:
+                self.generated.add(data)
+                return data if self._secret is None or self._secret not in text else data.replace(self._secret, b"***")
+        block = self._frames.feed(data)
+        if len(self._frames.rest) > self._limit:
             raise TooLargeError("sent an event that does not end")
         return self._pass(block) if block else b""
 
     def finish(self) -> bytes:
         """Return what may still go on when the provider has ended the stream: an event without its blank line."""
-        rest = bytes(self._rest).strip(b"\r\n")
-        self._rest.clear()
-        if not rest or rest.startswith(b":"):
-            return b""
-        data = data_of(rest)
-        if data != b"[DONE]":
+        rest = parse(self._frames.take())
+        if rest.data != _DONE:
             try:
-                msgspec.json.decode(data, type=msgspec.Raw)
+                msgspec.json.decode(rest.data or b"", type=msgspec.Raw)
             except UNREADABLE:
                 return b""
-        return self._pass(rest + b"\n\n")
-
-    @property
-    def done(self) -> bool:
-        """Whether the provider has said that this was all."""
-        return b"data: [DONE]" in self._last or b"data:[DONE]" in self._last
+        return self._pass(rest._replace(comments=()).written())
 
     @property
     def finished(self) -> bool:
         """Whether the answer is whole, with or without the provider saying so."""
-        return bool(_FINISH.search(self._last) or _FINISH.search(self._before_last))
+        return not self._open and len(self._ended) >= self._answers
 
     @property
     def failed(self) -> bool:
-        """Whether the last thing the provider sent was an error."""
-        return bool(_ERROR.search(self._last) or _ERROR.search(self._before_last))
+        """Whether the provider ended the stream with an error."""
+        return self.error is not None
 
     @property
     def usage(self) -> Usage | None:
@@ -135,36 +145,87 @@ class EventRelay:
         return found
 
     def _pass(self, block: bytes) -> bytes:
-        self._before_last, self._last = self._last, block
-        self.generated.add(block)
+        if self._fast and _is_plain(block):
+            self.generated.add(block)
+            if self._moulds < _MOULDS:
+                self._learn(block)
+        else:
+            passed = [event for found in split(block) if (event := self._look(found))]
+            block = b"".join(passed)
         if self._secret is not None and self._secret in block:
             block = block.replace(self._secret, b"***")
-        if SEEN.search(block):
-            block = self._take_usage(block)
         return block
 
-    def _take_usage(self, block: bytes) -> bytes:
-        """Note the usage in a block of events; leave the event out that a client did not ask for."""
-        kept = []
-        at = 0
-        while at < len(block):
-            boundary = _BOUNDARY.search(block, at)
-            end = boundary.end() if boundary else len(block)
-            event, at = block[at:end], end
-            if SEEN.search(event) and not self._note_usage(event):
-                continue
-            kept.append(event)
-        return b"".join(kept)
+    def _learn(self, event: bytes) -> None:
+        """Remember the form of a plain event, so that the next of its kind is known at once."""
+        self._moulds += 1
+        found = _MOULD.fullmatch(event)
+        if found is not None and (self._secret is None or self._secret not in event):
+            self._head, self._tail = found[1], found[2]
+
+    def _slow_down(self) -> None:
+        """Look into every event from here on."""
+        self._fast = False
+        self._head = self._tail = _NEVER
+
+    def _look(self, found: bytes) -> bytes:
+        """Take one event that may be anything; return it as it goes on, if it does."""
+        if self._fast and _is_plain(found):
+            self.generated.add(found)
+            return found
+        event = parse(found)
+        data = event.data
+        if self.done or self.error is not None:  # what is said of usage counts all the same
+            if data and SEEN.search(data):
+                self._note_usage(b"data: " + data + b"\n\n")
+            return b""
+        if data is not None and data.strip() == _DONE:
+            self.done = True
+            self._slow_down()
+            return event._replace(data=_DONE, name=b"").written()
+        document = chunks.document_of(data) if data else None
+        self.error = chunks.error_of(event, document)
+        if document is None:
+            if self.error is not None:
+                self._slow_down()
+            if self.error is not None or not (data or b"").strip():
+                event = event._replace(data=None)
+            return event.written()
+        return self._pass_chunk(found, event, document)
+
+    def _pass_chunk(self, found: bytes, event: Event, document: dict[str, msgspec.Raw]) -> bytes:
+        said = chunks.said(document)
+        if said.broken and self.error is None:
+            self.error = msgspec.json.encode({"error": {"message": f"it ended the answer with {said.broken!r}"}})
+        if self.error is not None:
+            self._slow_down()
+            if SEEN.search(event.data or b""):
+                self._note_usage(event._replace(comments=()).written())
+            return event._replace(data=None).written()
+        self._open = (self._open | (said.going - self._ended) | (said.written - said.ended)) - said.ended
+        self._ended = (self._ended | said.ended) - self._open
+        self.begun = self.begun or bool(said.written or said.ended)
+        # With one choice that goes on, more of it is all that a plain event can be.
+        self._fast = self.begun and self._answers == 1 and not self._ended
+        if self._ended:
+            self._slow_down()
+        data = event.data or b""
+        tidied = chunks.tidied(data).replace(b"\n", b" ")  # a line end in JSON is a space between members
+        if found != b"data: " + tidied + b"\n\n":
+            found = event._replace(comments=(), data=tidied).written()
+        self.generated.add(found)
+        before = event._replace(data=None).written()
+        return before + found if not SEEN.search(found) or self._note_usage(found) else before
 
     def _note_usage(self, event: bytes) -> bool:
-        """Return whether the event goes on."""
+        """Note the usage in an event; return whether the event goes on: one that a client did not ask for does not."""
         kept = self._first_said if len(self._first_said) < _KEPT else self._last_said
         # Most are never looked into; a large one is at once, so that what is kept of a stream stays small.
         kept.append(event if len(event) <= _LARGEST_KEPT else _said(event))
         if self._keep_usage:
             return True
         try:
-            chunk = _chunk.decode(data_of(event))
+            chunk = _chunk.decode(data_of(event) or b"")
         except UNREADABLE:
             return True
         return is_filled_array(chunk.choices) or bytes(chunk.usage) == b"null"

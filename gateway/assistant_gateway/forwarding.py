@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from opentelemetry import trace
 
+from assistant_gateway import system_messages
 from assistant_gateway.attempts import Attempt, Attempts, retrying
 from assistant_gateway.calls import Call, Outcome, outcome_of
 from assistant_gateway.catalog import Target
@@ -79,8 +80,8 @@ class Forwarder:
             span = CallTrace(self._tracer, request.headers, call)
             request[LINE].trace_id = span.trace_id
             response = await retrying(made, lambda: self._send(made.target, metered, span.headers))
-            made.permit.answered()
             result = await ask.relay(made, metered, response)
+            made.permit.answered()
         except GatewayError as error:
             outcome, free = outcome_of(error.status, error.code), not error.billed
             error.headers = {**made.headers, **error.headers}
@@ -127,9 +128,14 @@ class Forwarder:
         metered.sent = response.status in GAVE_UP
         try:
             refusal = await openai_wire.refusal(target, response)
-            raise refusal.paid() if metered.sent else refusal
         finally:
             response.close()
+        if not metered.embedding and system_messages.is_refusal(refusal.said):
+            messages = metered.fields["messages"]
+            metered.fields["messages"] = system_messages.merged(messages, everywhere=True)
+            if metered.fields["messages"] is not messages:  # else it says so of what it was sent
+                return await self._send(target, metered, headers)
+        raise refusal.paid() if metered.sent else refusal
 
     def _note_failure(self, call: Call, outcome: Outcome, message: str, trace_id: str | None) -> None:
         """Log the first failure of a kind in ten seconds; the metric counts all."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from assistant_api.chat.schemas import Annotation, FileCitation, UrlCitation
+from assistant_api.chat.schemas import Annotation, FileCitation, UrlCitation, words_of
 from assistant_api.decoding import MALFORMED
 from assistant_api.knowledge.links import passage_path
 from assistant_api.knowledge.schemas import Passage
@@ -26,7 +26,7 @@ MAX_ANNOTATED = 2 << 20  # bytes of an answer; decoding a larger one could take 
 _NULL = msgspec.Raw(b"null")
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_text = msgspec.json.Decoder(str).decode
+_content = msgspec.json.Decoder(str | list[Any] | None).decode
 _MAX_OPEN = 40  # a marker that is still open after so many characters is none
 MAX_MARKS = 128  # of one choice; beyond them a passage is only told when it is cited for the first time
 
@@ -118,7 +118,7 @@ def _annotated(choice: msgspec.Raw, sources: Sources) -> tuple[msgspec.Raw, msgs
         members = _members(choice)
         message = _members(members["message"])
         tracker = sources.tracker()
-        tracker.feed(_text(message["content"]))
+        tracker.feed(words_of(_content(message["content"])))
         if not (found := sources.annotations(tracker.marks)):
             return choice, None
         earlier = _list(message["annotations"]) if message.get("annotations", _NULL) != _NULL else []

@@ -66,27 +66,41 @@ class ChatRequest(msgspec.Struct):
         return self.user or self.safety_identifier or ""
 
 
+def words_of(content: object) -> str:
+    """Return the words of an answer's content: text, or a list of parts as some providers send it."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    texts = [part.get("text") if isinstance(part, dict) else part for part in content]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
 class Delta(msgspec.Struct):
     """New words of a streamed choice."""
 
-    content: str | None = None
+    content: str | list[Any] | None = None
+
+    def text(self) -> str:
+        """Return the words."""
+        return words_of(self.content)
 
 
 class Choice(msgspec.Struct):
     """One choice of a streamed chunk."""
 
-    index: int = 0
+    index: int | None = 0
     delta: Delta | None = None
-    finish_reason: str | None = None
+    finish_reason: str | float | bool | None = None
 
 
 class Chunk(msgspec.Struct):
     """One event of a stream, as far as citations need it."""
 
-    choices: list[Choice] = []
-    id: str | None = None
-    created: int | None = None
-    model: str | None = None
+    choices: list[Choice] | None = None
+    id: msgspec.Raw = msgspec.Raw()
+    created: msgspec.Raw = msgspec.Raw()
+    model: msgspec.Raw = msgspec.Raw()
 
 
 class FileCitation(msgspec.Struct, frozen=True):

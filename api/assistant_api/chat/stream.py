@@ -2,33 +2,32 @@
 
 Only whole events are sent on, so that an error event can follow wherever the gateway breaks off. Without passages
 nothing else is looked at; with passages each event is decoded as far as its words, because a marker may come in
-pieces. Source of the framing: the HTML standard, "Server-sent events".
+pieces.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import msgspec
 from litestar.types import Receive, Scope, Send
 
 from assistant_api.chat.citations import Sources, Tracker
-from assistant_api.chat.schemas import MAX_CHOICES, Choice, Chunk
+from assistant_api.chat.schemas import MAX_CHOICES, Chunk
 from assistant_api.chunks import Chunks, chunks_of
 from assistant_api.decoding import MALFORMED
 from assistant_api.gateway import Answer, GatewayUnreachableError
 from assistant_api.hangup import CallerGoneError, until_hangup
 from assistant_api.tokens import tokens_of
+from assistant_http.events import Frames, data_of, split
 from assistant_observability import logs, metrics
 
 EVENT_STREAM = "text/event-stream"
 # What the log says of a stream that did not come to its end.
 STREAM_INTERRUPTED, CALLER_GONE = "stream_interrupted", "caller_gone"
-_EVENT_END = re.compile(rb"\r?\n\r?\n")
 _DONE = b"[DONE]"
 STALL_SECONDS = 60.0  # a caller who reads nothing for so long, while there is something to read, has gone
 _MAX_EVENT = 1 << 20  # an event that does not end within this is relayed unread
@@ -41,25 +40,25 @@ class Relay:
     """Takes the bytes of a stream as they come and returns the whole events among them."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._frames = Frames()
 
     def feed(self, data: bytes) -> bytes:
-        """Return every event that is complete by now."""
-        if not self._rest and data.endswith(b"\n\n"):
-            return data
-        buffer = self._rest + data
-        end = buffer.rfind(b"\n\n") + 2
-        if end < 2:
-            end = buffer.rfind(b"\n\r\n") + 3
-            if end < 3:
-                end = len(buffer) if len(buffer) > _MAX_EVENT else 0
-        self._rest = buffer[end:]
-        return buffer[:end]
+        """Return every event that is complete by now, and what is too large to be waited for."""
+        if self._frames.whole(data):
+            return self._passed(data)
+        block = self._frames.feed(data)
+        if block:
+            block = self._passed(block)
+        return block + self._frames.take() if len(self._frames.rest) > _MAX_EVENT else block
 
     def end(self) -> bytes:
         """Return what is left when the stream has ended."""
-        rest, self._rest = self._rest, b""
-        return rest
+        rest = self._frames.take()
+        return self._passed(rest) if rest else b""
+
+    def _passed(self, block: bytes) -> bytes:
+        """Return whole events as they go on."""
+        return block
 
 
 class CitingRelay(Relay):
@@ -71,40 +70,35 @@ class CitingRelay(Relay):
         self._trackers: dict[int, Tracker] = {}
         self._last = Chunk()
 
-    def feed(self, data: bytes) -> bytes:
-        """See `Relay.feed`."""
-        buffer = self._rest + data
+    def _passed(self, block: bytes) -> bytes:
+        """See `Relay._passed`."""
         out: list[bytes] = []
-        start = 0
-        for end in _EVENT_END.finditer(buffer, max(0, len(self._rest) - 3)):
-            event = buffer[start : end.end()]
-            out += (self._before(event), event)
-            start = end.end()
-        self._rest = buffer[start:]
-        if len(self._rest) > _MAX_EVENT:
-            out.append(self._rest)
-            self._rest = b""
-        return b"".join(out)
+        for event in split(block):
+            data = data_of(event)
+            if data and (before := self._before(data)):
+                # The end of a line may stand here that came with the event before.
+                rest = event.removeprefix(b"\n")
+                out += (event[: len(event) - len(rest)], before, rest)
+            else:
+                out.append(event)
+        return b"".join(out) if len(out) > 1 else block
 
-    def _before(self, event: bytes) -> bytes:
-        """Return what has to be sent before `event`: mostly nothing."""
-        if not event.startswith(b"data:"):
-            return b""
-        payload = event[5:].strip()
-        if payload == _DONE:
+    def _before(self, data: bytes) -> bytes:
+        """Return what has to be sent before an event with this data: mostly nothing."""
+        if data.strip() == _DONE:
             # A provider that ended a choice without a finish_reason.
-            return self._citations([Choice(index=index) for index in self._trackers])
+            return self._citations(self._trackers)
         try:
-            chunk = _decode_chunk(payload)
+            chunk = _decode_chunk(data)
         except MALFORMED:
             return b""
         self._last = chunk
-        finished: list[Choice] = []
-        for choice in chunk.choices:
+        finished: list[int] = []
+        for choice in chunk.choices or ():
             if choice.delta is not None and choice.delta.content:
-                self._tracker(choice.index).feed(choice.delta.content)
-            if choice.finish_reason is not None:
-                finished.append(choice)
+                self._tracker(choice.index or 0).feed(choice.delta.text())
+            if choice.finish_reason:  # nothing, null and empty text are said of a choice that goes on
+                finished.append(choice.index or 0)
         return self._citations(finished) if finished else b""
 
     def _tracker(self, index: int) -> Tracker:
@@ -115,22 +109,19 @@ class CitingRelay(Relay):
                 self._trackers[index] = tracker
         return tracker
 
-    def _citations(self, finished: Sequence[Choice]) -> bytes:
+    def _citations(self, finished: Iterable[int]) -> bytes:
+        """Return a chunk that cites what these choices used since they were last cited: some finish more than once."""
         choices: list[dict[str, Any]] = []
-        for choice in finished:
-            tracker = self._trackers.pop(choice.index, None)
+        for index in finished:
+            tracker = self._trackers.get(index)
             found = self._sources.annotations(tracker.marks) if tracker else []
-            if found:
-                choices.append({"index": choice.index, "delta": {"annotations": found}, "finish_reason": None})
+            if tracker is not None and found:
+                tracker.marks.clear()
+                choices.append({"index": index, "delta": {"annotations": found}, "finish_reason": None})
         if not choices:
             return b""
-        chunk = {
-            "id": self._last.id,
-            "object": "chat.completion.chunk",
-            "created": self._last.created,
-            "model": self._last.model,
-            "choices": choices,
-        }
+        members = {name: raw for name in ("id", "created", "model") if (raw := getattr(self._last, name))}
+        chunk = {**members, "object": "chat.completion.chunk", "choices": choices}
         return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
 

@@ -28,7 +28,8 @@ from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import DONE, TooLargeError
 from assistant_gateway.providers import families, openai_wire, translatable
 from assistant_gateway.providers.collector import undisturbed
-from assistant_gateway.providers.openai_wire import Detail, Upstream
+from assistant_gateway.providers.error_bodies import Detail
+from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.providers.rehearsal import RehearsedUpstream, rehearse
 from assistant_gateway.providers.translated import TranslatedAnswer
 from assistant_gateway.providers.transport import Exchange, NoTransport, Transport, current
@@ -228,6 +229,7 @@ class _Events:
 
         Raises:
             HttpError, TimeoutError, TooLargeError: the provider broke off, or sent too much.
+            GatewayError: it sent an error, or what cannot be translated.
         """
         token = current.set(self._exchange)
         try:
@@ -241,9 +243,7 @@ class _Events:
             self._exchange.close()
             if self._exchange.broken is not None:
                 raise self._exchange.broken from None
-            if not isinstance(error, GatewayError):
-                error = _midway(self._target, error)
-            return error.event()
+            raise error if isinstance(error, GatewayError) else _midway(self._target, error) from None
         finally:
             current.reset(token)
         return self._last.popleft() if self._last else b""

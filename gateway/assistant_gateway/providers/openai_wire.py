@@ -12,15 +12,14 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
-from typing import Any
 
-import msgspec
 from yarl import URL
 
 from assistant_gateway import errors
 from assistant_gateway.catalog import Target
-from assistant_gateway.decoding import UNREADABLE
 from assistant_gateway.egress import EgressRefusedError, GuardedResolver, PlatformResolver
+from assistant_gateway.providers import error_bodies, pauses
+from assistant_gateway.providers.error_bodies import LARGEST_ERROR, Detail
 from assistant_http.addresses import Resolve
 from assistant_http.answers import Answer
 from assistant_http.client import HttpClient
@@ -36,7 +35,6 @@ from assistant_observability import metrics
 
 KEEP_ALIVE_SECONDS = 30.0
 STALE_SECONDS = 0.5
-LARGEST_ERROR = 64 * 1024
 ERROR_BODY_SECONDS = 5.0
 LONGEST_MESSAGE = 1000
 
@@ -63,21 +61,17 @@ _ACCOUNT = re.compile(
     r"|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|[\w.+-]+@[\w-]+\.[\w.]+"
 )
 _REFUSED = frozenset({400, 403, 413, 422})
-
-
-class Detail(msgspec.Struct, frozen=True):
-    """What a provider says of its own error; any JSON may be in there."""
-
-    message: object = None
-    param: object = None
-    code: object = None
-    kind: object = None  # OpenAI's `type`
-    flagged: bool = False  # by OpenRouter's moderation
-
-    @property
-    def words(self) -> frozenset[str]:
-        """Its code and type, in lower case."""
-        return frozenset(str(word).lower() for word in (self.code, self.kind) if isinstance(word, str | int))
+# Of these the provider's words are not for tenants.
+_WORDLESS = frozenset({"provider_unauthorized", "provider_quota_exhausted", "provider_rate_limit_exceeded"})
+_NO_MODEL_CODES = frozenset({"model_not_found", "invalid_model", "deploymentnotfound", "model_not_exist"})
+_NO_MODEL = re.compile(
+    r"model\b.{0,100}?\b(does not exist|not exist|not found|is not available|is not supported)|not a valid model"
+    r"|(invalid|unknown|no such) model|unknown model|deployment .{0,60}does not exist",
+    re.IGNORECASE,
+)
+_BAD_KEY = re.compile(r"api[ _]key (not valid|expired|invalid)|invalid api (token|key)|API_KEY_INVALID", re.IGNORECASE)
+# Providers' own statuses for "not now": Groq's for a tier without room, and those of servers behind others.
+_NOT_NOW = frozenset({421, 424, 425, 498, 499})
 
 
 class Upstream:
@@ -195,13 +189,9 @@ def _why(cause: BaseException | None, host: str) -> str:
 
 async def refusal(target: Target, response: Answer) -> errors.GatewayError:
     """Return what to tell the client for an answer that is not a success; reads the answer's body, within bounds."""
-    detail = await detail_of(target, response)
-    return translate(target, response.status, detail or Detail(), response.headers.get("retry-after"))
-
-
-async def detail_of(target: Target, response: Answer) -> Detail | None:
-    """Return the error in an answer, None when there is none in its body."""
-    return error_detail(target, await error_body(response))
+    body = _without_secret(target, await error_body(response))
+    detail = error_bodies.read(body) or error_bodies.text(body) or Detail()
+    return translate(target, response.status, detail, pauses.of_headers(response.headers, detail.pause))
 
 
 async def error_body(response: Answer) -> bytes:
@@ -218,52 +208,32 @@ async def error_body(response: Answer) -> bytes:
 
 def error_detail(target: Target, body: bytes) -> Detail | None:
     """Return the error in an answer's body, in any of the shapes that providers use, without the key in it."""
-    if len(body) > LARGEST_ERROR:
-        return None  # no words of an error, and too much to decode
-    if target.secret is not None:
-        body = body.replace(target.secret, b"***")
-    try:
-        document = msgspec.json.decode(body)
-    except UNREADABLE:
-        return None
-    return _found(document) if isinstance(document, dict) else None
+    return error_bodies.read(_without_secret(target, body))
 
 
-def _found(document: dict[str, Any]) -> Detail | None:
-    error = document.get("error")
-    if isinstance(error, dict):
-        return _detail(error)
-    if isinstance(error, str):
-        return Detail(error)
-    if isinstance(document.get("message"), str):  # vLLM's former shape, Mistral's
-        return _detail(document)
-    if document.get("detail"):  # FastAPI's own refusals
-        return _invalid(document["detail"])
-    return None
-
-
-def _detail(error: dict[str, Any]) -> Detail:
-    metadata = error.get("metadata")
-    flagged = isinstance(metadata, dict) and ("flagged_input" in metadata or "reasons" in metadata)
-    return Detail(error.get("message"), error.get("param"), error.get("code"), error.get("type"), flagged)
-
-
-def _invalid(found: object) -> Detail | None:
-    if isinstance(found, str):
-        return Detail(found)
-    first = found[0] if isinstance(found, list) and found else None
-    if not isinstance(first, dict):
-        return None
-    where = first.get("loc")
-    param = ".".join(str(part) for part in where if part != "body") if isinstance(where, list) else None
-    return Detail(first.get("msg"), param)
+def _without_secret(target: Target, body: bytes) -> bytes:
+    return body if target.secret is None else body.replace(target.secret, b"***")
 
 
 def hidden(target: Target, detail: Detail) -> errors.GatewayError:
     """Return what an error means that came inside an answer with status 200, as OpenRouter's do."""
-    code = detail.code
-    status = code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600 else 500
-    return translate(target, status, detail, None)
+    return translate(target, detail.status, detail, None)
+
+
+def in_event(target: Target, said: bytes, *, midway: bool) -> errors.GatewayError:
+    """Return what an error event means.
+
+    Args:
+        target: whose it is.
+        said: JSON or text.
+        midway: whether an answer has begun; whoever reads it then knows who writes, and hears the provider's words.
+    """
+    said = _without_secret(target, said)
+    detail = error_bodies.read(said) or error_bodies.text(said) or Detail()
+    error = hidden(target, detail)
+    if midway and error.said and error.code not in _WORDLESS:
+        error.message = error.said if target.own else _without_accounts(error.said)
+    return error
 
 
 def _known(target: Target, status: int, detail: Detail, said: str) -> errors.GatewayError | None:
@@ -288,8 +258,15 @@ def _without_accounts(said: str) -> str:
     return _ACCOUNT.sub("***", said)
 
 
-def translate(target: Target, status: int, detail: Detail, retry_after: str | None) -> errors.GatewayError:
-    """Map a provider's refusal to what it means for the gateway's client."""
+def translate(target: Target, status: int, detail: Detail, retry_after: object) -> errors.GatewayError:
+    """Map a provider's refusal to what it means for the gateway's client.
+
+    Args:
+        target: whose it is.
+        status: of HTTP.
+        detail: what the body said.
+        retry_after: in any form (`pauses`), None where nobody said.
+    """
     provider = target.provider
     said = detail.message if isinstance(detail.message, str) else ""
     said = said[:LONGEST_MESSAGE].rstrip(".") or f"HTTP {status}"
@@ -299,17 +276,17 @@ def translate(target: Target, status: int, detail: Detail, retry_after: str | No
     known = _known(target, status, detail, said)
     if known is not None:
         error = known
-    elif status in {401, 403}:
+    elif status in {401, 403} or (status == 400 and _BAD_KEY.search(said)):  # Gemini answers 400
         error = errors.provider_unauthorized(provider, own=target.own)
     elif status in {408, 504}:
         error = errors.provider_timeout(provider, "timed out")
     elif status == 429:
         # How much the platform may use of a provider, and who it is there, is not the tenant's to know.
         error = errors.provider_rate_limited(provider, said if target.own else "too many calls at present")
-    elif status == 404:
+    elif status == 404 or (status in _REFUSED and (detail.words & _NO_MODEL_CODES or _NO_MODEL.search(said))):
         why = f"does not know the model or the path: {said}"
         error = errors.provider_error(provider, why, code="provider_model_not_found")
-    elif 400 <= status < 500:
+    elif 400 <= status < 500 and status not in _NOT_NOW:
         code = detail.code if isinstance(detail.code, str) else "provider_refused_request"
         param = detail.param if isinstance(detail.param, str) else None
         passed = status if status in {400, 409, 413, 415, 422} else 400
@@ -319,7 +296,9 @@ def translate(target: Target, status: int, detail: Detail, retry_after: str | No
     else:
         error = errors.provider_error(provider, f"failed: {said}")
     error.said = words
-    if retry_after and status in {429, 503} and error.code != "provider_quota_exhausted":
-        error.headers["retry-after"] = retry_after
+    pause = pauses.seconds(retry_after)
+    if pause is not None and status in {429, 503} and error.code != "provider_quota_exhausted":
+        error.headers["retry-after"] = str(math.ceil(pause))
+        error.pause = pause
         error.again = True
     return error

@@ -9,7 +9,9 @@ import re
 
 from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.providers.openai_wire import Detail, error_detail, translate
+from assistant_gateway.providers import pauses
+from assistant_gateway.providers.error_bodies import Detail
+from assistant_gateway.providers.openai_wire import error_detail, translate
 
 _TOO_LONG = re.compile(
     r"(prompt|input|context|request|conversation)\b.{0,40}\b(too long|too many|exceed|larger than|maximum)"
@@ -20,7 +22,6 @@ _FILTERED = re.compile(
     r"content (filter|management|policy)|blocked by .{0,40}(safety|filter|policy|guardrail)|safety (settings|reasons)",
     re.IGNORECASE,
 )
-_BAD_KEY = re.compile(r"api[ _]key (not valid|expired|invalid)|invalid api token|API_KEY_INVALID", re.IGNORECASE)
 
 
 def of(target: Target, status: int, body: bytes, retry_after: str | None) -> GatewayError:
@@ -30,12 +31,11 @@ def of(target: Target, status: int, body: bytes, retry_after: str | None) -> Gat
     detail = error_detail(target, body) or Detail()
     said = detail.message if isinstance(detail.message, str) else ""
     code: object = None
-    if status in {400, 403} and _BAD_KEY.search(said):
-        status = 401  # Gemini answers 400
-    elif status in {400, 413, 422}:
+    if status in {400, 413, 422}:
         if _TOO_LONG.search(said):
             status, code = 400, "context_length_exceeded"
         elif _FILTERED.search(said):
             status, code = 400, "content_filter"
     param = "messages" if code is not None else detail.param
-    return translate(target, status, Detail(detail.message, param, code), retry_after)
+    pause = pauses.of_headers({"retry-after": retry_after or ""}, detail.pause)
+    return translate(target, status, Detail(detail.message, param, code), pause)

@@ -50,6 +50,38 @@ async def start(token: Path) -> AsyncIterator[Start]:
         await runner.cleanup()
 
 
+@pytest.mark.parametrize(
+    ("indexes", "expected"),
+    [
+        ([None, None, None], [0, 1, 2]),
+        ([None, 1, 2], [0, 1, 2]),
+        ([2, None, 1], [1, 2, 0]),
+        ([0, 0, 0], [0, 1, 2]),
+        (["2", "1", "0"], [2, 1, 0]),
+        ([1, 2, 3], [0, 1, 2]),
+        ([1, 1, 0], None),
+    ],
+)
+async def test_embeddings_without_an_index_are_where_they_stand(
+    start: Start, indexes: list[object], expected: list[int] | None
+) -> None:
+    """A zero that was left out is found; where servers contradict themselves nothing is guessed."""
+    data = [
+        {"embedding": [float(at)], **({} if index is None else {"index": index})} for at, index in enumerate(indexes)
+    ]
+
+    async def handler(_request: web.Request) -> web.Response:
+        return web.json_response({"data": data})
+
+    client = await start(handler)
+    asking = client.embeddings(["a", "b", "c"], "handbook", "search")
+    if expected is None:
+        with pytest.raises(GatewayError):
+            await asking
+    else:
+        assert [int(vector[0]) for vector in await asking] == expected
+
+
 async def test_embeddings_come_back_in_order(start: Start) -> None:
     """Asked for by the knowledge base's name, on the road that is named, with this pod's token."""
     seen: list[tuple[str, dict, dict]] = []

@@ -42,15 +42,15 @@ STREAM = (
 
 @given(st.lists(st.integers(1, len(STREAM)), max_size=30))
 def test_however_bytes_are_cut_the_same_bytes_go_on_in_whole_events(cuts: list[int]) -> None:
-    """The bytes that leave are the bytes that came, and every block that leaves ends where an event ends."""
+    """What leaves is what came, its lines ended by LF, and every block that leaves ends where an event ends."""
     stream, found, at = relay(), [], 0
     for cut in [*sorted(cuts), len(STREAM)]:
         block = stream.feed(STREAM[at:cut])
         at = max(at, cut)
         if block:
-            assert block.endswith((b"\n\n", b"\r\n\r\n"))
+            assert block.endswith(b"\n\n")
             found.append(block)
-    assert b"".join(found) + stream.finish() == STREAM
+    assert b"".join(found) + stream.finish() == STREAM.replace(b"\r\n", b"\n")
     assert stream.done
     assert stream.usage is None
 
@@ -138,3 +138,129 @@ def test_ends_are_told_apart() -> None:
         "failed": (False, False, True),
         "over": (False, False, False),
     }
+
+
+# --- what providers send that is not written the usual way ------------------------------------------------------
+
+
+def drained(stream: EventRelay, data: bytes, pieces: int = 0) -> bytes:
+    """Return what goes on of a whole stream, sent at once or in pieces of so many bytes."""
+    size = pieces or len(data) or 1
+    return b"".join(stream.feed(data[at : at + size]) for at in range(0, len(data), size)) + stream.finish()
+
+
+ODD = [
+    b": keepalive\nid: 7\nevent: message\n" + event(content("a")),
+    event(content("b")).replace(b"\n\n", b"\n\r\n"),
+    event(content("c")).replace(b"\n", b"\r"),
+    b"retry: 5\r\n" + event(content("d"), b"\r\n\r\n"),
+    event(content("e", "")),
+    event({"choices": [{"index": 0, "delta": {"content": [{"type": "text", "text": "f"}]}, "finish_reason": None}]}),
+    b'data: {"choices": [{"index": 0,\ndata: "delta": {"content": "g"}}]}\n\n',
+    event({"choices": [{"delta": {"content": 'say "finish_reason": "" and data: [DONE]'}, "finish_reason": None}]}),
+    b"data:\n\n",
+    b"event: ping\n\n",
+    event({"choices": [], "usage": USAGE}),
+    event(content("", "stop")),
+    b"data:[DONE] \r\n\r\n",
+]
+
+
+@given(st.lists(st.sampled_from(ODD[:-1]), max_size=12), st.booleans(), st.integers(1, 40))
+def test_odd_streams_say_the_same_in_any_pieces(parts: list[bytes], done: bool, pieces: int) -> None:
+    """Text, usage, counted text and what it all ends with do not depend on how the bytes arrived."""
+    data = b"".join(parts) + (ODD[-1] if done else b"")
+    whole, cut = relay(), relay()
+    assert drained(whole, data) == drained(cut, data, pieces)
+    for name in ("usage", "done", "finished", "failed", "begun"):
+        assert getattr(whole, name) == getattr(cut, name)
+    assert whole.generated.size == cut.generated.size
+
+
+def test_odd_events_go_on_as_every_client_reads_them() -> None:
+    """One line of data, LF, text as text, null for a choice that goes on; the word for the end is an event alone."""
+    stream = relay()
+    sent = drained(stream, b"".join(ODD)).decode()
+    assert "\r" not in sent
+    found = [line.removeprefix("data: ") for line in sent.split("\n") if line.startswith("data: ")]
+    assert found.pop() == "[DONE]"
+    chunks = [json.loads(data) for data in found]
+    texts = [chunk["choices"][0]["delta"]["content"] for chunk in chunks]
+    assert texts == [*"abcdefg", 'say "finish_reason": "" and data: [DONE]', ""]
+    assert [chunk["choices"][0].get("finish_reason") for chunk in chunks] == [*[None] * 8, "stop"]
+    assert stream.generated.size == len("abcdefg") + len(texts[7])
+    assert (stream.done, stream.failed, stream.usage is not None) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("events", "finished"),
+    [
+        ([content("a", "stop"), {"choices": [], "usage": USAGE}, {"choices": []}], True),
+        ([content("a"), {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}], True),
+        ([content("a", "COMPLETE")], True),
+        ([content("a", "stop"), {"choices": [{"index": 0, "delta": {}, "finish_reason": None}]}], True),
+        ([content("a", ""), content("b", "")], False),
+        ([content("a"), {"choices": [], "usage": USAGE}], False),
+        ([content("a", "stop"), content("b")], False),
+        ([{"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}], False),
+    ],
+)
+def test_a_stream_without_its_last_word_is_whole_when_its_choices_have_ended(events: list, finished: bool) -> None:
+    """Whatever came after the end of the choice; empty text in its place is no end, and text after it is a new one."""
+    stream = relay()
+    drained(stream, b"".join(event(found) for found in events) + b": bye\n\n")
+    assert (stream.finished, stream.done, stream.failed) == (finished, False, False)
+
+
+def test_with_two_answers_one_of_them_is_half() -> None:
+    """Asked for two, a stream is whole when both have ended."""
+    stream = EventRelay(keep_usage=False, secret=None, limit=10_000, answers=2)
+    for index, expected in ((1, False), (0, True)):
+        stream.feed(event({"choices": [{"index": index, "delta": {"content": "a"}, "finish_reason": "stop"}]}))
+        assert stream.finished is expected
+
+
+@pytest.mark.parametrize("before", [[], [content("a")]])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        event({"error": {"message": "x"}}),
+        event({"id": "c", "error": "x", "choices": []}),
+        event({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}], "error": {"code": 502}}),
+        event({"choices": [{"index": 0, "delta": {}, "finish_reason": "error", "error": {"message": "x"}}]}),
+        event(content("", "insufficient_system_resource")),
+        event(content("", "abort")),
+        event([{"error": {"code": 429, "message": "x", "status": "RESOURCE_EXHAUSTED"}}]),
+        event({"object": "error", "message": "x", "code": 500}),
+        event({"type": "error", "error": {"type": "overloaded_error"}}),
+        event({"detail": "x"}),
+        event({"message": "x", "status_code": 503}),
+        b'event: error\ndata: {"message": "x"}\n\n',
+        b"event: error\ndata: upstream timed out\n\n",
+        b'error: {"code": 500, "message": "x"}\n\n',
+        b'id: 3\rerror: {"code": 500, "message": "x"}\r\r',
+    ],
+)
+def test_an_error_is_an_error_in_every_form(failure: bytes, before: list) -> None:
+    """Nothing of it goes on, nor of what comes after it, so that half an answer never has the word for a whole one."""
+    stream = relay()
+    sent = drained(stream, b"".join(event(found) for found in before) + failure + event(content("z")) + ODD[-1])
+    assert sent == b"".join(event(found) for found in before)
+    assert (stream.failed, stream.done, stream.begun) == (True, False, bool(before))
+
+
+def test_words_about_errors_are_no_error() -> None:
+    """What a model writes, or a provider says of none, ends nothing."""
+    stream = relay()
+    said = [content('"error"'), {**content('{"error": {"message": 1}}'), "error": None}, content("error", "stop")]
+    sent = b"".join(event(found) for found in said)
+    assert drained(stream, sent) == sent
+    assert (stream.failed, stream.finished) == (False, True)
+
+
+def test_thoughts_in_parts_are_kept_apart_from_the_text() -> None:
+    """Mistral sends both in one list."""
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": "Yes"}]
+    sent = relay().feed(event(content("a")) + event({"choices": [{"index": 0, "delta": {"content": parts}}]}))
+    (delta,) = [choice["delta"] for choice in json.loads(sent.split(b"\n\n")[1][6:])["choices"]]
+    assert delta == {"content": "Yes", "reasoning_content": "Hm."}

@@ -16,6 +16,7 @@ from litestar.types import Message
 from assistant_api.chat.citations import Sources
 from assistant_api.chat.stream import CitingRelay, EventStream, Relay
 from assistant_api.gateway import GatewayUnreachableError
+from assistant_http.events import parse, split
 
 DONE = b"data: [DONE]\n\n"
 SOURCES = Sources([passage(1), passage(2)], "http://api.test")
@@ -88,6 +89,42 @@ def test_without_markers_the_bytes_are_the_same() -> None:
     ]
     assert relayed(CitingRelay(SOURCES), *stream) == b"".join(stream)
     assert relayed(Relay(), *stream) == b"".join(stream)
+
+
+WHOLE = b"".join([chunk("See ["), chunk("1"), chunk("]."), chunk(finish="stop"), DONE])
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        WHOLE.replace(b"data: ", b": keepalive\nid: 7\nevent: message\ndata: "),
+        WHOLE.replace(b"\n\n", b"\n\r\n"),
+        WHOLE.replace(b"\n", b"\r"),
+        WHOLE.replace(b"data: ", b"retry: 10\ndata:"),
+        WHOLE.replace(b'"finish_reason":null', b'"finish_reason":""'),
+        WHOLE.replace(b'"finish_reason":null', b'"finish_reason":"stop"'),
+        WHOLE.replace(b'"content":"', b'"content":[{"type":"text","text":"').replace(b'"},"finish', b'"}]},"finish'),
+        WHOLE.replace(b'"created":1', b'"created":1.5').replace(b'"index":0', b'"index":null'),
+        b"\xef\xbb\xbf" + WHOLE,
+    ],
+)
+@given(size=st.integers(1, 200))
+def test_citations_do_not_depend_on_the_providers_dialect(stream: bytes, size: int) -> None:
+    """Fields in any order, any line ends, odd words for a choice that goes on, parts in place of text."""
+    assert stream != WHOLE
+    parts = [stream[at : at + size] for at in range(0, len(stream), size)]
+    sent = relayed(CitingRelay(SOURCES), *parts).decode()
+    notes = [note for found in read(sent) for note in found["choices"][0]["delta"].get("annotations", [])]
+    assert [note["file_citation"]["index"] for note in notes] == [1]
+
+
+def read(sent: str) -> list[Any]:
+    """Return what a reader by the standard finds in a stream."""
+    return [
+        msgspec.json.decode(event.data)
+        for event in map(parse, split(sent.encode()))
+        if event.data is not None and event.data != b"[DONE]"
+    ]
 
 
 def test_each_choice_has_its_own_citations() -> None:
