@@ -6,10 +6,8 @@ token signing behave as they do there; what is missing is everything that needs 
 
 import contextlib
 import ctypes
-import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from assistant_cluster.controlplane import ISSUER, ControlPlane
 from assistant_cluster.errors import ClusterError
 from assistant_cluster.progress import Progress, wait_until
 from assistant_cluster.sandbox import log_tail
+from assistant_cluster.scratch import scratch_folder
 from assistant_cluster.server import free_ports
 
 LOOPBACK = "127.0.0.1"
@@ -63,9 +62,8 @@ def apiserver(progress: Progress | None = None) -> Iterator[ApiServer]:
     # What KUBEBUILDER_ASSETS holds where envtest was set up is enough: no kubelet, no controllers.
     kubernetes = ensure("kubernetes", progress, programs=("kube-apiserver", "kubectl"))
     etcd = ensure("etcd", progress)
-    folder = Path(tempfile.mkdtemp(prefix="assistant-apiserver-"))
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder = stack.enter_context(scratch_folder("apiserver"))
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 server = _start(stack, folder / str(attempt), kubernetes, etcd)

@@ -13,7 +13,6 @@ import secrets
 import shutil
 import signal
 import socket
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from assistant_cluster.errors import ClusterError
 from assistant_cluster.packages import STORES as PACKAGES
 from assistant_cluster.packages import ensure_packages
 from assistant_cluster.progress import Progress
+from assistant_cluster.scratch import scratch_folder
 from assistant_cluster.server import HOST, Server, free_ports
 
 __all__ = [
@@ -120,7 +120,7 @@ class Weaviate:
 def postgres() -> Iterator[Postgres]:
     """Run Postgres; as another user when called as root, because it refuses to run as root."""
     _need("PostgreSQL", "postgresql", found=_has_postgres())
-    with _folder("postgres") as folder:
+    with scratch_folder("postgres") as folder:
         user = _unprivileged_user()
         operator, superuser = secrets.token_hex(16), secrets.token_hex(16)
         script = _prepare(folder, "postgres-start.sh", {"operator": operator, "superuser": superuser}, user)
@@ -153,7 +153,7 @@ def postgres() -> Iterator[Postgres]:
 def redis() -> Iterator[Redis]:
     """Run Redis."""
     _need("redis-server", "redis-server", found=shutil.which("redis-server") is not None)
-    with _folder("redis") as folder:
+    with scratch_folder("redis") as folder:
         operator, gateway = secrets.token_hex(16), secrets.token_hex(16)
         script = _prepare(folder, "redis-start.sh", {"operator": operator, "gateway": gateway}, None)
 
@@ -175,7 +175,7 @@ def redis() -> Iterator[Redis]:
 def weaviate() -> Iterator[Weaviate]:
     """Run Weaviate with RBAC on, nobody anonymous, and no module that calls out."""
     program = _weaviate_program()
-    with _folder("weaviate") as folder:
+    with scratch_folder("weaviate") as folder:
         key = secrets.token_hex(16)
 
         def make() -> Weaviate:
@@ -251,21 +251,6 @@ def _running(make: Callable[[], Store]) -> Iterator[Store]:
         yield store
     finally:
         store.server.stop()
-
-
-@contextlib.contextmanager
-def _folder(name: str) -> Iterator[Path]:
-    """A temporary folder that is named after this process: what a killed process left behind can be told, and goes."""
-    root = Path(tempfile.gettempdir())
-    for old in root.glob("assistant-store-*"):
-        owner = old.name.split("-")[-2]
-        if owner.isdigit() and not Path("/proc", owner).exists():
-            shutil.rmtree(old, ignore_errors=True)  # another user's stays: it cannot be removed
-    folder = Path(tempfile.mkdtemp(prefix=f"assistant-store-{name}-{os.getpid()}-", dir=root))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _prepare(folder: Path, script: str, passwords: dict[str, str], user: str | None) -> str:
