@@ -83,7 +83,10 @@ class Drain:
         seconds: float,
         waiting: Callable[[Mapping[str, int]], None] = lambda _entries: None,
     ) -> None:
-        """`tenants`: their keys; `learned` is told how far the ledger of each of them is, once.
+        """`tenants`: their keys; `learned` is told how far the ledger of each of them is.
+
+        Once before anything is moved, for a Redis that has lost some; and again, when all is moved, after the start and
+        after each outage of Redis: a process that was killed meanwhile may have written calls that no counter has.
 
         `waiting` is told at each turn how many entries of each tenant are in Redis.
         """
@@ -96,6 +99,7 @@ class Drain:
         self._seen: dict[str, float] = {}
         self._told: set[str] = set()
         self._problem = ""
+        self._unsure = True  # whether Redis has been away since the ledger was last looked at
         for result in ("inserted", "known", "rejected"):
             metrics.LEDGER_ENTRIES.labels(result)
 
@@ -106,7 +110,7 @@ class Drain:
             try:
                 more = await self.turn()
             except UnavailableError:  # Redis: who looks after it says so
-                more = False
+                more, self._unsure = False, True
             except LedgerUnavailableError as error:
                 self._fail(str(error))
                 await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311
@@ -127,15 +131,20 @@ class Drain:
         tenants = self._known_tenants()
         waiting = await self._look(tenants)
         await self._learn(tenants)
-        more = False
+        more, alone = False, True
         for tenant in random.sample(waiting, len(waiting)):
             for _ in range(BATCHES):
                 moved = await move(self._redis, self._database, tenant, wait=wait)
+                alone &= moved.entries is not None
                 self._recover()
                 if not moved.more:
                     break
             else:
                 more = True
+        if self._unsure and alone and not more:
+            self._told.clear()
+            await self._learn(tenants)
+            self._unsure = False
         return more
 
     async def close(self, seconds: float) -> None:
@@ -172,7 +181,7 @@ class Drain:
         return answers
 
     async def _learn(self, tenants: list[str]) -> None:
-        """Say how far the ledger of each tenant is, once: a Redis that has less has lost some."""
+        """Say how far the ledger of each tenant is that was not told of: a Redis that has less has lost some."""
         new = [tenant for tenant in tenants if tenant not in self._told]
         if new:
             for state in await self._database.states(new):

@@ -19,6 +19,7 @@ from assistant_crds.contracts import TenantUsage
 from assistant_gateway import errors
 from assistant_gateway.ledger_store.database import LedgerDatabase
 from assistant_gateway.limits import answers, gcra
+from assistant_gateway.limits.ahead import Ahead
 from assistant_gateway.limits.grants import Grants, Rules
 from assistant_gateway.limits.levels import Amount, Level, Limits
 from assistant_gateway.limits.quota import Admitted, Counted, Quota, RebuildNeededError, Refused
@@ -66,7 +67,8 @@ class Limiter:
         self._grants = Grants(self._quota, rules)
         self._local = gcra.LocalRates()
         self._held: dict[str, _Held] = {}
-        self._settlements = Settlements(redis, self._quota, self._grants)
+        self._ahead = Ahead(ledger)
+        self._settlements = Settlements(redis, self._quota, self._grants, self._ahead)
         self._refusals = Refusals()
         self._full: frozenset[str] | None = frozenset()  # whose entries wait for Postgres in masses; None: all tenants'
         self._notes: set[asyncio.Task[None]] = set()
@@ -268,6 +270,7 @@ class Limiter:
             await asyncio.sleep(LOOK_SECONDS)
             await self._settlements.catch_up()
             await self._settlements.clear()
+            self._ahead.look()
             await self._grants.look(available=not self.degraded)
             now = time.monotonic()
             due = [(call, held) for call, held in self._held.items() if held.renew_at <= now]
@@ -287,12 +290,15 @@ class Limiter:
     async def close(self, seconds: float) -> None:
         """Settle what is left before the process ends, as long as it may take; say what could not be."""
         until = time.monotonic() + seconds
+        writing = asyncio.create_task(self._ahead.close())
         while self.unsettled and time.monotonic() < until:
             await self._settlements.catch_up()
             await asyncio.sleep(0.01)
+        await asyncio.wait({writing}, timeout=max(0.0, until - time.monotonic()))
+        writing.cancel()
         await self._grants.close(available=not self.degraded)
         if self.unsettled:
-            _log.error("calls not settled: Redis is away", calls=self.unsettled)
+            _log.error("calls not settled: Redis is away", calls=self.unsettled, lost_to_the_ledger=len(self._ahead))
 
     def expect(self, tenant: str, epoch: int, entries: int) -> None:
         """Tell how far the ledger knows a tenant's counters to be: a Redis that is behind has lost some."""

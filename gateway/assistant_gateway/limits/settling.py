@@ -8,6 +8,7 @@ import time
 from collections import deque
 from typing import TypeAlias
 
+from assistant_gateway.limits.ahead import Ahead
 from assistant_gateway.limits.grants import Grants
 from assistant_gateway.limits.levels import Amount, Limits
 from assistant_gateway.limits.quota import Quota
@@ -23,7 +24,8 @@ Settling: TypeAlias = tuple[Limits, str, Amount, bytes]
 class Settlements:
     """Settles calls, each until Redis has taken it."""
 
-    def __init__(self, redis: Redis | None, quota: Quota | None, grants: Grants) -> None:
+    def __init__(self, redis: Redis | None, quota: Quota | None, grants: Grants, ahead: Ahead) -> None:
+        self._ahead = ahead
         self._redis = redis
         self._quota = quota
         self._grants = grants
@@ -64,6 +66,7 @@ class Settlements:
         except UnavailableError:
             self._wait(settling)
             return
+        self._ahead.discard(settling[1])
         self._grants.settled(settling[1])
         if settling[0].tenant in self._gone:
             self._left[settling[0].tenant] = settling[0]
@@ -71,6 +74,7 @@ class Settlements:
     def _wait(self, settling: Settling) -> None:
         self._unsettled.append(settling)
         tenant = settling[0].tenant
+        self._ahead.add(tenant, settling[1], settling[3])
         self._waiting[tenant] = self._waiting.get(tenant, 0) + 1
 
     def _next(self) -> Settling:

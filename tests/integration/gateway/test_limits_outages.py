@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
+from limiter_world import limiter_of, until
 from redis.asyncio import Redis as Client
 
 from assistant_cluster import stores
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits import limiter as limiter_module
 from assistant_gateway.limits.levels import Amount, Level
-from assistant_gateway.limits.limiter import Limiter
-from assistant_gateway.limits.quota import SCRIPT, Admitted
-from assistant_gateway.limits.redis import Redis, UnavailableError
+from assistant_gateway.limits.quota import Admitted
+from assistant_gateway.limits.redis import UnavailableError
 from assistant_gateway.limits.terms import Terms
 from assistant_observability import metrics
 
@@ -28,27 +28,6 @@ def own_store() -> Iterator[stores.Redis]:
     """A Redis that a test may stop."""
     with stores.redis() as store:
         yield store
-
-
-@contextlib.asynccontextmanager
-async def limiter_of(store: stores.Redis) -> AsyncIterator[tuple[Limiter, Redis]]:
-    """A gateway's limits, at work."""
-    redis = Redis(store.gateway_url, SCRIPT)
-    limiter = Limiter(redis)
-    tasks = [asyncio.create_task(redis.run()), asyncio.create_task(limiter.run())]
-    await until(lambda: redis.available)
-    yield limiter, redis
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await redis.close()
-
-
-async def until(true: object) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(20):
-        while not true():  # type: ignore[operator]  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 def terms_of(*, assistant: int | None = 600, tokens: int | None = None, bounded: bool = False) -> Terms:
@@ -72,7 +51,7 @@ def admitted_alone(terms: Terms) -> float:
 async def test_a_call_whose_question_got_no_answer_is_billed_once(own_store) -> None:
     """Redis holds a call and its answer is lost: the call is made under local rates, and billed when Redis is back."""
     terms = terms_of()
-    async with limiter_of(own_store) as (limiter, redis):
+    async with limiter_of(own_store) as limiter:
         assert isinstance(await limiter.reserve(terms, "first", NOTHING), Admitted)
         limiter.settle(terms.limits, "first", Amount(5, 50), b"first")
         await until(lambda: not limiter.unsettled)
@@ -81,7 +60,7 @@ async def test_a_call_whose_question_got_no_answer_is_billed_once(own_store) -> 
         assert isinstance(headers, dict)
         assert headers["x-ratelimit-degraded"] == "1"
         own_store.server.resume()
-        await until(lambda: redis.available)
+        await until(lambda: not limiter.degraded)
         limiter.settle(terms.limits, "slow", Amount(7, 70), b"slow")
         await until(lambda: not limiter.unsettled)
         assert await entries(own_store, terms) == [b"first", b"slow"]
@@ -94,14 +73,14 @@ async def test_a_call_whose_question_got_no_answer_is_billed_once(own_store) -> 
 async def test_a_call_that_is_not_made_leaves_no_hold(own_store) -> None:
     """Redis holds a call and its answer is lost: where the call is refused for that, what is held comes back."""
     terms = terms_of(tokens=1000)
-    async with limiter_of(own_store) as (limiter, redis):
+    async with limiter_of(own_store) as limiter:
         assert isinstance(await limiter.reserve(terms, "first", NOTHING), Admitted)
         own_store.server.pause()
         with pytest.raises(GatewayError) as refused:
             await limiter.reserve(terms, "refused", Amount(600, 0))
         assert refused.value.status == 503
         own_store.server.resume()
-        await until(lambda: redis.available and not limiter.unsettled)
+        await until(lambda: not limiter.degraded and not limiter.unsettled)
         assert isinstance(await limiter.reserve(terms, "next", Amount(900, 0)), Admitted)
         assert admitted_alone(terms) == 0
 
@@ -109,7 +88,7 @@ async def test_a_call_that_is_not_made_leaves_no_hold(own_store) -> None:
 async def test_a_call_that_redis_refuses_stops_nobody_else(own_store) -> None:
     """One tenant's counters are damaged: its calls get no answer, everybody else's are counted in Redis as before."""
     broken, whole = terms_of(), terms_of()
-    async with limiter_of(own_store) as (limiter, redis):
+    async with limiter_of(own_store) as limiter:
         assert isinstance(await limiter.reserve(whole, "first", NOTHING), Admitted)
         async with Client.from_url(own_store.gateway_url, protocol=2, driver_info=None) as client:
             await client.set(str(broken.limits.keys[1]), "no hash")
@@ -118,7 +97,7 @@ async def test_a_call_that_redis_refuses_stops_nobody_else(own_store) -> None:
             alone, counted = await asyncio.gather(*asked)
             assert isinstance(alone, dict)
             assert isinstance(counted, Admitted)
-            assert redis.available
+            assert not limiter.degraded
         for number in range(20):
             for terms in (broken, whole):
                 limiter.settle(terms.limits, f"{number}-{terms.namespace}", Amount(1, 1), b"entry")
@@ -133,19 +112,19 @@ async def test_a_call_that_redis_refuses_stops_nobody_else(own_store) -> None:
 async def test_a_user_without_the_rights_means_that_redis_is_away(own_store) -> None:
     """What refuses every call alike is an outage: nobody else asks until it is mended."""
     terms = terms_of()
-    async with limiter_of(own_store) as (limiter, redis):
+    async with limiter_of(own_store) as limiter:
         async with Client.from_url(own_store.operator_url, protocol=2, driver_info=None) as client:
             await client.execute_command("ACL SETUSER", "gateway", "-hmget")
         with contextlib.suppress(UnavailableError):
             await limiter._quota.reserve(terms.limits, "a", NOTHING, 1000)
-        assert not redis.available
+        assert limiter.degraded
 
 
 async def test_what_waits_for_redis_is_bounded_for_each_tenant(own_store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenant with too many calls that wait to be billed is refused; the others go on."""
     monkeypatch.setattr(limiter_module, "MOST_UNSETTLED_OF_A_TENANT", 3)
     many, few = terms_of(), terms_of()
-    async with limiter_of(own_store) as (limiter, redis):
+    async with limiter_of(own_store) as limiter:
         for terms in (many, few):
             assert isinstance(await limiter.reserve(terms, "first", NOTHING), Admitted)
         own_store.server.pause()
@@ -159,6 +138,6 @@ async def test_what_waits_for_redis_is_bounded_for_each_tenant(own_store, monkey
             await limiter.reserve(many, "m3", NOTHING)
         assert isinstance(await limiter.reserve(few, "f", NOTHING), dict)
         own_store.server.resume()
-        await until(lambda: redis.available and not limiter.unsettled)
+        await until(lambda: not limiter.degraded and not limiter.unsettled)
         assert isinstance(await limiter.reserve(many, "again", NOTHING), Admitted)
         assert await entries(own_store, many) == [b"entry"] * 3

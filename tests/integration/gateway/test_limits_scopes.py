@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import msgspec
 import pytest
+from limiter_world import limiter_of, until
 from redis.asyncio import Redis as Client
 
 from assistant_cluster import stores
@@ -18,8 +18,7 @@ from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits import limiter as limiter_module
 from assistant_gateway.limits.levels import Amount, Level
 from assistant_gateway.limits.limiter import Limiter
-from assistant_gateway.limits.quota import SCRIPT, Admitted, Quota, Refused, Totals
-from assistant_gateway.limits.redis import Redis
+from assistant_gateway.limits.quota import Admitted, Quota, Refused, Totals
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.limits.windows import Windows
 
@@ -31,27 +30,6 @@ MANY = 9000  # more than Lua could unpack at once
 def store() -> Iterator[stores.Redis]:
     with stores.redis() as found:
         yield found
-
-
-@contextlib.asynccontextmanager
-async def limiter_of(store: stores.Redis) -> AsyncIterator[Limiter]:
-    """A gateway's limits, at work, with the time-out they have there."""
-    redis = Redis(store.gateway_url, SCRIPT)
-    limiter = Limiter(redis)
-    tasks = [asyncio.create_task(redis.run()), asyncio.create_task(limiter.run())]
-    await until(lambda: redis.available)
-    yield limiter
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await redis.close()
-
-
-async def until(true: object) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(20):
-        while not true():  # type: ignore[operator]  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 def quota_of(limiter: Limiter) -> Quota:
