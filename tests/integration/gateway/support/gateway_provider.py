@@ -161,6 +161,16 @@ async def paced(provider: Provider, request: web.Request, body: dict) -> web.Str
     return answer
 
 
+async def numbered(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Take four seconds over twenty numbered words."""
+    answer = await provider.begin(request)
+    for number in range(20):
+        await answer.write(delta(body["model"], f"{number} "))
+        await asyncio.sleep(0.2)
+    await answer.write(delta(body["model"], "", "stop") + b"data: [DONE]\n\n")
+    return answer
+
+
 async def slow_bytes(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
     """Send a good answer byte by byte."""
     answer = await provider.begin(request)
@@ -306,6 +316,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "features": features,
     "endless": endless,
     "paced": paced,
+    "numbered": numbered,
     "slow-bytes": slow_bytes,
     "flood": flood,
     "counts-first": counts_first,
