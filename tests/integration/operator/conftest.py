@@ -78,6 +78,15 @@ class World:
             and ready["observedGeneration"] == resource["metadata"]["generation"]
         )
 
+    async def tell(self) -> None:
+        """Print what is not Ready: a test that waited for it in vain fails without a reason otherwise."""
+        for kind in ("Assistant", "KnowledgeBase"):
+            for resource in await self.cluster.list(kind, self.namespace):
+                conditions = (resource.get("status") or {}).get("conditions") or []
+                wrong = [f"{item['type']}: {item['message']}" for item in conditions if item["status"] != "True"]
+                if wrong or not conditions:
+                    print(f"{kind} {resource['metadata']['name']}: {' '.join(wrong) or 'no status'}")
+
     async def delete(self, kind: str, name: str) -> None:
         await self.cluster.delete(kind, name, None if kind == "Tenant" else self.namespace)
 
@@ -149,6 +158,7 @@ async def world(
         for name in (platform, routes, namespace):
             await world.make_namespace(name)
         yield world
+        await world.tell()
     await remove_tenants(cluster)
     await cluster.close()
 

@@ -18,17 +18,22 @@ from assistant_operator import handlers
 from assistant_operator.errors import NotLeaderError
 
 
-@pytest.fixture
-def limited(world, kube, tmp_path, monkeypatch, request):
-    """Make KUBECONFIG that of the operator's ServiceAccount, with the rights that the chart gives it."""
+@pytest.fixture(scope="session")
+def rights(request):
+    """The chart's manifests of the operator's rights, with `the-platform` for its namespace."""
     chart = str(request.config.rootpath / "charts" / "assistant-platform")
-    command = [*ensure("helm").command(), "template", "x", chart, "--namespace", world.settings.namespace]
+    command = [*ensure("helm").command(), "template", "x", chart, "--namespace", "the-platform"]
     command += ["--kube-version", "1.34.0", "--show-only", "templates/operator/rbac.yaml"]
-    rendered = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+@pytest.fixture
+def limited(world, kube, tmp_path, monkeypatch, rights):
+    """Make KUBECONFIG that of the operator's ServiceAccount, with the rights that the chart gives it."""
     account = json.dumps({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "assistant-operator"}})
-    for text in (account, rendered):
-        done = kube.kubectl("apply", "--namespace", world.settings.namespace, "--filename", "-", input=text)
-        assert done.returncode == 0, done.stderr
+    text = f"{account}\n---\n{rights.replace('the-platform', world.settings.namespace)}"
+    done = kube.kubectl("apply", "--namespace", world.settings.namespace, "--filename", "-", input=text)
+    assert done.returncode == 0, done.stderr
     token = kube.kubectl("create", "token", "assistant-operator", "--namespace", world.settings.namespace)
     config = yaml.safe_load(kube.kubeconfig.read_text())
     config["users"][0]["user"] = {"token": token.stdout.strip()}
