@@ -113,6 +113,16 @@ def test_pods_fulfil_the_restricted_standard(name):
     assert token["serviceAccountToken"]["audience"] == naming.GATEWAY_AUDIENCE
 
 
+@pytest.mark.parametrize("name", [naming.API, naming.WORKER])
+def test_a_pod_that_is_slow_is_not_ended(name):
+    """On a node that is short of the processor a start may take five minutes, and an answer a minute."""
+    (container,) = pod_of(find(made(assistant(), knowledge_base()), "Deployment", name))["containers"]
+    start, alive = container["startupProbe"], container["livenessProbe"]
+    assert start["periodSeconds"] * start["failureThreshold"] >= 300
+    assert alive["periodSeconds"] * alive["failureThreshold"] >= 60
+    assert start["httpGet"] == alive["httpGet"]
+
+
 def test_no_secret_is_in_a_pods_specification():
     """Credentials are mounted, never written into the environment."""
     desired = made(assistant(), knowledge_base())
