@@ -32,8 +32,8 @@ _WORD = 200  # characters in which the rest of an address is looked for
 def page_text(document: pypdfium2.PdfDocument, number: int) -> str:
     """Return the text of a page; what was filled into its form stands where it is seen.
 
-    Asked by range, not by box: by box PDFium 5.15 loses text of pages that are turned by 90 or 270 degrees, and glues
-    cells of narrow tables together.
+    Asked by range, not by box: by box pypdfium2 5.15.2 glues lines of turned text together, and cells of narrow tables
+    (`findings/pdf-text-by-box.sh`).
 
     Raises:
         pypdfium2.PdfiumError: the page cannot be read.
