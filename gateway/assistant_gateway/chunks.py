@@ -159,7 +159,20 @@ def tidied(data: bytes) -> bytes:
     """Return the data of an event as clients of OpenAI read it."""
     if _OPEN_FINISH.search(data):
         data = _OPEN_FINISH.sub(rb"\1null", data)
-    return flattened(data, "delta")
+    return flattened(data if b'"delta"' in data else _with_deltas(data), "delta")
+
+
+def _with_deltas(data: bytes) -> bytes:
+    """Return an event whose choices have a delta: clients read it unasked, and Azure's filter sends some without."""
+    try:
+        document = _members.decode(data)
+        choices = _choices.decode(document["choices"])
+    except (KeyError, *UNREADABLE):
+        return data
+    if not choices or len(data) > LARGEST_DECODED:
+        return data
+    document["choices"] = msgspec.Raw(msgspec.json.encode([{**choice, "delta": {}} for choice in choices]))
+    return msgspec.json.encode(document)
 
 
 def flattened(data: bytes, place: str) -> bytes:

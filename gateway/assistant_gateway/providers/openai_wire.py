@@ -43,7 +43,7 @@ _TOO_LONG_CODES = frozenset({"context_length_exceeded", "string_above_max_length
 _TOO_LONG = re.compile(
     r"maximum context length|context length exceeded|exceeds? the (available |maximum |model's )?context"
     r"|context window|prompt is too long|too large for model with \d+|maximum model length"
-    r"|reduce the length of the (messages|prompt|input)",
+    r"|(model is )?loaded with context length|reduce the length of the (messages|prompt|input)",
     re.IGNORECASE,
 )
 _FILTERED_CODES = frozenset({"content_filter", "content_policy_violation", "responsibleaipolicyviolation"})
@@ -63,7 +63,9 @@ _ACCOUNT = re.compile(
 _REFUSED = frozenset({400, 403, 413, 422})
 # Of these the provider's words are not for tenants.
 _WORDLESS = frozenset({"provider_unauthorized", "provider_quota_exhausted", "provider_rate_limit_exceeded"})
-_NO_MODEL_CODES = frozenset({"model_not_found", "invalid_model", "deploymentnotfound", "model_not_exist"})
+_NO_MODEL_CODES = frozenset(
+    {"model_not_found", "invalid_model", "deploymentnotfound", "model_not_exist", "model_not_available"}
+)
 _NO_MODEL = re.compile(
     r"model\b.{0,100}?\b(does not exist|not exist|not found|is not available|is not supported)|not a valid model"
     r"|(invalid|unknown|no such) model|unknown model|deployment .{0,60}does not exist",

@@ -264,3 +264,10 @@ def test_thoughts_in_parts_are_kept_apart_from_the_text() -> None:
     sent = relay().feed(event(content("a")) + event({"choices": [{"index": 0, "delta": {"content": parts}}]}))
     (delta,) = [choice["delta"] for choice in json.loads(sent.split(b"\n\n")[1][6:])["choices"]]
     assert delta == {"content": "Yes", "reasoning_content": "Hm."}
+
+
+def test_a_choice_without_a_delta_gets_an_empty_one() -> None:
+    """Azure's filter sends its findings in such a chunk; clients read the delta of each choice unasked."""
+    found = {"choices": [{"content_filter_results": {}, "finish_reason": None, "index": 0}]}
+    sent = relay().feed(event(content("a", "stop")) + event(found)).split(b"\n\n")[1]
+    assert json.loads(sent[6:]) == {"choices": [{**found["choices"][0], "delta": {}}]}
