@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import random
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any, TypeAlias
 
 from hiredis import pack_command
@@ -39,7 +40,8 @@ ANSWER_SECONDS = 0.1
 SET_UP_SECONDS = 2.0  # nobody waits for these answers
 RETRY_SECONDS = (0.05, 1.0)
 PING_SECONDS = 5.0
-STARVED = 1.2  # times the time-out
+LATE_SECONDS = 0.02  # a timer of this process that comes so much too late
+LONGEST_SECONDS = 1.0  # to wait for an answer while this process is late
 CONNECTIONS = 2  # for tasks: who looks after Redis, and who moves the ledger; the calls have their own
 SENDERS = 2
 REFUSALS_QUIET_SECONDS = 10.0
@@ -57,6 +59,40 @@ _log = logs.logger(__name__)
 
 class UnavailableError(Exception):
     """There is no answer, or none that makes sense."""
+
+
+class Patience:
+    """A time-out for the other side. While this process is late itself, the answer may be there: the time begins anew.
+
+    Late is a process with much to do, or one that is not given the processor.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._latest = self._loop.time() + max(LONGEST_SECONDS, seconds)
+        self._timeout = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._begin()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        await self._timeout.__aexit__(kind, error, trace)
+
+    def _begin(self) -> None:
+        self._due = self._loop.time() + self._seconds
+        self._timer = self._loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if now - self._due > LATE_SECONDS and now < self._latest:
+            self._begin()
+        else:
+            self._timeout.reschedule(now)
 
 
 class Redis:
@@ -184,20 +220,11 @@ class Redis:
     async def _evaluate(
         self, connection: AbstractConnection, calls: Sequence[Sequence[str | int | bytes]]
     ) -> list[Any]:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        try:
-            async with asyncio.timeout(self._answer_seconds):
-                replies = await _pipeline(connection, "EVALSHA", self._sha, calls)
-        except TimeoutError:
-            # When this process was not given the processor, the answer may well have been there in time.
-            if loop.time() - started < STARVED * self._answer_seconds:
-                raise
-            async with asyncio.timeout(self._answer_seconds):
-                replies = await _pipeline(connection, "EVALSHA", self._sha, calls)
+        async with Patience(self._answer_seconds):
+            replies = await _pipeline(connection, "EVALSHA", self._sha, calls)
         lost = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if lost:
-            async with asyncio.timeout(self._answer_seconds):
+            async with Patience(self._answer_seconds):
                 again = await _pipeline(connection, "EVAL", self._script, [calls[index] for index in lost])
             for index, reply in zip(lost, again, strict=True):
                 replies[index] = reply
