@@ -23,6 +23,7 @@ from assistant_gateway.catalog import Catalog
 from assistant_gateway.config import Settings
 from assistant_gateway.delivery import deliver
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.fairness import Turns
 from assistant_gateway.forwarding import REQUEST_ID, Ask, Forwarder
 from assistant_gateway.gates import Gates
 from assistant_gateway.identity import OPERATOR, Authenticator, Identity, SigningKeys, require
@@ -46,6 +47,7 @@ from assistant_observability import logs, metrics
 
 ROADS = frozenset({"ingest", "search"})
 SERVER = "assistant-gateway"
+AT_ONCE = 4  # requests of one tenant that begin in one round of the event loop: some 2 ms of work
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _log = logs.logger(__name__)
@@ -82,6 +84,7 @@ class Gateway:
         dispatcher = Dispatcher(clients.upstream, settings.max_answer_bytes)
         self._forwarder = Forwarder(attempts, meter, dispatcher, clients.tracer)
         self.memory = Memory(settings.memory_bytes)
+        self._turns = Turns(AT_ONCE)
         self._prober = Prober(clients.upstream, lambda: clients.catalog.targets, self.gates, meter)
         self._changes = ProbeChanges(self._prober, clients.limiter, clients.policies.get)
         self.relay = Relay(Sizes(settings.max_answer_bytes, settings.max_event_bytes, settings.max_stream_bytes))
@@ -182,7 +185,7 @@ class Gateway:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/chat/completions`."""
         identity, tenant = await self._tenant(request)
-        body = bodies.parse(await self._read(request, identity), "messages")
+        body = bodies.parse(await self._next(request, identity), "messages")
         request[LINE].name = body.model
         route = tenant.assistants.get(body.model) if tenant is not None else None
         if route is None:
@@ -210,7 +213,7 @@ class Gateway:
     async def embeddings(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/embeddings`."""
         identity, tenant = await self._tenant(request)
-        body = bodies.parse(await self._read(request, identity), "input")
+        body = bodies.parse(await self._next(request, identity), "input")
         request[LINE].name = body.model
         route = tenant.knowledge_bases.get(body.model) if tenant is not None else None
         if route is None:
@@ -270,6 +273,12 @@ class Gateway:
 
     async def _read(self, request: web.Request, identity: Identity) -> bytes:
         return await intake.read(request, self.memory, identity.namespace, self._settings.max_request_bytes)
+
+    async def _next(self, request: web.Request, identity: Identity) -> bytes:
+        """Return the body once it is this tenant's turn."""
+        body = await self._read(request, identity)  # room for it comes first: those that wait hold theirs
+        await self._turns.take(identity.namespace)
+        return body
 
     async def probes(self, request: web.Request) -> web.StreamResponse:
         """`POST /internal/v1/probes`: what is new of many tenants."""

@@ -4,6 +4,9 @@ A tenant may hold no more than `ratio` times what is left free for the others. S
 never the whole, and several greedy ones leave room between them: with a ratio of one each of n comes to have one part
 of n + 1 as places change hands, and one part stays free. Whoever waits is served in order within a tenant, and in turn
 between tenants.
+
+The event loop is shared as well: `Turns` lets only some requests of a tenant begin in each of its rounds, and `Pace`
+bounds what a tenant's streams bring in a second.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from typing import NamedTuple
+
+MOST_PACED = 1000  # tenants; then those that have taken nothing lately are forgotten
 
 
 class BusyError(Exception):
@@ -144,3 +149,61 @@ class Shares:
     def _busy(self, tenant: str) -> BusyError:
         held = self._held.get(tenant, 0)
         return BusyError(own=held > 0 and 2 * held >= self.used)
+
+
+class Turns:
+    """How many requests of one tenant may begin in one round of the event loop; the others come in the next rounds.
+
+    A thousand requests that arrive together would otherwise all be worked on before the next step of anybody else's.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._begun: dict[str, int] = {}  # in this round, by tenant
+        self._queues: dict[str, deque[asyncio.Future[None]]] = {}
+        self._round: asyncio.Handle | None = None  # the next
+
+    async def take(self, tenant: str) -> None:
+        """Wait until a request of this tenant may begin."""
+        begun = self._begun.get(tenant, 0)
+        if self._round is None:
+            self._round = asyncio.get_running_loop().call_soon(self._next_round)
+        if begun < self._at_once and tenant not in self._queues:
+            self._begun[tenant] = begun + 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(tenant, deque()).append(turn)
+        await turn  # one that is cancelled is passed over
+
+    def _next_round(self) -> None:
+        self._round = None
+        self._begun.clear()
+        for tenant in list(self._queues):
+            queue, begun = self._queues[tenant], 0
+            while queue and begun < self._at_once:
+                turn = queue.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    begun += 1
+            self._begun[tenant] = begun
+            if not queue:
+                del self._queues[tenant]
+        if self._begun:
+            self._round = asyncio.get_running_loop().call_soon(self._next_round)
+
+
+class Pace:
+    """How much of something, in any unit, each tenant may have in a second; a first part may come at once."""
+
+    def __init__(self, per_second: float, at_once: float) -> None:
+        self._per_second = per_second
+        self._ahead = at_once / per_second
+        self._paid: dict[str, float] = {}  # by tenant: until when its time is used up
+
+    def take(self, tenant: str, amount: int, now: float) -> float:
+        """Note that a tenant has taken so much; return the seconds until it may take more."""
+        paid = max(self._paid.get(tenant, 0.0), now - self._ahead) + amount / self._per_second
+        if len(self._paid) >= MOST_PACED and tenant not in self._paid:
+            self._paid = {name: until for name, until in self._paid.items() if until > now - self._ahead}
+        self._paid[tenant] = paid
+        return max(0.0, paid - now)

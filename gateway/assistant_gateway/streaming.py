@@ -16,6 +16,7 @@ from assistant_gateway import errors
 from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import DONE, EventRelay, TooLargeError
+from assistant_gateway.fairness import Pace
 from assistant_gateway.idle import DeadlineError, IdleWatch
 from assistant_gateway.memory import lease_of
 from assistant_gateway.metered import Metered
@@ -29,6 +30,7 @@ STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cach
 # What comes before an answer (comments, an event with the role alone) is held back: no longer, and no more, than this,
 # because it also tells a client that something is there.
 HOLD_SECONDS = 10.0
+PAUSE_SECONDS = 0.1
 HOLD_BYTES = 16 * 1024
 
 
@@ -64,9 +66,11 @@ class Stream:
     target: Target
     options: StreamOptions
     left: int  # bytes that may still come
+    pace: Pace
     answer: web.StreamResponse = None  # type: ignore[assignment]  # made by `begin`
     _charged: int = 0  # bytes, beyond what every request is charged
     _out: bool = False  # whether the head is
+    _wait: float = 0.0  # seconds, because the tenant's streams have brought too much
 
     async def begin(self) -> GatewayError | None:
         """Wait for the answer to begin and send the head with it; return what went wrong after all.
@@ -156,7 +160,15 @@ class Stream:
                 return lack
             if self.relay.failed:
                 return self._problem(ProviderFailedError())
+            await self._pause()
             self.watch.moved()
+
+    async def _pause(self) -> None:
+        """Let the provider wait, whose connection is not read, while the tenant's streams have brought too much."""
+        while self._wait > 0:
+            await asyncio.sleep(step := min(self._wait, PAUSE_SECONDS))
+            self._wait -= step
+            self.watch.moved()  # it is not the provider that is silent
 
     def _straight(self, data: bytes) -> bool:
         """Pass whole events on at once, without waking the task; False when there is more to it, and nothing is done.
@@ -166,6 +178,7 @@ class Stream:
         transport = self.request.transport
         if (
             transport is None
+            or self._wait > 0
             or transport.is_closing()
             or transport.get_write_buffer_size() > MAX_UNSENT
             or len(data) > MAX_UNSENT
@@ -192,6 +205,7 @@ class Stream:
         self.left -= len(data)
         if self.left < 0:
             raise TooLargeError("sent a stream that does not end")
+        self._wait = self.pace.take(self.metered.call.tenant, len(data), asyncio.get_running_loop().time())
         return self.relay.feed(data) if data else b""
 
     def _room(self, block: bytes) -> GatewayError | None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.fairness import BusyError, Shares
+from assistant_gateway.fairness import BusyError, Pace, Shares, Turns
 from assistant_gateway.memory import MOST_WAITING, Memory
 
 
@@ -119,3 +119,52 @@ async def test_a_lease_is_given_back_once() -> None:
     lease.release()
     lease.release()
     assert memory.shares.used == 0
+
+
+async def test_a_crowd_begins_in_rounds_between_which_others_have_theirs() -> None:
+    """Of a hundred requests of one tenant a few begin before the first of another, which came last."""
+    turns, order = Turns(4), []
+
+    async def request(tenant: str) -> None:
+        await turns.take(tenant)
+        order.append(tenant)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(100):
+            group.create_task(request("hostile"))
+        group.create_task(request("honest"))
+    assert order.index("honest") <= 8
+    assert len(order) == 101
+
+
+async def test_a_request_that_goes_away_while_it_waits_holds_up_nobody() -> None:
+    """Its turn is the next one's, and when all is done nothing is left to do in each round."""
+    turns = Turns(1)
+    tasks = [asyncio.create_task(turns.take("one")) for _ in range(10)]
+    await asyncio.sleep(0)
+    for task in tasks[1:9]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert not tasks[9].cancelled()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert turns._round is None
+    assert not turns._queues
+
+
+def test_what_comes_too_fast_waits() -> None:
+    """A first part comes at once; then a tenant has so much a second, and another's time is its own."""
+    pace = Pace(100.0, 50.0)
+    assert pace.take("one", 50, 1000.0) == 0.0
+    assert pace.take("one", 100, 1000.0) == pytest.approx(1.0)
+    assert pace.take("two", 50, 1000.0) == 0.0
+    assert pace.take("one", 0, 1001.0) == pytest.approx(0.0)
+    assert pace.take("one", 50, 1002.0) == 0.0
+
+
+def test_tenants_of_which_nothing_came_lately_are_forgotten() -> None:
+    """A process does not grow with all tenants that ever were."""
+    pace = Pace(100.0, 50.0)
+    for number in range(5000):
+        pace.take(str(number), 1, float(number))
+    assert len(pace._paid) <= 1000
