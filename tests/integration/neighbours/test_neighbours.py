@@ -2,32 +2,29 @@
 
 The platform's processes are real: gateway, operator, two tenants' APIs and workers, Postgres, Redis, Weaviate and an
 API server. Quiet and attacked windows alternate in one run, so that whatever else the machine does meets both alike.
-`TEST_LONG=1` makes it six times as long.
+It takes ten minutes; `test_gateway_neighbours.py` and `tests/e2e/test_neighbours.py` are what each commit is held to.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import asyncpg
 import pytest
 import yaml
-from gateway_world import Cluster, prepare
+from gateway_world import Cluster
 from neighbour_attacker import ATTACKS, GROUPS
 from neighbour_honest import Honest, Samples, slowdown
-from neighbour_world import ATTACKER_NICE, COST, HERE, Attackers, TenantPods, World, peak_mebibytes, platform
+from neighbour_world import ATTACKER_NICE, HERE, Attackers, TenantPods, World, peak_mebibytes, platform
 
 from assistant_cluster.server import free_ports
 
-LONG = os.environ.get("TEST_LONG") == "1"
-PAIRS = 30 if LONG else 5  # of windows
+PAIRS = 30  # of windows
 WINDOW_SECONDS = 5.0
 SLOWDOWN = 1.5
 GATEWAY_MEBIBYTES = 200
@@ -35,12 +32,6 @@ SCOPES = 20
 VALUES = Path(__file__).parents[3] / "charts" / "assistant-platform" / "values.yaml"
 HONEST, HOSTILE = "honest", "hostile"
 OWN = ("big-answer", "endless", "nested-usage", "silent")  # what the hostile tenant's own server can do
-
-
-@pytest.fixture(scope="session")
-def cluster(kube: Any, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
-    """The API server with the gateway's rights."""
-    return prepare(kube.url, kube.kubectl, tmp_path_factory.mktemp("gateway-credentials"))
 
 
 @pytest.fixture
@@ -85,33 +76,6 @@ def apply_tenants(world: World) -> None:
         world.cluster.apply(*resources[begin : begin + 8])
 
 
-async def ledger_of(world: World, key: str) -> dict[str, tuple[int, int, int, int]]:
-    """Return calls, tokens in and out, and cost of a tenant, by model."""
-    connection = await asyncpg.connect(world.ledger_url)
-    try:
-        query = """SELECT model, count(*), sum(input)::bigint, sum(output)::bigint, sum(cost)::bigint
-                   FROM ledger_entries WHERE tenant_key = $1 GROUP BY model"""
-        return {row[0]: tuple(row)[1:] for row in await connection.fetch(query, key)}
-    finally:
-        await connection.close()
-
-
-async def bill_is_exact(world: World, key: str) -> None:
-    """Wait until the honest tenant's ledger says what the provider billed."""
-    expected = {
-        model: (one["calls"], one["input"], one["output"], one["input"] * COST[0] + one["output"] * COST[1])
-        for model, one in (await world.billed()).items()
-        if model.startswith(HONEST)
-    }
-    found: dict[str, Any] = {}
-    for _ in range(100):
-        found = await ledger_of(world, key)
-        if found == expected:
-            return
-        await asyncio.sleep(0.2)
-    assert found == expected
-
-
 async def start_attackers(world: World, pods: TenantPods) -> Attackers:
     """Start the hostile tenant's own process, with what its pods are given."""
     configuration = {
@@ -147,6 +111,7 @@ def nothing_ended(world: World, before: dict[str, int], *tenants: TenantPods) ->
     assert all(process.poll() is None for pods in tenants for process in (pods.api.process, pods.worker.process))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600 + PAIRS * 40)
 async def test_a_hostile_tenant_costs_its_neighbour_nothing(
     world: World, record_property: Callable[[str, object], None]
@@ -163,7 +128,7 @@ async def test_a_hostile_tenant_costs_its_neighbour_nothing(
     quiet: Samples = []
     attacked: Samples = []
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as client:
-        honest = Honest(pods, client, f"http://127.0.0.1:{world.ports['provider']}")
+        honest = Honest(pods.api.url, pods.api_key, client, f"http://127.0.0.1:{world.ports['provider']}")
         await honest.upload()
         await honest.wait_ingested()
         await honest.window(3)
@@ -174,12 +139,12 @@ async def test_a_hostile_tenant_costs_its_neighbour_nothing(
                 async with attackers.attacking(*GROUPS[number % len(GROUPS)]):
                     attacked += await honest.window(WINDOW_SECONDS)
         await honest.wait_ingested()
-        await bill_is_exact(world, pods.key)
+        await world.bill_is_exact(pods.key, "honest-chat", "honest-embed")
     ratio, held = slowdown(quiet, attacked), peaks(world)
     machine = slowdown(quiet, attacked, machine=True)
     record_property("p99 under attack / p99", f"{ratio:.2f}")
     record_property("peaks in MiB", ", ".join(f"{name} {value:.0f}" for name, value in held.items()))
-    print(f"slowdown {ratio:.2f}, past the platform {machine:.2f}, {honest.asked_again} asked again")
+    print(f"slowdown {ratio:.2f}, past the platform {machine:.2f}, asked again {dict(honest.asked_again)}")
     print(f"peaks {held}, attacks {attackers.seen}")
     assert not honest.errors
     assert len(honest.documents) > PAIRS

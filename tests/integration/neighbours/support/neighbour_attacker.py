@@ -279,10 +279,12 @@ ATTACKS: dict[Attack, int] = {  # and how many of each at once
 }
 
 
+CALLS = ("many_scopes", "large_bodies", "wide_text", "tiers", "nested_bodies", "refused_calls", "embeddings")
+ANSWERS = ("slow_readers", "endless_streams", "idle_streams", "nested_usage", "slow_bodies")
 GROUPS = (  # what one window after another is attacked with; an empty one is everything
     (),
-    ("many_scopes", "large_bodies", "wide_text", "tiers", "nested_bodies", "refused_calls", "embeddings"),
-    ("slow_readers", "endless_streams", "idle_streams", "nested_usage", "slow_bodies"),
+    CALLS,
+    ANSWERS,
     ("uploads", "redis_writes", "postgres_connections", "postgres_locks", "advisory_locks", "postgres_work", "rows"),
     ("many_scopes", "idle_streams", "uploads", "rows", "postgres_locks", "refused_calls"),
 )
@@ -306,7 +308,7 @@ async def attacking(attacker: Attacker, chosen: list[str]) -> Any:
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as client:
         attacker.client = client
         tasks = [
-            asyncio.create_task(again_and_again(attack, attacker))
+            asyncio.create_task(again_and_again(attack, attacker), name=attack.__name__)
             for attack, count in ATTACKS.items()
             if not chosen or attack.__name__ in chosen
             for _ in range(count)
@@ -314,12 +316,16 @@ async def attacking(attacker: Attacker, chosen: list[str]) -> Any:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=STOP_SECONDS)
+            until = asyncio.get_running_loop().time() + STOP_SECONDS
+            while left := [task for task in tasks if not task.done()]:
+                for task in left:  # again and again: until Python 3.12 `wait_for`, which redis-py uses, may lose one
+                    task.cancel()
+                await asyncio.wait(left, timeout=1)
+                if asyncio.get_running_loop().time() > until:
+                    break
     for task in tasks:
         if not task.done():
-            attacker.seen["late to stop"][str(task.get_coro())] += 1
+            attacker.seen["late to stop"][task.get_name()] += 1
         elif not task.cancelled() and (error := task.exception()):
             attacker.seen["broken attacks"][repr(error)[:200]] += 1
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 import statistics
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import aiohttp
-from neighbour_world import TenantPods
 
 EVERY_SECONDS = 0.1
 ASK_AGAIN = {429, 503}  # with the pause that the answer names, at most twice: as OpenAI's clients do unasked
 DIRECT = "direct"  # asks the provider past the platform: what the machine itself does to a request
 KINDS = ("chat", "stream", "knowledge", DIRECT)
-ASSISTANTS = {"chat": "plain", "stream": "plain", "knowledge": "support"}
 TEXT = "Invoices are due within thirty days. The office is open from nine to five. Parcels go out on Fridays. "
 
 Samples = list[tuple[str, float]]  # kind of request, seconds
@@ -28,18 +27,21 @@ Samples = list[tuple[str, float]]  # kind of request, seconds
 class Honest:
     """The tenant's users."""
 
-    pods: TenantPods
+    url: str  # of the tenant's API, or of the gateway
+    key: str  # the tenant's API key, or a token for the gateway
     client: aiohttp.ClientSession
-    provider_url: str
+    provider_url: str = ""
+    kinds: tuple[str, ...] = KINDS
+    plain: str = "plain"  # the assistant without knowledge
     errors: list[str] = field(default_factory=list)
     documents: list[str] = field(default_factory=list)
-    asked_again: int = 0
+    asked_again: Counter[str] = field(default_factory=Counter)  # by status and code
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     @property
     def headers(self) -> dict[str, str]:
         """The tenant's key."""
-        return {"Authorization": f"Bearer {self.pods.api_key}"}
+        return {"Authorization": f"Bearer {self.key}"}
 
     async def ask(self, kind: str, again: int = 2) -> float:
         """Ask and read the whole answer; return the seconds to the answer, or to the first event of a stream.
@@ -47,25 +49,31 @@ class Honest:
         A refusal that asks for patience is obeyed, as OpenAI's clients do; what that takes is in the seconds.
         """
         body = {
-            "model": ASSISTANTS.get(kind, DIRECT),
+            "model": {DIRECT: DIRECT, "knowledge": "support"}.get(kind, self.plain),
             "messages": [{"role": "user", "content": "When are invoices due?"}],
             "stream": kind == "stream",
         }
         started = time.monotonic()
-        url = f"{self.provider_url if kind == DIRECT else self.pods.api.url}/v1/chat/completions"
+        url = f"{self.provider_url if kind == DIRECT else self.url}/v1/chat/completions"
         async with self.client.post(url, json=body, headers=self.headers) as answer:
-            first = await answer.content.readany()
+            content = await answer.content.readany()
             took = time.monotonic() - started
-            rest = await answer.content.read()
+            content += await answer.content.read()
             if answer.status in ASK_AGAIN and again:
-                self.asked_again += 1
+                code = re.search(rb'"code": ?"(\w+)"', content)
+                self.asked_again[f"{answer.status} {code[1].decode() if code else ''}"] += 1
                 await asyncio.sleep(float(answer.headers.get("retry-after", "1")))
                 return time.monotonic() - started + await self.ask(kind, again - 1)
             if answer.status != 200:
-                self.errors.append(f"{kind}: {answer.status} {(first + rest)[:300]!r}")
-            elif kind == "stream" and not rest.endswith(b"data: [DONE]\n\n"):
-                self.errors.append(f"{kind}: the stream ended with {rest[-300:]!r}")
+                self.errors.append(f"{kind}: {answer.status} {content[:300]!r}")
+            elif kind == "stream" and not content.endswith(b"data: [DONE]\n\n"):
+                self.errors.append(f"{kind}: the stream ended with {content[-300:]!r}")
         return took
+
+    @property
+    def refusals(self) -> int:
+        """How many requests were refused, for a while or for good."""
+        return len(self.errors) + self.asked_again.total()
 
     async def window(self, seconds: float) -> Samples:
         """Ask at a steady rate; a late answer delays no question."""
@@ -81,7 +89,7 @@ class Honest:
         tasks = []
         for number in range(round(seconds / EVERY_SECONDS)):
             await asyncio.sleep(max(0.0, begun + number * EVERY_SECONDS - time.monotonic()))
-            tasks.append(asyncio.create_task(one(KINDS[next(self.numbers) % len(KINDS)])))
+            tasks.append(asyncio.create_task(one(self.kinds[next(self.numbers) % len(self.kinds)])))
         await asyncio.gather(*tasks)
         return samples
 
@@ -90,7 +98,7 @@ class Honest:
         form = aiohttp.FormData()
         content = f"Note {next(self.numbers)}. {TEXT * 5}"
         form.add_field("file", content.encode(), filename=f"note-{len(self.documents)}.txt", content_type="text/plain")
-        url = f"{self.pods.api.url}/api/v1/knowledge-bases/handbook/documents"
+        url = f"{self.url}/api/v1/knowledge-bases/handbook/documents"
         async with self.client.post(url, data=form, headers=self.headers) as answer:
             if answer.status not in {200, 201, 202}:
                 self.errors.append(f"upload: {answer.status} {(await answer.text())[:300]}")
@@ -118,7 +126,7 @@ class Honest:
 
     async def wait_ingested(self, seconds: float = 60) -> None:
         """Wait until every document is ready."""
-        url = f"{self.pods.api.url}/api/v1/knowledge-bases/handbook/documents"
+        url = f"{self.url}/api/v1/knowledge-bases/handbook/documents"
         waiting = list(self.documents)
         async with asyncio.timeout(seconds):
             while waiting:

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+import asyncpg
 import msgspec
 from api_process import ApiProcess, api_process
 from gateway_processes import Started, process
@@ -47,16 +48,13 @@ class Stores:
 
     postgres: stores.Postgres
     redis: stores.Redis
-    weaviate: stores.Weaviate
+    weaviate: stores.Weaviate | None = None  # the gateway does not use it
 
     @property
     def processes(self) -> dict[str, int]:
         """Process ids, which must stay what they are."""
-        return {
-            "postgres": self.postgres.server.pid,
-            "redis": self.redis.server.pid,
-            "weaviate": self.weaviate.server.pid,
-        }
+        found = {"postgres": self.postgres, "redis": self.redis, "weaviate": self.weaviate}
+        return {name: store.server.pid for name, store in found.items() if store is not None}
 
 
 @dataclass
@@ -150,6 +148,7 @@ class World:
         (self.folder / "operator-token").write_text(self.cluster.token(PLATFORM, naming.MANAGED_BY))
         pod_port, metrics_port = free_ports(2)
         postgres, redis, weaviate = self.stores.postgres, self.stores.redis, self.stores.weaviate
+        assert weaviate is not None
         settings = {
             "namespace": PLATFORM,
             "routes_namespace": ROUTES,
@@ -213,6 +212,31 @@ class World:
         await eventually(api.ready, operator)
         return TenantPods(namespace, config.tenant.key, api_key[naming.API_KEY_KEY], secret, api, worker)
 
+    async def ledger_of(self, key: str) -> dict[str, tuple[int, int, int, int]]:
+        """Return calls, tokens in and out, and cost of a tenant, by model."""
+        connection = await asyncpg.connect(self.ledger_url)
+        try:
+            query = """SELECT model, count(*), sum(input)::bigint, sum(output)::bigint, sum(cost)::bigint
+                       FROM ledger_entries WHERE tenant_key = $1 GROUP BY model"""
+            return {row[0]: tuple(row)[1:] for row in await connection.fetch(query, key)}
+        finally:
+            await connection.close()
+
+    async def bill_is_exact(self, key: str, *models: str) -> None:
+        """Wait until the ledger says of a tenant's models what the provider billed for them."""
+        billed = await self.billed()
+        expected = {
+            model: (one["calls"], one["input"], one["output"], one["input"] * COST[0] + one["output"] * COST[1])
+            for model, one in billed.items()
+            if model in models
+        }
+        found: dict[str, Any] = {}
+        for _ in range(100):
+            if (found := await self.ledger_of(key)) == expected:
+                return
+            await asyncio.sleep(0.2)
+        assert found == expected
+
     async def billed(self) -> dict[str, dict[str, int]]:
         """Return what the provider has billed, by model."""
         url = f"http://127.0.0.1:{self.ports['provider']}/billed"
@@ -270,17 +294,43 @@ def peak_mebibytes(pid: int) -> float:
     return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
+async def serve_models(world: World) -> None:
+    """Start the platform's provider and the hostile tenant's own, and write the catalogue."""
+    provider = await world.serve("provider", "neighbour_provider.py")
+    await world.serve("endpoint", "neighbour_endpoint.py", nice=ATTACKER_NICE)
+    catalog = {
+        "providers": {"demo": {"url": f"http://127.0.0.1:{provider}/v1", "keyRef": "demo", "models": {"*": PRICE}}},
+        "tenantEndpoints": {"allowHosts": ["localhost"]},
+    }
+    (world.folder / "catalog.yaml").write_text(json.dumps(catalog))
+
+
+@contextlib.asynccontextmanager
+async def twins(cluster: Cluster, spare: Stores, folder: Path) -> AsyncIterator[tuple[World, World]]:
+    """Start two gateways, each with Redis and ledger of its own, on the same providers and policies.
+
+    The second, on the stores `spare`, is what the first would be if nobody attacked it, at the same moment on the same
+    machine.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        own = Stores(*(stack.enter_context(store()) for store in (stores.postgres, stores.redis)))
+        worlds = []
+        for name, used in (("attacked", own), ("twin", spare)):
+            (folder / name).mkdir()
+            worlds.append(World(cluster, Path(), folder / name, used, await make_ledger(used.postgres), stack))
+        attacked, twin = worlds
+        await serve_models(attacked)
+        (twin.folder / "catalog.yaml").write_text((attacked.folder / "catalog.yaml").read_text())
+        for world, port in zip(worlds, free_ports(2), strict=True):
+            await world.start_gateway(port)
+        yield attacked, twin
+
+
 @contextlib.asynccontextmanager
 async def platform(cluster: Cluster, kubeconfig: Path, folder: Path) -> AsyncIterator[World]:
     """Start stores, providers, gateway; the operator comes when there is something for it."""
     async with contextlib.AsyncExitStack() as stack:
         own = Stores(*(stack.enter_context(store()) for store in (stores.postgres, stores.redis, stores.weaviate)))
         world = World(cluster, kubeconfig, folder, own, await make_ledger(own.postgres), stack)
-        provider = await world.serve("provider", "neighbour_provider.py")
-        await world.serve("endpoint", "neighbour_endpoint.py", nice=ATTACKER_NICE)
-        catalog = {
-            "providers": {"demo": {"url": f"http://127.0.0.1:{provider}/v1", "keyRef": "demo", "models": {"*": PRICE}}},
-            "tenantEndpoints": {"allowHosts": ["localhost"]},
-        }
-        (folder / "catalog.yaml").write_text(json.dumps(catalog))
+        await serve_models(world)
         yield world
