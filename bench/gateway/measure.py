@@ -40,6 +40,7 @@ class Sizes:
     pace_events: int  # per stream, when looking for the most streams that keep the pace
 
 
+WARM_SECONDS = 6.0
 FULL = Sizes(2.0, 4.0, 32, 2, 2500, 8, 1000, 500)
 QUICK = Sizes(0.7, 1.5, 32, 2, 500, 4, 500, 200)
 
@@ -163,10 +164,10 @@ class Measurer:
         return what(subject)
 
     def warm(self, subject: Subject) -> None:
-        """Let caches, connections and compilers settle."""
+        """Let caches, connections and compilers settle: Node's takes thousands of requests."""
         self.load.ask(subject, 1, requests=20)
-        self.load.ask(subject, self.sizes.connections, requests=20)
-        self.load.ask(subject, 4, requests=2, events=50)
+        self.load.ask(subject, self.sizes.connections, seconds=WARM_SECONDS)
+        self.load.ask(subject, 4, requests=10, events=100)
 
     def round(self, subject: Subject) -> Round:
         """Measure everything once."""

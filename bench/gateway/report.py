@@ -12,6 +12,8 @@ from measure import Round
 OURS = ("gateway", "chain")
 PEER = "litellm"
 BASE = "direct"
+FLOORS = frozenset({"nginx", "envoy"})  # they pass bytes on and do nothing else
+OF_PORTKEY = 0.8
 BEGIN = "<!-- bench/gateway: begin -->"
 END = "<!-- bench/gateway: end -->"
 
@@ -90,6 +92,16 @@ def against_peer(rounds: Rounds) -> list[Verdict]:
     return [*found, later]
 
 
+def against_portkey(rounds: Rounds) -> Verdict:
+    """What is promised beside Portkey's gateway, which has no limits, ledger or identities of its own."""
+    text = f"gateway: at most {OF_PORTKEY:g} times Portkey's CPU per request"
+    try:
+        spread = ratios(column(rounds, "gateway", "cpu_request"), column(rounds, "portkey", "cpu_request"))
+    except ValueError as error:
+        return Verdict(text, str(error), holds=False)
+    return Verdict(text, f"{written(spread, 2)} times", spread.middle <= OF_PORTKEY)
+
+
 def of_ourselves(rounds: Rounds, starts: Mapping[str, Sequence[float]], *, litellm_loaded: bool) -> list[Verdict]:
     """What is promised of the gateway and the chain alone."""
     found = []
@@ -107,7 +119,7 @@ def of_ourselves(rounds: Rounds, starts: Mapping[str, Sequence[float]], *, litel
 
 
 def of_the_mock(rounds: Rounds) -> list[Verdict]:
-    """Whether the provider is fast enough to be left out of account. nginx is too near to nothing for that.
+    """Whether the provider is fast enough to be left out of account. Floors are too near to nothing for that.
 
     A paced event is one write and one wake-up for the mock, too: nobody can do that ten times cheaper, so only
     requests are judged, and the mock's own figure stands in the table.
@@ -119,7 +131,7 @@ def of_the_mock(rounds: Rounds) -> list[Verdict]:
             10,
         )
         for name in rounds
-        if name not in {BASE, "nginx"}
+        if name not in {BASE, *FLOORS}
     ]
 
 

@@ -1,4 +1,4 @@
-"""Our gateway and our whole chain beside LiteLLM Proxy and nginx, against one mock provider, in one run.
+"""Our gateway and our whole chain beside LiteLLM Proxy, Portkey, nginx and Envoy, against one mock, in one run.
 
     python bench/gateway/run.py [--quick] [--rounds 5] [--write]
 
@@ -19,13 +19,16 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tests" / "integration" / "gateway" / "support"))
 
+import peers  # noqa: E402
 import report  # noqa: E402
 import subjects  # noqa: E402
 import tools  # noqa: E402
@@ -44,6 +47,7 @@ from assistant_crds import contracts  # noqa: E402
 README = ROOT / "bench" / "README.md"
 RESERVE = ROOT / "bench" / "limits" / "reserve_settle.py"
 PAIRS = 5000
+T = TypeVar("T")
 
 
 def options() -> argparse.Namespace:
@@ -55,7 +59,10 @@ def options() -> argparse.Namespace:
         "--starts", type=int, help="how often each subject is started for the time it takes (3; quick: 1)"
     )
     parser.add_argument(
-        "--only", nargs="+", choices=["gateway", "chain", "litellm", "nginx"], help="leave the others out"
+        "--only",
+        nargs="+",
+        choices=["gateway", "chain", "litellm", "portkey", "nginx", "envoy"],
+        help="leave the others out",
     )
     parser.add_argument("--subject-core", type=int, help="core of the subjects (the first that may be used)")
     parser.add_argument("--ends-core", type=int, help="core of load generator, mock and stores (the second)")
@@ -106,25 +113,27 @@ class Run:
         self._take("chain", lambda number: subjects.start_api(bench, served, gateway, mounted, number))
         self._others(bench)
         self.versions["Python"] = platform.python_version()
-        self.versions["Redis"] = _version(tools.output("redis-server", "--version"))
-        self.versions["Go"] = _version(tools.output("go", "version"))
+        self.versions["Redis"] = tools.number(tools.output("redis-server", "--version"))
+        self.versions["Go"] = tools.number(tools.output("go", "version"))
         return Measurer(Load(program, self.folder), QUICK if chosen.quick else FULL, redis.server.pid)
 
     def _others(self, bench: Bench) -> None:
+        self._other("litellm", "LiteLLM Proxy", tools.litellm, partial(subjects.start_litellm, bench))
+        self._other("portkey", "Portkey", tools.portkey, partial(peers.start_portkey, bench))
+        self._other("nginx", "nginx", tools.nginx, partial(subjects.start_nginx, bench))
+        self._other("envoy", "Envoy", tools.envoy, partial(peers.start_envoy, bench))
+
+    def _other(self, name: str, title: str, tool: Callable[[], T], start: Callable[[T, int], Subject]) -> None:
+        """Start a subject that is not ours, or say why it cannot be had here."""
+        if not self._wanted(name):
+            return
         try:
-            if self._wanted("litellm"):
-                litellm = tools.litellm()
-                self._take("litellm", lambda number: subjects.start_litellm(bench, litellm, number))
-                self.versions["LiteLLM Proxy"] = tools.litellm_versions(litellm)
+            program = tool()
         except tools.MissingToolError as error:
-            self.missing["litellm"] = str(error)
-        try:
-            if self._wanted("nginx"):
-                nginx = tools.nginx()
-                self._take("nginx", lambda number: subjects.start_nginx(bench, nginx, number))
-                self.versions["nginx"] = _version(tools.output(nginx, "-v"))
-        except tools.MissingToolError as error:
-            self.missing["nginx"] = str(error)
+            self.missing[name] = str(error)
+            return
+        self._take(name, lambda number: start(program, number))
+        self.versions[title] = tools.version_of(name, program)
 
     def _wanted(self, name: str) -> bool:
         return self.chosen.only is None or name in self.chosen.only
@@ -165,6 +174,8 @@ class Run:
         found: list[Verdict] = []
         if "litellm" in self.rounds and set(report.OURS) <= self.rounds.keys():
             found += report.against_peer(self.rounds)
+        if {"portkey", "gateway"} <= self.rounds.keys():
+            found.append(report.against_portkey(self.rounds))
         if set(report.OURS) <= self.rounds.keys():
             loaded = mapped(self.subjects["gateway"].processes[0].pid, "litellm")
             found += report.of_ourselves(self.rounds, self.starts, litellm_loaded=loaded)
@@ -223,11 +234,6 @@ def reserve_and_settle(*, quick: bool, cores: Mapping[str, int]) -> float:
     if found is None:
         raise SystemExit(f"{RESERVE} printed no median")
     return float(found[1])
-
-
-def _version(text: str) -> str:
-    found = re.search(r"\d+\.\d+(\.\d+)?", text)
-    return found[0] if found else "unknown"
 
 
 def _cpu() -> str:

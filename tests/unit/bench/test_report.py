@@ -58,6 +58,13 @@ def test_each_bound_can_be_missed(name: str, changes: dict[str, float | Fidelity
     assert found.startswith(text)
 
 
+@pytest.mark.parametrize(("portkey", "holds"), [(250, True), (240, False), (0, False)])
+def test_a_peer_without_limits_may_be_missed(portkey: float, holds: bool) -> None:
+    """At 200 µs, 250 of Portkey's are enough and 240 are not; a figure that was not taken proves nothing."""
+    rounds = {"gateway": [GOOD["gateway"]], "portkey": [Round(cpu_request=portkey)]}
+    assert report.against_portkey(rounds).holds is holds
+
+
 def test_memory_and_start_can_be_missed() -> None:
     """A gateway that has loaded LiteLLM, or starts slowly, fails."""
     assert [text.split(":")[1].split()[0] for text in missed(loaded=True)] == ["resident"]
