@@ -96,12 +96,10 @@ class World:
 
     async def settle(self, context: Context, runs: int = 100) -> None:
         """Run the tenant's reconcile, as the queue would, until it writes nothing and asks for no further run soon."""
-        quiet = 0
         for _ in range(runs):
             outcome = await reconcile(self.namespace, context)
-            quiet = 0 if outcome.retry or outcome.wrote else quiet + 1
             # What is not Ready waits for an event, which the node may be about to cause.
-            if quiet > (0 if outcome.later is None else 6):
+            if not (outcome.retry or outcome.wrote) and (outcome.later is None or not await self.node.step()):
                 return
             await asyncio.sleep(0.05)
         resources = [*await self.cluster.list("Assistant", self.namespace)]

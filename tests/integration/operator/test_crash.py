@@ -104,9 +104,10 @@ async def life(world, at):
     """
     here = await another(world, "turns" if at is None else at)
     async with (
-        Node(here.cluster, here.namespace, here.pod_port).run(),
+        Node(here.cluster, here.namespace, here.pod_port).run() as node,
         connect(here.settings, here.pod_port) as successor,
     ):
+        here.node = node
         await here.assistant()
         await here.knowledge_base()
         killed = [await die_in_turn(here, successor) if at is None else int(await run_until_killed(here, at))]

@@ -93,6 +93,7 @@ class Node:
     frozen: bool = False  # pods keep the configuration they have
     keeps_pods: bool = False  # pods do not end
     _servers: dict[str, tuple[web.AppRunner, dict[str, str]]] = field(default_factory=dict)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @contextlib.asynccontextmanager
     async def run(self):
@@ -127,24 +128,29 @@ class Node:
                 async with asyncio.timeout(LOOK_SECONDS):
                     await changed.wait()
 
-    async def step(self) -> None:
-        """Do what the controllers and the kubelet would."""
-        deployments = {d["metadata"]["name"]: d for d in await self.cluster.list("Deployment", self.namespace, OURS)}
-        pods = await self.cluster.list("Pod", self.namespace, OURS)
-        for pod in pods:
-            owner = pod["metadata"]["labels"][naming.LABEL_NAME]
-            wanted = deployments.get(owner)
-            if self.keeps_pods:
-                continue
-            if wanted is None or pod["metadata"]["annotations"]["template"] != self._template(wanted):
-                await self._remove(pod)
-        for name, deployment in deployments.items():
-            mine = [pod for pod in pods if pod["metadata"]["labels"][naming.LABEL_NAME] == name]
-            if len(mine) < deployment["spec"]["replicas"]:
-                await self._start(deployment)
-            ready = sum(pod.get("status", {}).get("phase") == "Running" for pod in mine)
-            await self._deployment_status(deployment, ready)
-        await self._reload()
+    async def step(self) -> bool:
+        """Do what the controllers and the kubelet would; return whether there was anything to be done."""
+        async with self._turn:
+            deployments, pods = await asyncio.gather(
+                self.cluster.list("Deployment", self.namespace, OURS), self.cluster.list("Pod", self.namespace, OURS)
+            )
+            wanted = {deployment["metadata"]["name"]: deployment for deployment in deployments}
+            did = False
+            for pod in pods:
+                deployment = wanted.get(pod["metadata"]["labels"][naming.LABEL_NAME])
+                if self.keeps_pods:
+                    continue
+                if deployment is None or pod["metadata"]["annotations"]["template"] != self._template(deployment):
+                    await self._remove(pod)
+                    did = True
+            for name, deployment in wanted.items():
+                mine = [pod for pod in pods if pod["metadata"]["labels"][naming.LABEL_NAME] == name]
+                if len(mine) < deployment["spec"]["replicas"]:
+                    await self._start(deployment)
+                    did = True
+                ready = sum(pod.get("status", {}).get("phase") == "Running" for pod in mine)
+                did |= await self._deployment_status(deployment, ready)
+            return await self._reload() or did
 
     @staticmethod
     def _template(deployment: dict[str, Any]) -> str:
@@ -191,10 +197,14 @@ class Node:
         await web.TCPSite(runner, address, self.port).start()
         self._servers[pod] = (runner, state)
 
-    async def _reload(self) -> None:
-        if not self.frozen:
-            for _, state in self._servers.values():
-                state["generation"] = await self._generation()
+    async def _reload(self) -> bool:
+        if self.frozen or not self._servers:
+            return False
+        generation = await self._generation()
+        stale = [state for _, state in self._servers.values() if state["generation"] != generation]
+        for state in stale:
+            state["generation"] = generation
+        return bool(stale)
 
     async def _generation(self) -> str:
         config_map = await self.cluster.get("ConfigMap", naming.CONFIG_MAP, self.namespace)
@@ -207,7 +217,7 @@ class Node:
             await runner.cleanup()
         await delete_at_once(self.cluster, "Pod", name, self.namespace)
 
-    async def _deployment_status(self, deployment: dict[str, Any], ready: int) -> None:
+    async def _deployment_status(self, deployment: dict[str, Any], ready: int) -> bool:
         status = {
             "observedGeneration": deployment["metadata"]["generation"],
             "replicas": ready,
@@ -216,8 +226,10 @@ class Node:
             "updatedReplicas": ready,
         }
         live = deployment.get("status") or {}
-        if any(live.get(key, 0) != value for key, value in status.items()):
-            await self._status("deployments", "apps/v1", deployment["metadata"]["name"], status)
+        if all(live.get(key, 0) == value for key, value in status.items()):
+            return False
+        await self._status("deployments", "apps/v1", deployment["metadata"]["name"], status)
+        return True
 
     async def _status(self, plural: str, version: str, name: str, status: dict[str, Any]) -> None:
         prefix = "/api/v1" if version == "v1" else f"/apis/{version}"
