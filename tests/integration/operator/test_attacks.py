@@ -1,9 +1,13 @@
-"""What a tenant may try on the stores that it shares, with the very credentials that the operator makes for it."""
+"""What a tenant may try on the stores that it shares, with the very credentials that the operator makes for it.
+
+One of them has a hundred knowledge bases; TEST_LONG=1 gives it three hundred.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -30,6 +34,8 @@ from assistant_operator.adapters.weaviate import COLLECTION, Weaviate
 from assistant_operator.errors import StoreUnreachableError
 
 MIGRATIONS = Path(__file__).parents[3] / "api" / "assistant_api" / "database" / "migrations"
+# Two and more portions of `assistant_operator.adapters.weaviate.PORTION`.
+BASES = 300 if os.environ.get("TEST_LONG") == "1" else 110
 REFUSED = (
     asyncpg.InsufficientPrivilegeError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -358,10 +364,10 @@ async def test_the_interface_for_other_nodes_asks_for_a_password(vectors: stores
 
 @pytest.mark.timeout(400)
 async def test_hundreds_of_knowledge_bases_are_made_and_counted(vectors: stores.Weaviate) -> None:
-    """Three hundred knowledge bases of one tenant get what they need, and a second look writes nothing."""
+    """Hundreds of knowledge bases of one tenant get what they need, and a second look writes nothing."""
     tenant, written = new(), list[None]()
     operator = Weaviate(vectors.url, vectors.grpc, vectors.api_key, lambda: written.append(None))
-    keys = [naming.knowledge_base_key(tenant.key, str(number)) for number in range(300)]
+    keys = [naming.knowledge_base_key(tenant.key, str(number)) for number in range(BASES)]
     try:
         tenant.vector_key = await operator.ensure_user(tenant.key, "")
         for _ in range(10):  # on a busy machine a portion may take too long: what was granted stays, and a run goes on

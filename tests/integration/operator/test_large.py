@@ -12,7 +12,7 @@ from operator_world import all_objects, condition
 from assistant_crds import naming, parts
 
 LONG = os.environ.get("TEST_LONG") == "1"
-ASSISTANTS = 200 if LONG else 40
+ASSISTANTS = 200 if LONG else 20
 LONGEST = "\U0001f600" * 32_768  # four bytes each
 
 
