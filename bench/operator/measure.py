@@ -133,7 +133,7 @@ class World:
                 assistants=dict.fromkeys(policy.assistants, REACHABLE),
                 knowledge_bases=dict.fromkeys(policy.knowledge_bases, REACHABLE),
             )
-        for config in await self.cluster.list("ConfigMap", ALL_NAMESPACES, OURS):
+        for config in await self._listed("ConfigMap"):
             if naming.CONFIG_KEY in (config.get("data") or {}):
                 document = json.loads(config["data"][naming.CONFIG_KEY])
                 self._generations[config["metadata"]["namespace"]] = document["generation"]
@@ -150,7 +150,9 @@ class World:
         return ready
 
     async def _listed(self, kind: str) -> list[Json]:
-        return await self.cluster.list(kind, ALL_NAMESPACES, OURS)
+        """Return our objects of all namespaces in whole: the operator's own list leaves out what it does not need."""
+        client, resource = self.cluster._client, self.cluster._resources[kind]  # noqa: SLF001 - it has no such question
+        return [item async for item in client.list(resource, namespace=ALL_NAMESPACES, labels=OURS)]
 
     async def _start(self, deployment: Json) -> None:
         metadata, template = deployment["metadata"], deployment["spec"]["template"]
