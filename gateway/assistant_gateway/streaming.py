@@ -153,6 +153,8 @@ class Stream:
             except TooLargeError as error:
                 return None if self.relay.done else too_much(self.target, str(error))
             except BROKEN as error:
+                if self.relay.finished and isinstance(error, HttpError | TimeoutError):
+                    return await self._end()  # all choices have ended: nothing of the answer is missing
                 return None if self.relay.done else self._problem(error)
             if not data:
                 return await self._end()

@@ -219,7 +219,7 @@ def _without_secret(target: Target, body: bytes) -> bytes:
 
 def hidden(target: Target, detail: Detail) -> errors.GatewayError:
     """Return what an error means that came inside an answer with status 200, as OpenRouter's do."""
-    return translate(target, detail.status, detail, None)
+    return translate(target, detail.status, detail, detail.pause)
 
 
 def in_event(target: Target, said: bytes, *, midway: bool) -> errors.GatewayError:

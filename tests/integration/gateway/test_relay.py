@@ -155,12 +155,19 @@ async def test_a_client_that_does_not_read_slows_the_provider_down(ask: Callable
         answer.close()
 
 
-async def test_missing_done_is_added_to_a_whole_answer(ask: Callable) -> None:
-    """A provider that finishes without saying so still gives its clients a well-formed stream."""
-    async with ask(NAMESPACE, "no-done", stream=True) as answer:
+@pytest.mark.parametrize("model", ["no-done", "whole-then-cut", "whole-then-silent"])
+async def test_missing_done_is_added_to_a_whole_answer(model: str, ask: Callable, gateway: Running) -> None:
+    """A provider that finishes without saying so, however it goes then, has not failed; its stream is well formed."""
+    line = (
+        f'assistant_model_calls_total{{assistant="{model}",model="{model}",outcome="ok",provider="demo",'
+        'road="stream",tenant="relay"}'
+    )
+    before = await gateway.metric(line)
+    async with ask(NAMESPACE, model, stream=True) as answer:
         found = events(await answer.text())
     assert text_of(found) == "Hello"
     assert found[-1] == "[DONE]"
+    assert await gateway.metric(line) == before + 1
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,17 @@ def asked(upstream: Provider) -> list[str]:
     return [body["model"] for body in upstream.bodies]
 
 
-FREE = ["says-500", "says-429", "says-401", "says-402", "says-404", "garbage", "hidden-error", "redirects"]
+FREE = [
+    "says-500",
+    "says-429",
+    "says-401",
+    "says-402",
+    "says-404",
+    "garbage",
+    "hidden-error",
+    "error-first",
+    "redirects",
+]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -274,6 +284,20 @@ async def test_breaker_opens_shows_itself_and_closes_again(
     assert (await mine.probe())["assistants"]["a"]["reachable"]
 
 
+async def test_errors_inside_of_answers_open_the_breaker_and_fail_its_trial(cluster: Cluster, gateway: Running) -> None:
+    """A provider that answers 200 and sends an error is as ill as one that answers 500."""
+    state = 'assistant_provider_breaker_state{provider="fragile"}'
+    mine = await tenant(cluster, gateway, "route-breaker-events", "fragile/error-first")
+    for _ in range(2):
+        assert await mine.code("a", stream=True) == (502, "provider_error")
+    assert await gateway.metric(state) == 2
+    async with asyncio.timeout(10):
+        while await gateway.metric(state) != 1:  # noqa: ASYNC110  # half-open, by the clock
+            await asyncio.sleep(0.1)
+    assert await mine.code("a", stream=True) == (502, "provider_error")
+    assert await gateway.metric(state) == 2
+
+
 @pytest.mark.parametrize("model", ["says-400", "says-404", "says-401", "huge"])
 async def test_one_tenants_mistakes_close_no_provider_for_others(
     model: str, cluster: Cluster, gateway: Running
@@ -374,6 +398,9 @@ def test_each_fault_of_the_provider_is_in_one_of_these_tests() -> None:
         "flood",
         "counts-first",
         "no-done",
+        "numbered",
+        "whole-then-cut",
+        "whole-then-silent",
         "recovers",
         "echoes",
         "features",

@@ -222,6 +222,22 @@ async def no_done(provider: Provider, request: web.Request, body: dict) -> web.S
     return answer
 
 
+async def whole_then_cut(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Finish the answer, then lose the connection."""
+    answer = await no_done(provider, request, body)
+    await answer.write(b": bye")
+    await asyncio.sleep(0.05)
+    request.transport.abort()
+    return answer
+
+
+async def whole_then_silent(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Finish the answer, and leave the connection open."""
+    answer = await no_done(provider, request, body)
+    await asyncio.sleep(60)
+    return answer
+
+
 async def stalls(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
     """Fall silent after the first event."""
     answer = await provider.begin(request)
@@ -234,6 +250,17 @@ async def fails_midway(provider: Provider, request: web.Request, body: dict) -> 
     """Send an error as an event."""
     answer = await provider.begin(request)
     await answer.write(delta(body["model"], "Hel"))
+    await answer.write(b'data: {"error": {"message": "overloaded", "type": "server_error", "code": null}}\n\n')
+    return answer
+
+
+async def error_first(provider: Provider, request: web.Request, body: dict) -> web.StreamResponse:
+    """Begin a stream with signs of life, and send an error in place of an answer."""
+    if not body.get("stream"):
+        return await hidden_error(provider, request, body)
+    answer = await provider.begin(request)
+    await answer.write(b": wait\n\n" + chunk(body["model"], choices=[{"index": 0, "delta": {"role": "assistant"}}]))
+    await asyncio.sleep(0.02)
     await answer.write(b'data: {"error": {"message": "overloaded", "type": "server_error", "code": null}}\n\n')
     return answer
 
@@ -323,8 +350,11 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "cut": cut,
     "short": short,
     "no-done": no_done,
+    "whole-then-cut": whole_then_cut,
+    "whole-then-silent": whole_then_silent,
     "stalls": stalls,
     "fails-midway": fails_midway,
+    "error-first": error_first,
     "hangs": hangs,
     "silent": silent,
     "empty": empty,
