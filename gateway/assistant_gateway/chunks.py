@@ -137,8 +137,16 @@ def choice_error(document: _Members) -> bytes | None:
 
 
 def _field_error(event: Event) -> bytes | None:
-    """Return an error that stands in a field of that name, as former versions of llama.cpp sent it."""
-    return next((value for name, value in event.others if name == b"error" and value), None)
+    """Return an error that is no data: in a field of that name (llama.cpp's), or as bare JSON (Ollama's)."""
+    for name, value in event.others:
+        if name == b"error" and value:
+            return value
+        if name.startswith(b"{"):
+            line = name + b":" + value
+            document = document_of(line)
+            if document is not None and (_filled(document.get("error")) or _is_error(document)):
+                return line
+    return None
 
 
 def _is_error(document: _Members) -> bool:

@@ -119,7 +119,9 @@ class EventRelay:
     def finish(self) -> bytes:
         """Return what may still go on when the provider has ended the stream: an event without its blank line."""
         rest = parse(self._frames.take())
-        if rest.data != _DONE:
+        if rest.data is None and not (self.done or self.failed):
+            self.error = chunks.error_of(rest, None)
+        if rest.data is None or rest.data.strip() != _DONE:
             try:
                 msgspec.json.decode(rest.data or b"", type=msgspec.Raw)
             except UNREADABLE:

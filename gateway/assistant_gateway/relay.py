@@ -27,6 +27,8 @@ from assistant_gateway.usage import chunk_of
 from assistant_http.answers import Answer
 from assistant_http.errors import HttpError
 
+# The last three are those of servers that do not say what they send.
+STREAM_TYPES = frozenset({"text/event-stream", "text/plain", "application/octet-stream", ""})
 ANSWER_STEP = 2**20  # bytes by which the room for an answer grows at most
 # Bytes that all streams of a tenant bring in a second, and at once: four hundred times what a quick model writes.
 STREAM_RATE, STREAM_AT_ONCE = 4 * 2**20, 8 * 2**20
@@ -137,7 +139,7 @@ class Relay:
         Raises:
             GatewayError: the provider did not answer with a stream, or broke off or failed before it said anything.
         """
-        if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+        if response.headers.get("content-type", "").partition(";")[0].strip().lower() not in STREAM_TYPES:
             raise await _not_a_stream(target, response, metered)
         answers = lengths.answers(metered.fields)
         relay = EventRelay(keep_usage=options.keep_usage, secret=target.secret, limit=self._most.event, answers=answers)

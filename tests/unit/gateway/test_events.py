@@ -239,6 +239,8 @@ def test_with_two_answers_one_of_them_is_half() -> None:
         b"event: error\ndata: upstream timed out\n\n",
         b'error: {"code": 500, "message": "x"}\n\n',
         b'id: 3\rerror: {"code": 500, "message": "x"}\r\r',
+        b'{"error": "x"}\n\n',
+        b'{"error":{"message":"x"}}\n\n',
     ],
 )
 def test_an_error_is_an_error_in_every_form(failure: bytes, before: list) -> None:
@@ -271,3 +273,13 @@ def test_a_choice_without_a_delta_gets_an_empty_one() -> None:
     found = {"choices": [{"content_filter_results": {}, "finish_reason": None, "index": 0}]}
     sent = relay().feed(event(content("a", "stop")) + event(found)).split(b"\n\n")[1]
     assert json.loads(sent[6:]) == {"choices": [{**found["choices"][0], "delta": {}}]}
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+@pytest.mark.parametrize("rest", [b'{"error": "x"}', b'error: {"message": "x"}', b'data: {"error": "x"}'])
+def test_an_error_at_the_end_needs_no_blank_line(rest: bytes, end: bytes) -> None:
+    """A provider that gives up writes what it can, and goes."""
+    stream = relay()
+    assert drained(stream, event(content("a")) + rest + end) == event(content("a"))
+    assert (stream.failed, stream.finished) == (True, False)
+    assert b"x" in (stream.error or b"")

@@ -79,7 +79,7 @@ async def _completions(providers: Providers, request: web.Request) -> web.Stream
         return web.Response(body=refusal["body"].encode(), status=refusal["status"], headers={"Retry-After": "7.5"})
     if not body.get("stream"):
         return web.Response(body=dialect["whole"].encode(), content_type="application/json")
-    answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    answer = web.StreamResponse(headers={"Content-Type": dialect.get("type", "text/event-stream")})
     await answer.prepare(request)
     for piece in streamed(name, model):
         await answer.write(piece)
