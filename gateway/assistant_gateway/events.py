@@ -86,6 +86,7 @@ class EventRelay:
         )
         # Of the last plain event: what stood before and after its text. The next one is most often the same but for it.
         self._head = self._tail = _NEVER
+        self._between = slice(0)
         self._moulds = 0
         self.generated = Generated()
 
@@ -107,7 +108,7 @@ class EventRelay:
             TooLargeError: an event does not end.
         """
         if data.startswith(self._head) and data.endswith(self._tail) and not self._frames.rest:
-            text = data[len(self._head) : -len(self._tail)]
+            text = data[self._between]
             if b'"' not in text and b"\n" not in text and b"\r" not in text:
                 self.generated.add(data)
                 return data if self._secret is None or self._secret not in text else data.replace(self._secret, b"***")
@@ -164,6 +165,7 @@ class EventRelay:
         found = _MOULD.fullmatch(event)
         if found is not None and (self._secret is None or self._secret not in event):
             self._head, self._tail = found[1], found[2]
+            self._between = slice(len(self._head), -len(self._tail))
 
     def _slow_down(self) -> None:
         """Look into every event from here on."""
