@@ -1,6 +1,7 @@
 """A server as a child process of a test: starts when it answers, stops for certain, and can be made to hang.
 
-It ends with the thread that started it, however that came about: the kernel sends the signal.
+It ends with this process, however that came about: the kernel sends the signal. It does so when the thread is gone that
+started the server, so a thread of its own starts them all: those of an event loop's executor end with a test.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from assistant_cluster.progress import wait_until
 HOST = "127.0.0.1"
 START_SECONDS = 30
 STOP_SECONDS = 10
+_starter = ThreadPoolExecutor(1, thread_name_prefix="servers")
 PORTS = range(10_000, 30_000)  # below NodePorts (30000) and below ip_local_port_range (32768)
 
 
@@ -52,7 +55,8 @@ class Server:
     def start(self) -> None:
         """Start and wait until it answers; raise `ClusterError` with the end of its log when it does not."""
         with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
+            self._process = _starter.submit(
+                subprocess.Popen,
                 [*_wrapper(self.user), *self.command],
                 env=self.environment,
                 cwd=self.folder,
@@ -61,7 +65,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 # Ctrl-C in a terminal goes to the whole group: the tests decide when a server stops.
                 start_new_session=True,
-            )
+            ).result()
         process = self._process
         wait_until(lambda: process.poll() is not None or self.ready(), seconds=START_SECONDS, every=0.03)
         if process.poll() is not None or not self.ready():
@@ -117,7 +121,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def _wrapper(user: str | None) -> list[str]:
-    """Command prefix: become `user`, and die with the thread that started it (Linux only)."""
+    """Command prefix: become `user`, and die with the thread that starts servers (Linux only)."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         return []

@@ -3,7 +3,7 @@
 Postgres and Redis are started by the very scripts that the chart mounts into their pods, Weaviate with the settings the
 chart gives it: users, rights and defaults are those of the embedded stores. Everything listens on the loopback
 interface and lives in a temporary folder. The processes end with the context manager, and the kernel kills them when
-the thread that started them is gone, however that came about.
+this process is gone, however that came about.
 """
 
 import contextlib
