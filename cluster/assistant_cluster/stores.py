@@ -217,6 +217,7 @@ def weaviate_environment(api_key: str) -> dict[str, str]:
         "API_BASED_MODULES_DISABLED": "true",
         "DISABLE_TELEMETRY": "true",
         "GO_PROFILING_DISABLE": "true",
+        "GOMEMLIMIT": "2GiB",  # the limit of the container in the chart
         "CLUSTER_HOSTNAME": "weaviate",
         # One node: it needs no address for others (it would look for a private one, and not every pod has such a one),
         # and need not wait as long as several would.
