@@ -87,6 +87,7 @@ class EventRelay:
         # Of the last plain event: what stood before and after its text. The next one is most often the same but for it.
         self._head = self._tail = _NEVER
         self._between = slice(0)
+        self._seam = _NEVER
         self._moulds = 0
         self.generated = Generated()
 
@@ -109,6 +110,8 @@ class EventRelay:
         """
         if data.startswith(self._head) and data.endswith(self._tail) and not self._frames.rest:
             text = data[self._between]
+            if b'"' in text:  # several of them in a row
+                text = text.replace(self._seam, b"")
             if b'"' not in text and b"\n" not in text and b"\r" not in text:
                 self.generated.add(data)
                 return data if self._secret is None or self._secret not in text else data.replace(self._secret, b"***")
@@ -166,6 +169,7 @@ class EventRelay:
         if found is not None and (self._secret is None or self._secret not in event):
             self._head, self._tail = found[1], found[2]
             self._between = slice(len(self._head), -len(self._tail))
+            self._seam = self._tail + self._head
 
     def _slow_down(self) -> None:
         """Look into every event from here on."""
@@ -176,6 +180,8 @@ class EventRelay:
         """Take one event that may be anything; return it as it goes on, if it does."""
         if self._fast and _is_plain(found):
             self.generated.add(found)
+            if self._moulds < _MOULDS:
+                self._learn(found)
             return found
         event = parse(found)
         data = event.data

@@ -283,3 +283,17 @@ def test_an_error_at_the_end_needs_no_blank_line(rest: bytes, end: bytes) -> Non
     assert drained(stream, event(content("a")) + rest + end) == event(content("a"))
     assert (stream.failed, stream.finished) == (True, False)
     assert b"x" in (stream.error or b"")
+
+
+@given(st.lists(st.sampled_from(["a", " b", "\n", '"', "data: [DONE]", "é", "\\"]), max_size=30), st.integers(1, 5))
+def test_events_that_differ_in_their_text_alone_go_on_as_they_are(texts: list[str], together: int) -> None:
+    """One or several in a block: the same bytes, all of their text counted, and an end or an error among them seen."""
+    sent = [event(content("first")), *(event(content(text)) for text in texts)]
+    blocks = [b"".join(sent[at : at + together]) for at in range(0, len(sent), together)]
+    stream = relay()
+    assert [stream.feed(block) for block in blocks] == blocks
+    assert stream.generated.size == len("".join(["first", *texts]).encode())
+    assert (stream.done, stream.finished, stream.failed) == (False, False, False)
+    last = event(content("z")) + event({"error": {"message": "x"}}) + event(content("z"))
+    assert stream.feed(last) == event(content("z"))
+    assert stream.failed
