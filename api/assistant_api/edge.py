@@ -1,4 +1,4 @@
-"""What every request passes first and every answer last: request id, security headers, metrics, trace, its log line.
+"""What every request passes first and every answer last: request id, security headers, CORS, metrics, trace, log line.
 
 An ASGI wrapper around the whole application, because Litestar's own middleware does not see unknown paths.
 """
@@ -18,6 +18,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from opentelemetry.trace import Span, Status, StatusCode
 from prometheus_client import Counter, Histogram
 
+from assistant_api.cors import ORIGIN, Headers, headers_for, preflight
 from assistant_api.errors import SHUTTING_DOWN, ApiError, answer_to
 from assistant_api.gateway import as_part_of
 from assistant_api.i18n import Catalogs
@@ -72,9 +73,10 @@ class Edge:
             await self.app(scope, receive, send)
             return
         method, path = str(scope["method"]), scope["path"]
-        request_id, carrier = _of_caller(scope["headers"])
+        request_id, carrier, origin = _of_caller(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(scope, send, request_id)
+        cors = headers_for(origin, self._config.allowed_origins) if origin else ()
+        answer = _Answer(scope, send, request_id, cors)
         self._running.add(answer)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         as_part_of(request_id)
@@ -111,6 +113,8 @@ class Edge:
     async def _answer(self, answer: _Answer, receive: Receive) -> None:
         scope = answer.scope
         app = self.direct.get((scope["method"], scope["path"]), self.app)
+        if answer.cors and scope["method"] == "OPTIONS":
+            app = preflight(scope) or app
         try:
             await app(scope, receive, answer.send)
         except asyncio.CancelledError:
@@ -146,10 +150,11 @@ class Edge:
 class _Answer:
     """Adds the headers of every answer, and remembers its status."""
 
-    __slots__ = ("_request_id", "_send", "_task", "interrupted", "scope", "started", "status")
+    __slots__ = ("_request_id", "_send", "_task", "cors", "interrupted", "scope", "started", "status")
 
-    def __init__(self, scope: HTTPScope, send: Send, request_id: str) -> None:
+    def __init__(self, scope: HTTPScope, send: Send, request_id: str, cors: Headers) -> None:
         self.scope = scope
+        self.cors = cors
         self._send = send
         self._request_id = request_id
         self._task = asyncio.current_task()
@@ -171,25 +176,28 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.started = True
-            headers = [*message["headers"], *SECURITY_HEADERS, (b"x-request-id", self._request_id.encode())]
+            request_id = (b"x-request-id", self._request_id.encode())
+            headers = [*message["headers"], *SECURITY_HEADERS, *self.cors, request_id]
             if not any(name == b"cache-control" for name, _ in headers):
                 headers.append(NO_STORE)
             message["headers"] = headers
         return self._send(message)
 
 
-def _of_caller(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, dict[str, str]]:
-    """Return the request id (the caller's, if it is a sane one) and the trace context headers."""
-    request_id = ""
+def _of_caller(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, dict[str, str], str]:
+    """Return the request id (the caller's, if it is a sane one), the trace context headers, and a web page's origin."""
+    request_id = origin = ""
     carrier: dict[str, str] = {}
     for name, value in headers:
         if name == b"x-request-id":
             request_id = value.decode("latin-1")
         elif name in {b"traceparent", b"tracestate"}:
             carrier[name.decode()] = value.decode("latin-1")
+        elif name == ORIGIN:
+            origin = value.decode("latin-1")
     if not _REQUEST_ID.match(request_id):
         request_id = os.urandom(16).hex()
-    return request_id, carrier
+    return request_id, carrier, origin
 
 
 def _describe(span: Span, method: str, route: str, status: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -96,6 +96,11 @@ class TenantConfigHolder:
     def namespace(self) -> str:
         """The tenant's namespace, or "" before the first configuration."""
         return self._served.document.tenant.namespace if self._served else ""
+
+    @property
+    def allowed_origins(self) -> Sequence[str]:
+        """Origins of web pages whose scripts may call; none before the first configuration."""
+        return self._served.document.allowed_origins if self._served else ()
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Call `subscriber` with each configuration that comes into use from now on."""

@@ -85,6 +85,7 @@ class TenantConfig(Contract, frozen=True):
     # The longest that the gateway works on one request: who asks it waits longer, because the answer is paid for.
     gateway_seconds: float = TOTAL_SECONDS
     parts: list[str] = []  # digests of further files, see `parts.py`
+    allowed_origins: list[str] = []  # of web pages whose scripts may call the API; "*" is all
 
 
 # --- operator -> gateway ---------------------------------------------------------------------------------------

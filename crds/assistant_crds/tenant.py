@@ -45,6 +45,12 @@ class Models(Struct, frozen=True):
     allow_own_endpoints: bool = True
 
 
+class Access(Struct, frozen=True):
+    """Who may call the endpoint, besides having a key."""
+
+    allowed_origins: list[str] = []  # of web pages whose scripts may (CORS); "*" is all
+
+
 class TenantSpec(Struct, frozen=True):
     """What the platform team declares."""
 
@@ -53,6 +59,7 @@ class TenantSpec(Struct, frozen=True):
     failure_policy: str | None = None  # Closed or Bounded; Closed unless the chart's defaults say otherwise
     serving: Serving = Serving()
     models: Models = Models()
+    access: Access = Access()
 
 
 class TenantStatus(Struct, frozen=True):

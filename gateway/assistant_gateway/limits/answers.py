@@ -1,8 +1,14 @@
-"""What clients are told of limits: headers with what remains, and the 429s."""
+"""What clients are told of limits: headers with what remains, and the 429s.
+
+The headers mean what OpenAI's mean: limit and remaining are of one and the same bucket, and reset is the time until it
+is as in the beginning, on a 429 too; when to come back is said by `retry-after`. A limit of requests per minute is a
+bucket of as many requests as may come at once (`gcra.Level.burst`).
+"""
 
 from __future__ import annotations
 
 from assistant_gateway import errors
+from assistant_gateway.limits import gcra
 from assistant_gateway.limits.levels import Level
 from assistant_gateway.limits.quota import Admitted, Refused
 from assistant_gateway.limits.terms import Terms
@@ -21,7 +27,7 @@ def remaining(terms: Terms, answer: Admitted, windows: Windows) -> dict[str, str
     for index, left in enumerate(answer.remaining):
         if left.requests is not None and (requests < 0 or left.requests < int(headers[_REQUESTS])):
             requests = index
-            headers["x-ratelimit-limit-requests"] = str(levels[index].requests_per_minute)
+            headers["x-ratelimit-limit-requests"] = str(_rate(levels[index]).burst)
             headers[_REQUESTS] = str(left.requests)
             headers["x-ratelimit-reset-requests"] = duration(left.requests_reset)
         if left.tokens is not None and (tokens < 0 or left.tokens < (answer.remaining[tokens].tokens or 0)):
@@ -34,15 +40,14 @@ def remaining(terms: Terms, answer: Admitted, windows: Windows) -> dict[str, str
         headers["x-ratelimit-reset-tokens"] = duration(windows.day[1] - answer.now)
     if budget >= 0:
         level = levels[budget]
-        ends = windows.day[1] if level.period == "Day" else windows.month[1]
         headers["x-budget-limit"] = money(level.budget or 0)
         headers["x-budget-remaining"] = money(answer.remaining[budget].budget or 0)
-        headers["x-budget-reset"] = duration(ends - answer.now)
+        headers["x-budget-reset"] = duration(_ends(level, windows) - answer.now)
         headers["x-budget-currency"] = terms.currency
     return headers
 
 
-def refusal(terms: Terms, refused: Refused) -> errors.GatewayError:
+def refusal(terms: Terms, refused: Refused, windows: Windows, now: int) -> errors.GatewayError:
     """Return the 429 that names the limit and says when to come back."""
     headers: dict[str, str] = {}
     retry = refused.retry_after
@@ -53,20 +58,29 @@ def refusal(terms: Terms, refused: Refused) -> errors.GatewayError:
         headers["x-should-retry"] = "false"
     left = max(0, refused.limit - refused.used)
     if refused.kind == "requests":
-        headers["x-ratelimit-limit-requests"] = str(refused.limit)
+        rate = _rate(refused.level)
+        headers["x-ratelimit-limit-requests"] = str(rate.burst)
         headers[_REQUESTS] = "0"
-        headers["x-ratelimit-reset-requests"] = duration(retry or 0)
+        headers["x-ratelimit-reset-requests"] = duration((retry or 0) + (rate.burst - 1) * rate.interval)
     elif refused.kind == "tokens":
         headers["x-ratelimit-limit-tokens"] = str(refused.limit)
         headers["x-ratelimit-remaining-tokens"] = str(left)
-        if retry is not None:
-            headers["x-ratelimit-reset-tokens"] = duration(retry)
+        headers["x-ratelimit-reset-tokens"] = duration(windows.day[1] - now)
     else:
         headers["x-budget-limit"] = money(refused.limit)
         headers["x-budget-remaining"] = money(left)
+        headers["x-budget-reset"] = duration(_ends(refused.level, windows) - now)
         headers["x-budget-currency"] = terms.currency
     message = _message(terms, refused, left)
     return errors.GatewayError(429, _CODES[refused.kind], message, kind=errors.RATE_LIMIT, headers=headers)
+
+
+def _rate(level: Level) -> gcra.Level:
+    return gcra.Level(level.scope, "", level.requests_per_minute or 0)
+
+
+def _ends(level: Level, windows: Windows) -> int:
+    return windows.day[1] if level.period == "Day" else windows.month[1]
 
 
 def _message(terms: Terms, refused: Refused, left: int) -> str:

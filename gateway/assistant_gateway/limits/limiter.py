@@ -214,7 +214,7 @@ class Limiter:
         verdict = self._local.admit(terms.rates, time.monotonic_ns() // 1000)
         level = terms.limits.levels[terms.rate_levels[verdict.level]]
         headers = {
-            "x-ratelimit-limit-requests": str(level.requests_per_minute),
+            "x-ratelimit-limit-requests": str(terms.rates[verdict.level].burst),
             "x-ratelimit-remaining-requests": str(verdict.remaining),
             "x-ratelimit-reset-requests": answers.duration(verdict.reset),
             "x-ratelimit-degraded": "1",
@@ -242,7 +242,8 @@ class Limiter:
             if self._quota is not None and self._refusals.is_news(terms.limits, refused):
                 self._notes.add(task := asyncio.create_task(self._note(self._quota, terms.limits, refused)))
                 task.add_done_callback(self._notes.discard)
-        return answers.refusal(terms, refused)
+        now = time.time_ns() // 1000  # Redis' clock said when to come back; headers may be some milliseconds off
+        return answers.refusal(terms, refused, self._window(terms.limits.zone, now), now)
 
     @staticmethod
     async def _note(quota: Quota, limits: Limits, refused: Refused) -> None:

@@ -30,6 +30,7 @@ def build(resolved: Resolved, platform: Platform, credentials: Credentials) -> T
             knowledge_bases=[base.config for base in resolved.knowledge_bases if base.config is not None],
             unavailable=[_unavailable(assistant) for assistant in resolved.assistants if not assistant.served],
             gateway_seconds=platform.gateway_seconds,
+            allowed_origins=resolved.settings.allowed_origins,
         )
     )
 

@@ -71,6 +71,7 @@ class TenantSettings:
     limits: Mapping[str, str]
     models_allow: list[str]
     allow_own_endpoints: bool
+    allowed_origins: list[str]
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,7 @@ def tenant_settings(raw: Json | None, defaults: Defaults) -> TenantSettings:
         limits=spec.serving.resources.limits or defaults.limits,
         models_allow=list(spec.models.allow),
         allow_own_endpoints=spec.models.allow_own_endpoints,
+        allowed_origins=list(spec.access.allowed_origins),
     )
 
 

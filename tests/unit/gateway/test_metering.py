@@ -431,7 +431,7 @@ def test_headers_are_of_the_level_with_the_least_left() -> None:
     left = (Remaining(99, 5, 100, 900_000), Remaining(9, 5_000_000, 8000, 1))
     windows = Windows((0, 86_400_000_000, 0), (0, 30 * 86_400_000_000, 0))
     assert answers.remaining(both, Admitted(0, left), windows) == {
-        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-limit-requests": "10",
         "x-ratelimit-remaining-requests": "9",
         "x-ratelimit-reset-requests": "5s",
         "x-ratelimit-limit-tokens": "5000",
@@ -444,9 +444,28 @@ def test_headers_are_of_the_level_with_the_least_left() -> None:
     }
 
 
+def test_headers_of_a_refusal_mean_what_those_of_an_answer_mean() -> None:
+    """`reset` is when all is there again, `retry-after` when this call may come; both are of one bucket."""
+    windows = Windows((0, 86_400_000_000, 0), (0, 30 * 86_400_000_000, 0))
+    level = Level("assistant", "a", 600, 5000)
+    refused = answers.refusal(terms(level), Refused(level, "requests", 40_000, 600, 0), windows, 0).headers
+    assert {name: refused[name] for name in refused if name.startswith(("x-ratelimit", "retry"))} == {
+        "retry-after": "1",
+        "retry-after-ms": "40",
+        "x-ratelimit-limit-requests": "100",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "9.94s",
+    }
+    refused = answers.refusal(
+        terms(level), Refused(level, "tokens", 5_000_000, 5000, 4990), windows, 400_000_000
+    ).headers
+    assert (refused["retry-after"], refused["x-ratelimit-reset-tokens"]) == ("5", "86000s")
+
+
 def test_refusal_that_will_never_fit_says_so() -> None:
     """Waiting does not help a call that is larger than the whole limit; clients are told not to repeat it."""
-    error = answers.refusal(terms(BUDGET), Refused(BUDGET, "budget", None, 1_000_000, 0))
+    windows = Windows((0, 86_400_000_000, 0), (0, 30 * 86_400_000_000, 0))
+    error = answers.refusal(terms(BUDGET), Refused(BUDGET, "budget", None, 1_000_000, 0), windows, 0)
     assert (error.status, error.code) == (429, "budget_exhausted")
     assert error.headers["x-should-retry"] == "false"
     assert "retry-after" not in error.headers
