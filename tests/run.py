@@ -98,7 +98,7 @@ def run(suite: str, folder: Path, options: list[str], parallel: list[str] | None
 
 
 def prepare() -> None:
-    """Get the programs of the stores, the API server and Helm; says what it installs.
+    """Get the programs of the stores, the API server and Helm, and the tests' OpenAI clients; says what it installs.
 
     Raises:
         ClusterError: one of them cannot be had here.
@@ -109,6 +109,8 @@ def prepare() -> None:
     stores.install(progress)
     for name in ("etcd", "kubernetes", "helm", "helm3"):
         binaries.ensure(name, progress)
+    # What cannot be had is told again by the test that needs it.
+    subprocess.run([sys.executable, ROOT / "tests" / "clients" / "environment.py"], check=False)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.routes import HTTPRoute
 
 from assistant_api.assistants.controller import ModelController
 from assistant_api.auth.service import require_identity
@@ -19,6 +19,7 @@ from assistant_api.chat.controller import ChatController
 from assistant_api.chat.endpoint import PATH, Chat
 from assistant_api.chat.service import Retrieve
 from assistant_api.clients import Clients
+from assistant_api.description import CompleteJson, CompleteYaml
 from assistant_api.edge import Edge
 from assistant_api.errors import OPENAI_PREFIX, respond
 from assistant_api.health.controller import HealthController
@@ -66,7 +67,11 @@ def create_app(
         logging_config=None,
         request_max_body_size=MAX_BODY,
     )
-    return Edge(app, config, catalogs, health.drain, {("POST", PATH): chat})
+    # The framework's own answer to OPTIONS names the methods of one handler only.
+    allowed = {
+        route.path_format: ", ".join(sorted(route.methods)) for route in app.routes if isinstance(route, HTTPRoute)
+    }
+    return Edge(app, config, catalogs, health.drain, {("POST", PATH): chat}, allowed)
 
 
 @asynccontextmanager
@@ -111,7 +116,7 @@ def _openapi() -> OpenAPIConfig:
         version=VERSION,
         description="OpenAI-compatible chat under /v1, knowledge and usage under /api/v1.",
         path="/schema",
-        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), YamlRenderPlugin()],
+        render_plugins=[CompleteJson(path=["/", "/openapi.json"]), CompleteYaml()],
         use_handler_docstrings=True,
         components=Components(
             security_schemes={"apiKey": SecurityScheme(type="http", scheme="bearer", description="An API key (ak_…)")}

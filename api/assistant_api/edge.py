@@ -48,7 +48,8 @@ _tracer = traces.tracer(__name__)
 class Edge:
     """The outermost ASGI application; `app` is the Litestar application inside, `drain` takes it out of service.
 
-    `direct` are applications that answer one method and path without Litestar's detour. `config` knows the tenant.
+    `direct` are applications that answer one method and path without Litestar's detour. `config` knows the tenant,
+    `allowed` the methods of each route.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class Edge:
         catalogs: Catalogs,
         drain: Callable[[], None],
         direct: Mapping[tuple[str, str], ASGIApp],
+        allowed: Mapping[str, str],
     ) -> None:
         self.app = app
         self.drain = drain
         self.direct = direct
+        self._allowed = allowed
         self._config = config
         self._catalogs = catalogs
         self._running: set[_Answer] = set()
@@ -115,6 +118,8 @@ class Edge:
         app = self.direct.get((scope["method"], scope["path"]), self.app)
         if answer.cors and scope["method"] == "OPTIONS":
             app = preflight(scope) or app
+        elif scope["method"] == "OPTIONS":
+            answer.allowed = self._allowed
         try:
             await app(scope, receive, answer.send)
         except asyncio.CancelledError:
@@ -150,11 +155,12 @@ class Edge:
 class _Answer:
     """Adds the headers of every answer, and remembers its status."""
 
-    __slots__ = ("_request_id", "_send", "_task", "cors", "interrupted", "scope", "started", "status")
+    __slots__ = ("_request_id", "_send", "_task", "allowed", "cors", "interrupted", "scope", "started", "status")
 
     def __init__(self, scope: HTTPScope, send: Send, request_id: str, cors: Headers) -> None:
         self.scope = scope
         self.cors = cors
+        self.allowed: Mapping[str, str] = {}  # methods by route, for OPTIONS
         self._send = send
         self._request_id = request_id
         self._task = asyncio.current_task()
@@ -178,6 +184,8 @@ class _Answer:
             self.started = True
             request_id = (b"x-request-id", self._request_id.encode())
             headers = [*message["headers"], *SECURITY_HEADERS, *self.cors, request_id]
+            if allow := self.allowed.get(_route(self.scope)):
+                headers = [*(header for header in headers if header[0] != b"allow"), (b"allow", allow.encode())]
             if not any(name == b"cache-control" for name, _ in headers):
                 headers.append(NO_STORE)
             message["headers"] = headers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.openapi.spec import (
+    Encoding,
     OpenAPIFormat,
     OpenAPIMediaType,
     OpenAPIResponse,
@@ -61,7 +63,13 @@ class UploadOperation(Operation):
     def __post_init__(self) -> None:
         file = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, description="Plain text, Markdown or PDF.")
         form = Schema(type=OpenAPIType.OBJECT, required=["file"], properties={"file": file})
-        self.request_body = RequestBody(required=True, content={"multipart/form-data": OpenAPIMediaType(schema=form)})
+        kinds = Encoding(content_type=", ".join(media.ACCEPTED))
+        body = OpenAPIMediaType(schema=form, encoding={"file": kinds})
+        self.request_body = RequestBody(required=True, content={"multipart/form-data": body})
+        again = copy(self.responses["202"]) if self.responses else None
+        if isinstance(again, OpenAPIResponse) and self.responses is not None:
+            again.description = "The same file was there already; this is its document."
+            self.responses = {**self.responses, "200": again}
 
 
 @dataclass
@@ -72,8 +80,9 @@ class SearchOperation(Operation):
         question = Schema(
             type=OpenAPIType.OBJECT,
             required=["query"],
+            additional_properties=False,
             properties={
-                "query": Schema(type=OpenAPIType.STRING, min_length=1),
+                "query": Schema(type=OpenAPIType.STRING, pattern=r"[^\s\p{C}]", description="With at least one word."),
                 "limit": Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=service.MAX_SEARCH, default=6),
             },
         )

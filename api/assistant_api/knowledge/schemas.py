@@ -72,7 +72,7 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A question to one knowledge base."""
 
     query: str
-    limit: int = 6
+    limit: int | float = 6  # a whole number, as JSON Schema means it: 6.0 is one
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -141,9 +141,9 @@ async def search(base: KnowledgeBaseConfig, request: SearchRequest, clients: Cli
     """Return the best passages of one knowledge base."""
     if not request.query.strip():
         raise invalid_field("query", "empty")
-    if not 1 <= request.limit <= MAX_SEARCH:
+    if not 1 <= request.limit <= MAX_SEARCH or request.limit % 1:
         raise invalid_field("limit", "range", low="1", high=str(MAX_SEARCH))
-    return SearchResult(data=await retrieve(request.query, [base], request.limit, 0.0, clients))
+    return SearchResult(data=await retrieve(request.query, [base], int(request.limit), 0.0, clients))
 
 
 def document_view(stored: Stored, explain: Explain) -> DocumentView:

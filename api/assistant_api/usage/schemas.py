@@ -44,11 +44,13 @@ def _query(name: str, description: str, schema: Schema) -> Parameter:
 
 
 _TEXT = Schema(type=OpenAPIType.STRING)
+_TIME = Schema(type=OpenAPIType.STRING, pattern=r"^\d{4}-\d\d-\d\d([Tt ].+)?$")
+_GROUPS = Schema(type=OpenAPIType.STRING, pattern=rf"^({'|'.join(GROUPS)})(,({'|'.join(GROUPS)}))*$")
 _MOMENT = "A day of the tenant's time zone (2026-01-31), or an RFC 3339 time."
 _PARAMETERS = [
-    _query("from", f"From here on; default: the beginning of the present month. {_MOMENT}", _TEXT),
-    _query("to", f"Until here: a day is included, a time is not; default: the end of the month. {_MOMENT}", _TEXT),
-    _query("group_by", f"Any of {', '.join(GROUPS)}, with commas between them; default: day.", _TEXT),
+    _query("from", f"From here on; default: the beginning of the present month. {_MOMENT}", _TIME),
+    _query("to", f"Until here: a day is included, a time is not; default: the end of the month. {_MOMENT}", _TIME),
+    _query("group_by", f"Any of {', '.join(GROUPS)}, with commas between them; default: day.", _GROUPS),
     _query("assistant", "Calls to this assistant only.", _TEXT),
     _query("user", "Calls for this user only.", _TEXT),
     _query("limit", "Rows of one page.", Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=MOST_ROWS, default=100)),

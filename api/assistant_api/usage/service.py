@@ -45,7 +45,7 @@ async def ask(gateway: Gateway, parameters: Sequence[tuple[str, str]]) -> bytes:
 
 
 def _refused(error: GatewayError) -> ApiError:
-    if error.status == 400 and error.param:
+    if error.status == 400 and error.param is not None:  # a name may be empty
         return ApiError(errors.INVALID_FIELD, field=error.param, reason=REASONS.get(error.code, Reason("value", {})))
     if error.status == 404:  # the policy has not arrived
         return ApiError(errors.NOT_READY, retry_after=1)

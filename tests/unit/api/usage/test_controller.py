@@ -224,3 +224,10 @@ async def test_usage_is_described(client: httpx.AsyncClient) -> None:
         assert names == {*usage_query.PARAMETERS, "format"}
         assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/csv"}
         assert operation["responses"]["200"]["content"]["application/json"]["schema"]["properties"]["totals"]
+
+
+async def test_a_parameter_without_a_name_is_a_400(client: httpx.AsyncClient, world: World) -> None:
+    """As any other that is not known: nothing is away."""
+    world.gateway.report = GatewayError(400, "unknown_parameter", "English.", param="")
+    answer = await client.get("/v1/usage?=1")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_field")
