@@ -238,7 +238,7 @@ class World:
             if (found := await self.ledger_of(key)) == expected:
                 return
             await asyncio.sleep(0.2)
-        assert found == expected
+        raise AssertionError(f"the ledger says {found}, the provider {expected}")
 
     async def billed(self) -> dict[str, dict[str, int]]:
         """Return what the provider has billed, by model."""
