@@ -24,6 +24,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import msgspec
 from aiohttp import web
 
@@ -48,6 +49,7 @@ PLATFORM, ROUTES = "assistant-platform", "assistant-platform-routes"
 OURS = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
 REACHABLE = ModelProbe(reachable=True, reason="Reachable", message="The model's provider answers.")
 SETTLE_SECONDS = 60
+SHOWN = 20  # writes of each that are named
 Json = dict[str, Any]
 
 
@@ -60,6 +62,7 @@ class World:
         self._probes: dict[str, TenantProbe] = {}
         self._generations: dict[str, str] = {}
         self._runners: list[web.AppRunner] = []
+        self._started = 0  # pods, so far
 
     def address(self, namespace: str) -> str:
         """Return the address of a tenant's pod."""
@@ -124,6 +127,15 @@ class World:
                 obj = {"apiVersion": naming.API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
                 await self.cluster.create(obj)
 
+    async def rest(self, tenants: int) -> None:
+        """Return once all has been Ready, and there has been nothing to do, for a while."""
+        since = time.monotonic()
+        while time.monotonic() - since < SETTLE_SECONDS:
+            before, started = dict(self._generations), self._started
+            if await self.step() < 2 * tenants or (before, started) != (self._generations, self._started):
+                since = time.monotonic()
+            await asyncio.sleep(1)
+
     async def step(self) -> int:
         """Do what controllers, kubelet and gateway would; return how many resources are Ready."""
         for secret in await self.cluster.list("Secret", ROUTES, OURS):
@@ -139,9 +151,13 @@ class World:
                 self._generations[config["metadata"]["namespace"]] = document["generation"]
         pods = {(p["metadata"]["namespace"], p["metadata"]["name"]) for p in await self._listed("Pod")}
         for deployment in await self._listed("Deployment"):
-            metadata = deployment["metadata"]
-            if (metadata["namespace"], f"{metadata['name']}-1") not in pods:
-                await self._start(deployment)
+            metadata, pod = deployment["metadata"], f"{deployment['metadata']['name']}-1"
+            is_there = (metadata["namespace"], pod) in pods
+            if is_there and (deployment.get("status") or {}).get("observedGeneration") == metadata["generation"]:
+                continue
+            if is_there:  # its template may have changed with the operator
+                await self._end(metadata["namespace"], pod)
+            await self._start(deployment)
         ready = 0
         for kind in ("Assistant", "KnowledgeBase"):
             for resource in await self.cluster.list(kind, ALL_NAMESPACES):
@@ -154,7 +170,12 @@ class World:
         client, resource = self.cluster._client, self.cluster._resources[kind]  # noqa: SLF001 - it has no such question
         return [item async for item in client.list(resource, namespace=ALL_NAMESPACES, labels=OURS)]
 
+    async def _end(self, namespace: str, pod: str) -> None:
+        client, resource = self.cluster._client, self.cluster._resources["Pod"]  # noqa: SLF001 - it waits for no kubelet
+        await client.delete(resource, pod, namespace=namespace, grace_period=0)
+
     async def _start(self, deployment: Json) -> None:
+        self._started += 1
         metadata, template = deployment["metadata"], deployment["spec"]["template"]
         namespace, name = metadata["namespace"], f"{metadata['name']}-1"
         pod = {
@@ -184,14 +205,18 @@ def seconds_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def writes(server: ApiServer, offset: int, user: str) -> int:
-    """Return how many writes but those to Leases are in the audit log from `offset` on."""
+def writes(server: ApiServer, offset: int, user: str) -> list[str]:
+    """Return the writes but those to Leases that are in the audit log from `offset` on, as verb, kind and name."""
     with server.audit_log.open("rb") as log:
         log.seek(offset)
         events = [json.loads(line) for line in log if user.encode() in line]
-    return sum(
-        event["verb"] not in {"get", "list", "watch"} and event["objectRef"]["resource"] != "leases" for event in events
-    )
+    written = [(event["verb"], event["objectRef"]) for event in events if event["verb"] not in {"get", "list", "watch"}]
+    parts = ("namespace", "resource", "name", "subresource")
+    return [
+        " ".join([verb, *(ref[part] for part in parts if part in ref)])
+        for verb, ref in written
+        if ref["resource"] != "leases"
+    ]
 
 
 def prepare(server: ApiServer, folder: Path) -> str:
@@ -219,6 +244,15 @@ def prepare(server: ApiServer, folder: Path) -> str:
     return f"system:serviceaccount:{PLATFORM}:assistant-operator"
 
 
+async def allow_locks(postgres: stores.Postgres) -> None:
+    """Let tenants' databases take the lock of which migrations of older commits made use; it is closed by now."""
+    connection = await asyncpg.connect(postgres.superuser_dsn, database="template1")
+    try:
+        await connection.execute("GRANT EXECUTE ON FUNCTION pg_advisory_xact_lock(bigint) TO PUBLIC")
+    finally:
+        await connection.close()
+
+
 @asynccontextmanager
 async def operator(checkout: Path, environment: dict[str, str], port: int) -> AsyncIterator[int]:
     """Run the operator of a checkout; yield its process id."""
@@ -233,13 +267,14 @@ async def operator(checkout: Path, environment: dict[str, str], port: int) -> As
         await process.wait()
 
 
-async def measure(tenants: int, seconds: int, checkouts: dict[str, Path]) -> list[tuple[str, float, int]]:
+async def measure(tenants: int, seconds: int, checkouts: dict[str, Path]) -> list[tuple[str, float, list[str]]]:
     """Return of each checkout its name, its share of a core in per cent, and its writes."""
     found = []
     async with AsyncExitStack() as stack:
         server = stack.enter_context(apiserver())
         postgres, redis = stack.enter_context(stores.postgres()), stack.enter_context(stores.redis())
         weaviate = stack.enter_context(stores.weaviate())
+        await allow_locks(postgres)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         user = prepare(server, folder)
         os.environ["KUBECONFIG"] = str(server.kubeconfig)
@@ -270,10 +305,7 @@ async def measure(tenants: int, seconds: int, checkouts: dict[str, Path]) -> lis
         }
         for name, checkout in checkouts.items():
             async with operator(checkout, environment, port) as pid:
-                while await world.step() < 2 * tenants:  # noqa: ASYNC110 - the question is about another process
-                    await asyncio.sleep(1)
-                await asyncio.sleep(SETTLE_SECONDS)
-                await world.step()
+                await world.rest(tenants)
                 offset, before, started = server.audit_log.stat().st_size, seconds_of(pid), time.monotonic()
                 await asyncio.sleep(seconds)
                 share = (seconds_of(pid) - before) / (time.monotonic() - started) * 100
@@ -299,7 +331,8 @@ def main() -> None:
         found = asyncio.run(measure(chosen.tenants, chosen.seconds, checkouts))
     print(f"{chosen.tenants} tenants at rest, {chosen.seconds} s each")
     for name, share, written in found:
-        print(f"{name:20} {share:6.2f} % of a core, {written} writes, {share / found[0][1]:.2f} of {found[0][0]}")
+        print(f"{name:20} {share:6.2f} % of a core, {len(written)} writes, {share / found[0][1]:.2f} of {found[0][0]}")
+        print(*(f"    {write}" for write in written[:SHOWN]), sep="\n", end="\n" if written else "")
 
 
 if __name__ == "__main__":
