@@ -171,7 +171,7 @@ async def test_a_stream_goes_out_in_chunks_from_its_second_event_on(http: HttpCl
     pieces = [*events[:9], b"data:", b" 9\n\n", *events[10:], b"cut"]
     source = Source(*pieces)
     stream = EventStream(
-        source, headers=[], passages=[], assistant="support", started=0, interrupted=lambda: b'{"error":{}}'
+        source, headers=[], sources=None, assistant="support", started=0, interrupted=lambda: b'{"error":{}}'
     )
     async with serving(stream) as url:
         body = await (await http.request("POST", url, {}, b"{}")).read()
