@@ -27,6 +27,7 @@ from assistant_api.health.service import Health
 from assistant_api.i18n import Catalogs
 from assistant_api.knowledge.controller import KnowledgeController
 from assistant_api.knowledge.retrieval import retrieve as retrieve_passages
+from assistant_api.providers.controller import ProviderController
 from assistant_api.tenant_config import Served, TenantConfigHolder
 from assistant_api.usage.controller import UsageController
 from assistant_observability import logs
@@ -52,7 +53,11 @@ def create_app(
                 route_handlers=[ModelController, ChatController, UsageController],
                 guards=[require_identity],
             ),
-            Router(REST_PREFIX, route_handlers=[KnowledgeController, UsageController], guards=[require_identity]),
+            Router(
+                REST_PREFIX,
+                route_handlers=[KnowledgeController, ProviderController, UsageController],
+                guards=[require_identity],
+            ),
         ],
         dependencies={
             "served": Provide(lambda: config.current, sync_to_thread=False),

@@ -122,7 +122,7 @@ def _parameter(path: str, parameter: Json) -> Json:
 
 
 def _statuses(path: str, method: str, operation: Json) -> Iterator[int]:
-    asks_gateway = path.endswith(("/chat/completions", "/search", "/usage"))
+    asks_gateway = path.endswith(("/chat/completions", "/search", "/usage", "/providers"))
     yield from _ALWAYS
     if "{" in path or path.endswith("/chat/completions"):
         yield 404

@@ -33,6 +33,7 @@ EMBEDDINGS_SECONDS = {"search": 15.0, "ingest": 120.0}
 # Numbers take ten times as much once they are decoded, and the API has less memory than the worker.
 EMBEDDINGS_BYTES = {"search": 1 << 20, "ingest": answers.MAX_ANSWER}
 PING_SECONDS = 2.0
+PROVIDERS_SECONDS = 12.0  # the gateway waits 8 for those that do not answer
 USAGE_SECONDS = 15.0  # the gateway gives up earlier, and says why
 # Shorter than any server keeps an idle connection, so that a POST rarely meets a closing one.
 KEEPALIVE_SECONDS = 15.0
@@ -129,6 +130,9 @@ class Gateway(Protocol):
     async def usage(self, parameters: Sequence[tuple[str, str]]) -> bytes:
         """Return the tenant's usage as JSON. Raises GatewayError or GatewayUnreachableError."""
 
+    async def providers(self) -> bytes:
+        """Return what the tenant may use as JSON. Raises GatewayError or GatewayUnreachableError."""
+
     async def ping(self) -> None:
         """Prove that the gateway answers and knows this tenant. Raises GatewayError or GatewayUnreachableError."""
 
@@ -197,6 +201,10 @@ class GatewayClient:
         """See `Gateway.usage`."""
         query = f"?{urlencode(parameters)}" if parameters else ""
         return await self._whole(USAGE_SECONDS, "GET", f"/v1/usage{query}")
+
+    async def providers(self) -> bytes:
+        """See `Gateway.providers`."""
+        return await self._whole(PROVIDERS_SECONDS, "GET", "/v1/providers")
 
     async def ping(self) -> None:
         """See `Gateway.ping`: lists the models, which needs a good token and a loaded policy."""

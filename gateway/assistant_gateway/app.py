@@ -31,9 +31,10 @@ from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.memory import LEASE, Memory
 from assistant_gateway.metered import Metered
 from assistant_gateway.metering import Meter
+from assistant_gateway.offers import offers
 from assistant_gateway.policies import Policies
 from assistant_gateway.probe_changes import ProbeChanges
-from assistant_gateway.probes import Prober
+from assistant_gateway.probes import Prober, Targets
 from assistant_gateway.providers.dispatch import Dispatcher
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.relay import Relay, Result, Sizes
@@ -78,14 +79,15 @@ class Gateway:
         self._reports = clients.reports
         self._keys = clients.keys
         self._authenticator = Authenticator(clients.keys)
-        self.gates = Gates(lambda: clients.catalog.targets)
-        attempts = Attempts(self.gates, lambda: clients.catalog.targets)
+        self._targets: Targets = lambda: clients.catalog.targets
+        self.gates = Gates(self._targets)
+        attempts = Attempts(self.gates, self._targets)
         meter = clients.meter or Meter(clients.limiter)
         dispatcher = Dispatcher(clients.upstream, settings.max_answer_bytes)
         self._forwarder = Forwarder(attempts, meter, dispatcher, clients.tracer)
         self.memory = Memory(settings.memory_bytes)
         self._turns = Turns(AT_ONCE)
-        self._prober = Prober(clients.upstream, lambda: clients.catalog.targets, self.gates, meter)
+        self._prober = Prober(clients.upstream, self._targets, self.gates, meter)
         self._changes = ProbeChanges(self._prober, clients.limiter, clients.policies.get)
         self.relay = Relay(Sizes(settings.max_answer_bytes, settings.max_event_bytes, settings.max_stream_bytes))
         self.running = 0
@@ -100,6 +102,7 @@ class Gateway:
         app.router.add_post("/v1/embeddings", self.embeddings)
         app.router.add_get("/v1/models", self.models, allow_head=False)
         app.router.add_get("/v1/models/{model}", self.model, allow_head=False)
+        app.router.add_get("/v1/providers", self.providers, allow_head=False)
         app.router.add_get("/v1/usage", self.usage, allow_head=False)
         app.router.add_get("/internal/v1/tenants/{namespace}/probe", self.probe, allow_head=False)
         app.router.add_post("/internal/v1/probes", self.probes)
@@ -244,12 +247,18 @@ class Gateway:
             raise errors.model_not_found(name, identity.namespace)
         return _json(_model(name, identity.namespace))
 
+    async def providers(self, request: web.Request) -> web.StreamResponse:
+        """`GET /v1/providers`: what the calling tenant may name in its resources."""
+        identity, tenant = await self._tenant(request)
+        if tenant is None:
+            raise _no_policy(identity.namespace)
+        return _json({"data": await offers(tenant, self._targets(), self._prober)})
+
     async def usage(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/usage`: what the calling tenant used; by its key, so not what a former namespace of its name did."""
         identity, tenant = await self._tenant(request)
         if tenant is None:
-            message = f"No policy of namespace {identity.namespace} is loaded."
-            raise GatewayError(404, "policy_not_found", message)
+            raise _no_policy(identity.namespace)
         limits = tenant.terms.limits
         query = parse_query(request.query.items(), limits.zone, datetime.now(UTC))
         if self._reports is None:
@@ -264,7 +273,7 @@ class Gateway:
         namespace = request.match_info["namespace"]
         tenant = self._policies.get(namespace)
         if tenant is None:
-            raise GatewayError(404, "policy_not_found", f"No policy of namespace {namespace} is loaded.")
+            raise _no_policy(namespace)
         probe, usage = await asyncio.gather(
             self._prober.probe(tenant), self._limiter.usage(tenant.terms, tenant.levels)
         )
@@ -320,6 +329,10 @@ def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
 def header_text(text: str) -> str:
     """Return `text` as a header can carry it: a model's name may hold anything."""
     return text.encode("ascii", "replace").decode() if text.isprintable() else "?"
+
+
+def _no_policy(namespace: str) -> GatewayError:
+    return GatewayError(404, "policy_not_found", f"No policy of namespace {namespace} is loaded.")
 
 
 def _answer(error: GatewayError) -> web.Response:

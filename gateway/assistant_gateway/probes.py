@@ -101,10 +101,7 @@ class Prober:
 
     async def probe(self, tenant: Tenant) -> TenantProbe:
         """Return what is true of every model of a tenant, and which policy that is based on."""
-        # Per call, hence per tenant: one with many dead endpoints holds up only itself.
-        own = self._own_of.setdefault(tenant.namespace, asyncio.Semaphore(OWN_AT_ONCE))
-        until = asyncio.get_running_loop().time() + ALL_SECONDS
-        turns = _Turns(asyncio.Semaphore(AT_ONCE), own, until, tenant, _own_models(tenant))
+        turns = self._turns(tenant)
         assistants = [self._assistant(route, turns) for route in tenant.assistants.values()]
         bases = [self._knowledge_base(route, turns) for route in tenant.knowledge_bases.values()]
         found = await asyncio.gather(*assistants, *bases)
@@ -113,6 +110,19 @@ class Prober:
             assistants=dict(zip(tenant.assistants, found[: len(assistants)], strict=True)),
             knowledge_bases=dict(zip(tenant.knowledge_bases, found[len(assistants) :], strict=True)),
         )
+
+    async def listed(self, target: Target, tenant: Tenant) -> frozenset[str] | None:
+        """Return the names in a provider's list of models, empty where it has none; None when it does not answer."""
+        if target.missing_key is not None:
+            return None
+        answer = await self._ask(target, target.models, self._turns(tenant))
+        return answer.models if _verdict(target, answer).reachable else None
+
+    def _turns(self, tenant: Tenant) -> _Turns:
+        # Per call, hence per tenant: one with many dead endpoints holds up only itself.
+        own = self._own_of.setdefault(tenant.namespace, asyncio.Semaphore(OWN_AT_ONCE))
+        until = asyncio.get_running_loop().time() + ALL_SECONDS
+        return _Turns(asyncio.Semaphore(AT_ONCE), own, until, tenant, _own_models(tenant))
 
     async def _assistant(self, route: ChatRoute, turns: _Turns) -> ModelProbe:
         """Return whether a call would be answered: by the assistant's model, or by the first fallback that can be."""

@@ -76,6 +76,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     knowledge_bases: Mapping[str, EmbeddingRoute]
     terms: Terms  # of the tenant as a whole
     levels: Mapping[str, Level]  # the limits of each scope, by `Level.field`
+    allow: tuple[str, ...] = ()  # patterns on `provider/model`
     service_account_uid: str | None = None  # as in `TenantPolicy`
 
 
@@ -130,6 +131,7 @@ def compile_policy(policy: TenantPolicy) -> Tenant:
         },
         terms=whole,
         levels={level.field: level for level in levels},
+        allow=tuple(allow),
         service_account_uid=policy.service_account_uid,
     )
 

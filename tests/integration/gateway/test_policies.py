@@ -184,6 +184,27 @@ async def test_probe_tells_what_is_true_of_every_model(cluster: Cluster, gateway
     assert "tenant-key" not in str(found)
 
 
+async def test_a_tenant_sees_what_it_may_use(cluster: Cluster, gateway: Running, upstream: Provider) -> None:
+    """Providers of its policy alone, with the models that they list and it may name; nobody else's key shows them."""
+    upstream.models = ["good", "embed", "secret"]
+    sealed = cluster.put_policy(policy("policies-offers", ["good"], models_allow=["demo/good", "demo/emb*", "gone/*"]))
+
+    async def loaded() -> bool:
+        return (await probe(cluster, gateway, "policies-offers") or {}).get("generation") == sealed.generation
+
+    await within(2, loaded)
+    headers = {"Authorization": f"Bearer {cluster.token('policies-offers')}"}
+    async with gateway.client.get(f"{gateway.url}/v1/providers", headers=headers) as answer:
+        found = {offer["provider"]: offer for offer in (await answer.json())["data"]}
+    assert sorted(found) == ["demo", "gone"]
+    assert (found["demo"]["models"], found["demo"]["allowed"]) == (["embed", "good"], ["good", "emb*"])
+    assert (found["demo"]["available"], found["demo"]["complete"]) == (True, True)
+    assert (found["gone"]["available"], found["gone"]["models"]) == (False, [])
+    other = {"Authorization": f"Bearer {cluster.token(PLATFORM, 'assistant-operator')}"}
+    async with gateway.client.get(f"{gateway.url}/v1/providers", headers=other) as answer:
+        assert answer.status == 403
+
+
 async def test_many_tenants_are_asked_about_at_once(cluster: Cluster, gateway: Running) -> None:
     """The operator alone may ask; what it knows already is not told again."""
     sealed = [cluster.put_policy(policy(f"policies-many-{letter}", ["good"])) for letter in "ab"]

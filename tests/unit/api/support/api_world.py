@@ -143,6 +143,7 @@ class FakeGateway:
     down: bool = False
     report: bytes | Exception = b"{}"
     asked_usage: list[list[tuple[str, str]]] = field(default_factory=list)
+    offers: bytes | Exception = b'{"data": []}'
 
     async def chat(self, body: bytes, headers: Mapping[str, str]) -> FakeAnswer:
         """Answer as told."""
@@ -162,6 +163,12 @@ class FakeGateway:
         if isinstance(self.report, Exception):
             raise self.report
         return self.report
+
+    async def providers(self) -> bytes:
+        """Answer as told."""
+        if isinstance(self.offers, Exception):
+            raise self.offers
+        return self.offers
 
     async def ping(self) -> None:
         """Answer unless down."""
