@@ -37,6 +37,7 @@ from assistant_demo.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
 LONG = "--long"
+ALONE = "alone"  # the marker of tests that measure
 PREPARE_PLATFORM = "--prepare-platform"  # does only that, in a process of its own
 KINDS = ("passed", "failed", "errors", "skipped")
 # Each process has stores and an API server of its own. The charts' tests rely on what those before them in their file
@@ -67,23 +68,26 @@ class Result:
 
     def __str__(self) -> str:
         if self.left_out:
-            return f"  {self.suite:<12} LEFT OUT  {self.left_out}"
+            return f"  {self.suite:<18} LEFT OUT  {self.left_out}"
         told = (
             ", ".join(f"{self.counts[kind]} {kind}" for kind in KINDS if self.counts[kind]) or f"exit code {self.code}"
         )
-        return f"  {self.suite:<12} {duration(self.seconds):>10}  {told}"
+        return f"  {self.suite:<18} {duration(self.seconds):>10}  {told}"
 
 
-def run(suite: str, folder: Path, options: list[str], parallel: list[str] | None = None) -> Result:
-    """Run one suite with pytest; `parallel` replaces how its tests are shared out."""
-    print(f"\n=== {suite} ===", flush=True)
-    report = folder / f"{suite}.xml"
+def run(
+    suite: str, folder: Path, options: list[str], parallel: list[str] | None = None, title: str | None = None
+) -> Result:
+    """Run one suite with pytest; `parallel` replaces how its tests are shared out, `title` names a part of it."""
+    title = title or suite
+    print(f"\n=== {title} ===", flush=True)
+    report = folder / f"{title.replace(' ', '-')}.xml"
     started = time.monotonic()
     parallel = PARALLEL.get(suite, []) if parallel is None else parallel
     given = [*parallel, "--durations=5", *options]
     command = [sys.executable, "-m", "pytest", f"tests/{suite}", f"--junitxml={report}", *given]
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
-    result = Result(suite, time.monotonic() - started, code)
+    result = Result(title, time.monotonic() - started, code)
     if report.exists():
         tree = ET.parse(report)
         for case in tree.iter("testcase"):
@@ -153,6 +157,15 @@ def cluster_is_there() -> bool:
     return mode == "current" or kind.KindCluster().exists()
 
 
+def run_integration(folder: Path, options: list[str]) -> list[Result]:
+    """Run the integration tests, and then those that measure one process beside another: by themselves."""
+    together = run("integration", folder, ["-m", f"not {ALONE}", *options])
+    alone = run("integration", folder, ["-m", ALONE, *options], parallel=[], title=f"integration {ALONE}")
+    if alone.code == pytest.ExitCode.NO_TESTS_COLLECTED:  # `options` chose others
+        return [together]
+    return [together, alone]
+
+
 def run_long(options: list[str]) -> int:
     """Run what is too long for every commit and print the figures; returns 0 when all of it passed."""
     started = time.monotonic()
@@ -179,7 +192,7 @@ def main(options: list[str]) -> int:
         return run_long([option for option in options if option != LONG])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        results += [run(suite, folder, options) for suite in ("unit", "integration")]
+        results += [run("unit", folder, options), *run_integration(folder, options)]
         try:
             there = cluster_is_there()
         except ClusterError as error:

@@ -130,6 +130,7 @@ async def attack(pair: Pair, attackers: Attackers) -> dict[str, Window]:
     return found
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 async def test_a_hostile_tenant_takes_no_gateway_from_its_neighbour(
     cluster: Cluster,
