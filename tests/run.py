@@ -157,10 +157,10 @@ def cluster_is_there() -> bool:
     return mode == "current" or kind.KindCluster().exists()
 
 
-def run_integration(folder: Path, options: list[str]) -> list[Result]:
-    """Run the integration tests, and then those that measure one process beside another: by themselves."""
-    together = run("integration", folder, ["-m", f"not {ALONE}", *options])
-    alone = run("integration", folder, ["-m", ALONE, *options], parallel=[], title=f"integration {ALONE}")
+def run_and_measure(suite: str, folder: Path, options: list[str]) -> list[Result]:
+    """Run a suite, and then by themselves those of its tests that measure."""
+    together = run(suite, folder, ["-m", f"not {ALONE}", *options])
+    alone = run(suite, folder, ["-m", ALONE, *options], parallel=[], title=f"{suite} {ALONE}")
     if alone.code == pytest.ExitCode.NO_TESTS_COLLECTED:  # `options` chose others
         return [together]
     return [together, alone]
@@ -192,7 +192,7 @@ def main(options: list[str]) -> int:
         return run_long([option for option in options if option != LONG])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        results += [run("unit", folder, options), *run_integration(folder, options)]
+        results += [run("unit", folder, options), *run_and_measure("integration", folder, options)]
         try:
             there = cluster_is_there()
         except ClusterError as error:
@@ -203,7 +203,7 @@ def main(options: list[str]) -> int:
                 with head_start(folder / "head-start.log"):
                     results.append(run("charts", folder, options))
                 prepare_platform()
-                results.append(run("e2e", folder, options))
+                results += run_and_measure("e2e", folder, options)
             except (ClusterError, DemoError) as error:
                 print(f"Error: {error}")
                 results.append(Result("e2e", code=1))
