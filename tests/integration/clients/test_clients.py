@@ -7,12 +7,21 @@ versions of packages than the product.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from client_platform import TITLE, WORDS, ClientPlatform
 from client_processes import CLIENTS, environment, run
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(1000)]
+
+
+def made(name: str) -> Path:
+    """Return an environment; a machine without its tools leaves its clients out, and says so."""
+    try:
+        return environment.ensure(name)
+    except environment.MissingError as error:
+        pytest.skip(f"the clients in {name} are not tried: {error}")
 
 
 @pytest.mark.parametrize("name", ["python", "llamaindex"])
@@ -26,7 +35,7 @@ async def test_clients_in_python(platform: ClientPlatform, name: str) -> None:
 
 async def test_clients_in_javascript(platform: ClientPlatform) -> None:
     """openai, and Vercel's AI SDK with @ai-sdk/openai and @ai-sdk/openai-compatible."""
-    place = environment.ensure("javascript")
+    place = made("javascript")
     told = run(platform, "node", "--test", "--test-reporter=tap", "suite.test.mjs", cwd=place)
     assert "# fail 0" in told
     assert "# skipped 0" in told
@@ -34,10 +43,7 @@ async def test_clients_in_javascript(platform: ClientPlatform) -> None:
 
 async def test_async_openai_in_rust(platform: ClientPlatform) -> None:
     """Its types take the answers, with their sources, and its errors have our codes."""
-    try:
-        place = environment.ensure("rust")
-    except environment.MissingError as error:
-        pytest.skip(f"async-openai is not tried: {error}")
+    place = made("rust")
     lines = [json.loads(line) for line in run(platform, str(place / "target" / "debug" / "clients")).splitlines()]
     found = {line["case"]: line for line in lines}
     whole = found["whole support"]["found"]
