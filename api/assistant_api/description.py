@@ -20,7 +20,7 @@ _METHODS = ("get", "post", "put", "patch", "delete")
 _SAID = {
     400: "A member of the request is wrong; `field`, or `param`, names it.",
     401: "The API key is missing or unknown.",
-    403: "A budget holds, and nobody knows what the model costs.",
+    403: "A budget applies, and the price of the model is unknown.",
     404: "There is nothing of this name.",
     408: "The body did not arrive in time.",
     409: "The knowledge base is full, or something else stands against it.",

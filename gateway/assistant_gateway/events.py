@@ -81,9 +81,8 @@ class EventRelay:
         self._last_said: deque[bytes | Usage | None] = deque(maxlen=_KEPT)
         self.begun = False  # whether anything of an answer has come
         self.done = False  # whether the provider has said that this was all
-        self.error: bytes | None = (
-            None  # what the provider said, as JSON or text, when it ended the stream with an error
-        )
+        # What the provider said, as JSON or text, when it ended the stream with an error.
+        self.error: bytes | None = None
         # Of the last plain event: what stood before and after its text. The next one is most often the same but for it.
         self._head = self._tail = _NEVER
         self._between = slice(0)

@@ -11,7 +11,7 @@ import msgspec
 from assistant_gateway.catalog import Target
 from assistant_gateway.probes import Prober
 from assistant_gateway.providers import families
-from assistant_gateway.routing import Tenant
+from assistant_gateway.routing import Tenant, is_allowed
 
 MOST_MODELS = 1000  # of one provider
 _WILD = frozenset("*?[")
@@ -55,11 +55,9 @@ def patterns_for(provider: str, allow: Sequence[str]) -> list[str]:
 
 
 def _offer(target: Target, tenant: Tenant, patterns: list[str], listed: frozenset[str] | None) -> Offer:
-    def fits(model: str) -> bool:
-        return any(fnmatch.fnmatchcase(f"{target.provider}/{model}", pattern) for pattern in tenant.allow)
-
     named = {pattern for pattern in (*target.settings.models, *patterns) if not _WILD & set(pattern)}
-    models = sorted(filter(fits, named | (listed or frozenset())))
+    known = named | (listed or frozenset())
+    models = sorted(model for model in known if is_allowed(target.provider, model, tenant.allow))
     family = families.FAMILIES.get(target.settings.kind)
     return Offer(
         provider=target.provider,

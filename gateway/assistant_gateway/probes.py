@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 from weakref import WeakValueDictionary
@@ -32,6 +32,7 @@ from assistant_gateway.limits.terms import Terms
 from assistant_gateway.metering import Meter
 from assistant_gateway.providers import families
 from assistant_gateway.providers.openai_wire import Upstream
+from assistant_gateway.remembered import Key, Remembered
 from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute, Tenant, resolve
 from assistant_gateway.trial_embedding import TrialEmbeddings
 from assistant_http.answers import Answer
@@ -93,8 +94,7 @@ class Prober:
         self._meter = meter
         self._targets = targets
         self._gates = gates
-        self._clock = clock
-        self._kept: dict[tuple[str, ...], tuple[float, asyncio.Task[_Answer]]] = {}
+        self._answers: Remembered[_Answer] = Remembered(_is_good, KEPT_SECONDS, KEPT_FAILURE_SECONDS, clock)
         self._trials = TrialEmbeddings(upstream, clock)
         self._own = asyncio.Semaphore(ALL_AT_ONCE)
         self._own_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -153,16 +153,22 @@ class Prober:
 
     async def _trial(self, route: EmbeddingRoute, turns: _Turns) -> str:
         """Return why the model makes no embeddings, as far as that is known in time."""
-        async with contextlib.AsyncExitStack() as places:
-            try:
-                async with asyncio.timeout_at(turns.until):
-                    target = resolve(route.to, self._targets())
-                    for place in (turns.own, self._own) if target.own else (turns.at_once,):
-                        await places.enter_async_context(place)
-                    asking.set(turns.tenant.namespace)
+        try:
+            async with asyncio.timeout_at(turns.until):
+                target = resolve(route.to, self._targets())
+                async with self._place(target, turns):
                     return await self._trials.problem(route, target, turns.tenant.namespace)
-            except (TimeoutError, GatewayError):  # the catalogue may have changed meanwhile
-                return ""
+        except (TimeoutError, GatewayError):  # the catalogue may have changed meanwhile
+            return ""
+
+    @contextlib.asynccontextmanager
+    async def _place(self, target: Target, turns: _Turns) -> AsyncIterator[None]:
+        """Hold a place among the questions that may be asked at once, in the name of the tenant."""
+        async with contextlib.AsyncExitStack() as places:
+            for place in (turns.own, self._own) if target.own else (turns.at_once,):
+                await places.enter_async_context(place)
+            asking.set(turns.tenant.namespace)
+            yield
 
     async def _model(self, to: Destination, kind: str, terms: Terms, turns: _Turns) -> ModelProbe:
         found = self._before(to, kind, terms)
@@ -202,33 +208,17 @@ class Prober:
         return verdict
 
     async def _ask(self, target: Target, url: URL, turns: _Turns) -> _Answer:
-        key: tuple[str, ...] = (str(url), str(sorted(target.headers.items())))
+        key: Key = (str(url), str(sorted(target.headers.items())))
         if target.own:  # what is kept of its list depends on what the tenant uses
             key = (*key, turns.tenant.namespace, turns.tenant.generation)
-        now = self._clock()
-        kept = self._kept.get(key)
-        if kept is None or now >= kept[0]:
-            self._kept = {known: value for known, value in self._kept.items() if now < value[0]}
-            task = asyncio.create_task(self._fetch(target, url, turns))
-            task.add_done_callback(lambda done: self._shorten(key, done))
-            kept = self._kept[key] = (now + KEPT_SECONDS, task)
         try:
             async with asyncio.timeout_at(turns.until):
-                # One that asks and goes away must not end the answer for the others.
-                return await asyncio.shield(kept[1])
+                return await self._answers.get(key, lambda: self._fetch(target, url, turns))
         except TimeoutError:
             return _Answer(problem=f"{_name(target)} has not answered yet")
 
-    def _shorten(self, key: tuple[str, ...], task: asyncio.Task[_Answer]) -> None:
-        fine = not task.cancelled() and task.exception() is None and task.result().status == 200
-        if not fine and key in self._kept:
-            self._kept[key] = (self._clock() + KEPT_FAILURE_SECONDS, task)
-
     async def _fetch(self, target: Target, url: URL, turns: _Turns) -> _Answer:
-        async with contextlib.AsyncExitStack() as places:
-            for place in (turns.own, self._own) if target.own else (turns.at_once,):
-                await places.enter_async_context(place)
-            asking.set(turns.tenant.namespace)
+        async with self._place(target, turns):
             try:
                 response = await self._upstream.get(target, url, PROBE_SECONDS)
             except GatewayError as error:
@@ -239,6 +229,10 @@ class Prober:
                 return _Answer(response.status, listed=bool(models), models=kept)
             finally:
                 response.close()
+
+
+def _is_good(answer: _Answer) -> bool:
+    return answer.status == 200
 
 
 class _Turns(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 from zoneinfo import ZoneInfoNotFoundError
 
@@ -78,6 +78,11 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     levels: Mapping[str, Level]  # the limits of each scope, by `Level.field`
     allow: tuple[str, ...] = ()  # patterns on `provider/model`
     service_account_uid: str | None = None  # as in `TenantPolicy`
+
+
+def is_allowed(provider: str, model: str, allow: Sequence[str]) -> bool:
+    """Whether a policy's patterns on `provider/model` let its tenant use a model of the platform's providers."""
+    return any(fnmatch.fnmatchcase(f"{provider}/{model}", pattern) for pattern in allow)
 
 
 def resolve(route: Destination, targets: Mapping[str, Target]) -> Target:
@@ -189,7 +194,7 @@ def _destination(namespace: str, name: str, route: ModelRoute, allow: list[str])
             model=route.model,
             model_json=_raw(route.model),
             provider=provider,
-            allowed=any(fnmatch.fnmatchcase(f"{provider}/{route.model}", pattern) for pattern in allow),
+            allowed=is_allowed(provider, route.model, allow),
         )
     own, problem = None, None
     try:

@@ -12,7 +12,6 @@ import base64
 import binascii
 import time
 from collections.abc import Callable
-from typing import TypeAlias
 
 import msgspec
 
@@ -22,6 +21,7 @@ from assistant_gateway.decoding import UNREADABLE
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.providers import families
 from assistant_gateway.providers.openai_wire import Upstream, refusal
+from assistant_gateway.remembered import Key, Remembered
 from assistant_gateway.routing import EmbeddingRoute
 from assistant_http.answers import Answer
 from assistant_http.errors import HttpError
@@ -30,12 +30,9 @@ SECONDS = 5.0
 KEPT_SECONDS = 6 * 3600.0
 KEPT_FAILURE_SECONDS = 60.0
 LARGEST_ANSWER = 2**20  # bytes; the longest vectors known, 4,096 numbers as text, have less than 100 KiB
-LARGEST_KEPT = 10_000  # trials; beyond that the oldest are made again
 BYTES_PER_NUMBER = 4  # of a vector in base64: single precision, as OpenAI's
 # What providers answer to a model that makes no embeddings. Other errors may mean that one is busy, or the key wrong.
 _REFUSALS = frozenset({400, 404, 405, 422, 501})
-
-Key: TypeAlias = tuple[str, ...]
 
 
 class _Item(msgspec.Struct, frozen=True):
@@ -51,8 +48,7 @@ class TrialEmbeddings:
 
     def __init__(self, upstream: Upstream, clock: Callable[[], float] = time.monotonic) -> None:
         self._upstream = upstream
-        self._clock = clock
-        self._kept: dict[Key, tuple[float, asyncio.Task[str]]] = {}
+        self._trials: Remembered[str] = Remembered(_is_good, KEPT_SECONDS, KEPT_FAILURE_SECONDS, clock)
 
     async def problem(self, route: EmbeddingRoute, target: Target, namespace: str) -> str:
         """Return why a knowledge base could not embed with its model, empty where nothing speaks against it.
@@ -66,20 +62,7 @@ class TrialEmbeddings:
         key: Key = (str(target.embeddings), str(sorted(target.headers.items())), route.to.model, dimensions)
         if target.own:
             key = (*key, namespace)
-        kept = self._kept.get(key)
-        if kept is None or self._clock() >= kept[0]:
-            task = asyncio.create_task(self._try(route, target))
-            task.add_done_callback(lambda done: self._shorten(key, done))
-            self._kept.pop(key, None)  # the dictionary's order is that of age
-            kept = self._kept[key] = (self._clock() + KEPT_SECONDS, task)
-            while len(self._kept) > LARGEST_KEPT:
-                self._kept.pop(next(iter(self._kept)))
-        return await asyncio.shield(kept[1])
-
-    def _shorten(self, key: Key, task: asyncio.Task[str]) -> None:
-        good = not task.cancelled() and task.exception() is None and not task.result()
-        if not good and key in self._kept:
-            self._kept[key] = (self._clock() + KEPT_FAILURE_SECONDS, task)
+        return await self._trials.get(key, lambda: self._try(route, target))
 
     async def _try(self, route: EmbeddingRoute, target: Target) -> str:
         fields = {"model": route.to.model_json, "input": msgspec.Raw(b'["trial"]')}
@@ -94,6 +77,10 @@ class TrialEmbeddings:
                     answer.close()
         except (TimeoutError, HttpError, GatewayError):
             return ""
+
+
+def _is_good(problem: str) -> bool:
+    return not problem
 
 
 async def _verdict(route: EmbeddingRoute, target: Target, answer: Answer) -> str:

@@ -33,7 +33,7 @@ class Frames:
         Their bytes are unchanged. Where a CR ends a block and its LF comes later, that is found before the next event,
         where it says nothing.
         """
-        if not self.rest and self._begun and data.endswith(b"\n\n"):
+        if self.whole(data):
             return data
         # Only what is new is searched, so that a large event in small pieces costs no more than its size.
         start = max(0, len(self.rest) - 3)
@@ -58,8 +58,9 @@ class Frames:
 
 def _last_boundary(data: bytearray, start: int) -> int:
     """Return where the last whole event ends, 0 when none ends after `start`."""
-    if b"\r" not in data[start:]:
-        return data.rfind(b"\n\n", start) + 2 if b"\n\n" in data[start:] else 0
+    if data.find(b"\r", start) < 0:
+        found_at = data.rfind(b"\n\n", start)
+        return found_at + 2 if found_at >= 0 else 0
     end = 0
     for found in _BOUNDARY.finditer(data, start):
         end = found.end()

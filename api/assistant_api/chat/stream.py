@@ -44,8 +44,6 @@ class Relay:
 
     def feed(self, data: bytes) -> bytes:
         """Return every event that is complete by now, and what is too large to be waited for."""
-        if self._frames.whole(data):
-            return self._passed(data)
         block = self._frames.feed(data)
         if block:
             block = self._passed(block)
