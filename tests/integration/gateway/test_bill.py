@@ -27,6 +27,7 @@ from gateway_processes import Started, process
 from gateway_world import Cluster, policy
 from ledger_database import make_ledger
 from scripted_calls import Scripted, request_body
+from served_app import served
 
 from assistant_cluster import stores
 from assistant_crds import naming
@@ -87,14 +88,9 @@ class Models:
         """Serve."""
         app = web.Application(client_max_size=2**24)
         app.router.add_post("/v1/chat/completions", self.chat)
-        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        try:
+        async with served(app) as origin:
+            self.url = f"{origin}/v1"
             yield
-        finally:
-            await runner.cleanup()
 
 
 @dataclass

@@ -7,19 +7,19 @@ slower at the attacked gateway is what the gateway lets one tenant do to another
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 from gateway_world import Cluster, own_endpoint, policy
 from neighbour_attacker import ANSWERS, CALLS
 from neighbour_honest import Honest
-from neighbour_world import ATTACKER_NICE, HERE, Attackers, World, peak_mebibytes, twins
+from neighbour_world import Attackers, World, peak_mebibytes, start_attackers, twins
 
 from assistant_cluster import stores
 from assistant_crds.contracts import AssistantPolicy, Budget, ModelRoute
@@ -55,9 +55,9 @@ def apply_policies(cluster: Cluster, own: str) -> str:
     return honest.tenant.key
 
 
-async def start_attackers(world: World) -> Attackers:
-    """Start the hostile tenant's process; it has what a tenant's pods have for the gateway."""
-    configuration = {
+def attacker_of(world: World) -> dict[str, Any]:
+    """Return what a tenant's pods have for the gateway."""
+    return {
         "gateway_url": world.gateway.url,
         "token": world.cluster.token(HOSTILE),
         "assistants": [f"scope-{number}" for number in range(SCOPES)],
@@ -66,10 +66,6 @@ async def start_attackers(world: World) -> Attackers:
         "knowledge_base": "handbook",
         **dict.fromkeys(("api_url", "api_key", "redis_url", "postgres_dsn"), ""),
     }
-    file = world.folder / "attacker.json"
-    file.write_text(json.dumps(configuration))
-    command = (str(HERE / "neighbour_attacker.py"), str(file))
-    return Attackers(await world.child("attacker", *command, nice=ATTACKER_NICE, stdin=asyncio.subprocess.PIPE))
 
 
 @dataclass
@@ -143,7 +139,7 @@ async def test_a_hostile_tenant_takes_no_gateway_from_its_neighbour(
     """No call is refused, the bill is exact, memory is bounded, and answers come as from a gateway nobody attacks."""
     async with twins(cluster, postgres, tmp_path) as (attacked, twin):
         key = apply_policies(cluster, f"http://localhost:{attacked.ports['endpoint']}/v1")
-        attackers = await start_attackers(attacked)
+        attackers = await start_attackers(attacked, attacker_of(attacked))
         before = attacked.stores.processes
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as client:
             pair = Pair(client, cluster.token(HONEST), attacked, twin)

@@ -7,8 +7,6 @@ It takes ten minutes; `test_gateway_neighbours.py` and `tests/e2e/test_neighbour
 
 from __future__ import annotations
 
-import asyncio
-import json
 import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -20,7 +18,7 @@ import yaml
 from gateway_world import Cluster
 from neighbour_attacker import ATTACKS, GROUPS
 from neighbour_honest import Honest, Samples, slowdown
-from neighbour_world import ATTACKER_NICE, HERE, Attackers, TenantPods, World, peak_mebibytes, platform
+from neighbour_world import ATTACKER_NICE, TenantPods, World, peak_mebibytes, platform, start_attackers
 
 from assistant_cluster.server import free_ports
 
@@ -76,9 +74,9 @@ def apply_tenants(world: World) -> None:
         world.cluster.apply(*resources[begin : begin + 8])
 
 
-async def start_attackers(world: World, pods: TenantPods) -> Attackers:
-    """Start the hostile tenant's own process, with what its pods are given."""
-    configuration = {
+def attacker_of(world: World, pods: TenantPods) -> dict[str, Any]:
+    """Return what the hostile tenant's pods are given."""
+    return {
         "gateway_url": world.gateway.url,
         "token": world.cluster.token(HOSTILE),
         "api_url": pods.api.url,
@@ -90,10 +88,6 @@ async def start_attackers(world: World, pods: TenantPods) -> Attackers:
         "poor": "poor",
         "knowledge_base": "notes",
     }
-    file = world.folder / "attacker.json"
-    file.write_text(json.dumps(configuration))
-    command = (str(HERE / "neighbour_attacker.py"), str(file))
-    return Attackers(await world.child("attacker", *command, nice=ATTACKER_NICE, stdin=asyncio.subprocess.PIPE))
 
 
 def peaks(world: World) -> dict[str, float]:
@@ -123,7 +117,7 @@ async def test_a_hostile_tenant_costs_its_neighbour_nothing(
     await world.start_operator(port, [HONEST, HOSTILE])
     pods = await world.start_pods(HONEST, 2)
     hostile = await world.start_pods(HOSTILE, SCOPES + len(OWN) + 1, nice=ATTACKER_NICE)
-    attackers = await start_attackers(world, hostile)
+    attackers = await start_attackers(world, attacker_of(world, hostile))
     before = world.stores.processes
     quiet: Samples = []
     attacked: Samples = []

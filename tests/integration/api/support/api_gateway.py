@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiohttp import web
+from served_app import served
 
 DIMENSIONS = 256
 WORD_SECONDS = 0.01
@@ -194,14 +195,9 @@ class FakeGateway:
     @asynccontextmanager
     async def served(self) -> AsyncIterator[None]:
         """Serve in the running loop."""
-        runner = web.AppRunner(self.app(), shutdown_timeout=0.1, handler_cancellation=True)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with served(self.app()) as origin:
+            self.url = origin
             yield
-        finally:
-            await runner.cleanup()
 
 
 def _words(body: dict[str, Any], question: str) -> list[str]:

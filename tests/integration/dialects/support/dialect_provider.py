@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from aiohttp import web
+from served_app import served
 
 TABLE: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parents[1] / "dialects.yaml").read_text())
 TEXT = "It takes 42 Nm [1]."
@@ -110,14 +111,9 @@ async def providers() -> AsyncIterator[Providers]:
     app.router.add_post("/{dialect}/v1/chat/completions", completions)
     app.router.add_post("/{dialect}/v1/embeddings", _embeddings)
     app.router.add_get("/{dialect}/v1/models", _models)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    state.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with served(app) as origin:
+        state.url = origin
         yield state
-    finally:
-        await runner.cleanup()
 
 
 async def _models(_request: web.Request) -> web.StreamResponse:

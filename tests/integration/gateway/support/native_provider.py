@@ -20,6 +20,7 @@ from aiohttp import web
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from served_app import served
 
 KEY = "sk-native-0123456789abcdef"
 AWS_ID, AWS_SECRET, AWS_TOKEN = "AKIDEXAMPLE0123456", "aws-secret-0123456789abcdef", "aws-session-0123456789abcdef"
@@ -472,11 +473,6 @@ async def native_provider() -> AsyncIterator[Native]:
     app.router.add_post("/v2/embed", routes.cohere_embed)
     app.router.add_get("/v1/models", routes.models)
     app.router.add_get("/v1beta/models", routes.models)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    state.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with served(app) as origin:
+        state.url = origin
         yield state
-    finally:
-        await runner.cleanup()

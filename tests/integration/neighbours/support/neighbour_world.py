@@ -270,6 +270,14 @@ class Attackers:
             self.seen = json.loads(line)
 
 
+async def start_attackers(world: World, configuration: dict[str, Any]) -> Attackers:
+    """Start the hostile tenant's own process, with what its pods are given."""
+    file = world.folder / "attacker.json"
+    file.write_text(json.dumps(configuration))
+    command = (str(HERE / "neighbour_attacker.py"), str(file))
+    return Attackers(await world.child("attacker", *command, nice=ATTACKER_NICE, stdin=asyncio.subprocess.PIPE))
+
+
 async def eventually(check: Callable[[], Any], child: Child, seconds: float = START_SECONDS) -> Any:
     """Return the first true answer of a question while a process lives."""
     deadline = time.monotonic() + seconds
