@@ -34,10 +34,14 @@ _FOREIGN_SECRETS = (
 )
 
 
+# The namespace of a tenant, and whether somebody changed a resource in it, whose run then goes before others.
+Wake = Callable[[str, bool], None]
+
+
 class Triggers:
     """What an event comes down to: the namespace of a tenant, handed to `wake`. Called from kopf's thread."""
 
-    def __init__(self, routes_namespace: str, index: Index, liveness: Liveness, wake: Callable[[str], None]) -> None:
+    def __init__(self, routes_namespace: str, index: Index, liveness: Liveness, wake: Wake) -> None:
         self._routes_namespace = routes_namespace
         self._index = index
         self._liveness = liveness
@@ -47,17 +51,21 @@ class Triggers:
     async def resource(self, *, namespace: Any, event: Any, **_: Any) -> None:
         """An Assistant or KnowledgeBase."""
         if self._is_news(event):
-            self._wake(namespace)
+            self._wake(namespace, _is_change(event))
 
     async def tenant(self, *, name: Any, event: Any, **_: Any) -> None:
         """A Tenant: it has the name of its namespace."""
         if self._is_news(event):
-            self._wake(name)
+            self._wake(name, event["type"] is not None)
 
-    async def owned(self, *, namespace: Any, labels: Any, **_: Any) -> None:
-        """One of our objects; in the routes namespace they name their tenant."""
+    async def owned(self, *, namespace: Any, labels: Any, event: Any, **_: Any) -> None:
+        """One of our objects, or a Secret or ConfigMap that a tenant's resources refer to.
+
+        Our objects in the routes namespace name their tenant.
+        """
         self._liveness.heard()
-        self._wake(labels.get(naming.LABEL_TENANT, "") if namespace == self._routes_namespace else namespace)
+        tenant = labels.get(naming.LABEL_TENANT, "") if namespace == self._routes_namespace else namespace
+        self._wake(tenant, event["type"] is not None and not _is_ours(labels))
 
     def secret_matters(self, *, name: Any, namespace: Any, labels: Any, **_: Any) -> bool:
         """Whether a Secret is ours or referred to."""
@@ -79,6 +87,16 @@ class Triggers:
         before = self._seen.get(metadata["uid"])
         self._seen[metadata["uid"]] = now
         return now != before
+
+
+def _is_change(event: Any) -> bool:
+    """Return whether somebody waits for what comes of an Assistant or KnowledgeBase.
+
+    The first list after a start has events without a type; what was handled before has our finalizer.
+    """
+    metadata = event["object"]["metadata"]
+    handled = naming.FINALIZER in (metadata.get("finalizers") or ()) and not metadata.get("deletionTimestamp")
+    return event["type"] is not None or not handled
 
 
 def _is_ours(labels: Any) -> bool:

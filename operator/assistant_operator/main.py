@@ -75,6 +75,10 @@ class Operator:
         self._known.add(namespace)
         self.queue.add(namespace, delay)
 
+    def _changed(self, namespace: str, changed: bool) -> None:
+        self._known.add(namespace)
+        self.queue.add(namespace, changed=changed)
+
     def wake_all(self) -> None:
         """Ask for a run for every tenant that was ever seen."""
         for namespace in self._known:
@@ -115,7 +119,7 @@ class Operator:
         self.context.memory, self.queue = Memory(), WorkQueue(self._settings.workers)
         self.liveness.lead()
         await self.context.health.check()
-        watches = Watches(self._settings.routes_namespace, self.context.index, self.liveness, self.wake)
+        watches = Watches(self._settings.routes_namespace, self.context.index, self.liveness, self._changed)
         watches.start()
         resync = Resync(self.context, self.wake, self.liveness)
         tasks = {

@@ -31,6 +31,9 @@ KEY_BURST = 30.0
 KEY_RATE = 0.5
 # Of so many keys it is remembered how much they ran lately; beyond, those that may run freely are forgotten.
 REMEMBERED = 1000
+# For so long after somebody changed a resource, the runs of its key go before all others, which a restart or an upgrade
+# of the operator asks for all at once. KEY_RATE bounds what that can cost the others.
+CHANGED_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -67,44 +70,50 @@ class Schedule:
     jitter: Callable[[], float] = random.random
     _keys: dict[str, _Key] = field(default_factory=dict)
     _heap: list[tuple[float, int, str]] = field(default_factory=list)
+    _first: list[tuple[float, int, str]] = field(default_factory=list)  # the same of keys that were changed lately
+    _changed_until: dict[str, float] = field(default_factory=dict)  # key -> until when it goes first
     _sequence: int = 0
     _spent: dict[str, tuple[float, float]] = field(default_factory=dict)  # key -> runs that are left, and as of when
     _tokens: float | None = None
     _refilled: float = 0.0
 
-    def add(self, key: str, now: float, delay: float = 0.0) -> None:
-        """Ask for a run of `key` in `delay` seconds; an earlier request for the same key stands."""
+    def add(self, key: str, now: float, delay: float = 0.0, *, changed: bool = False) -> None:
+        """Ask for a run of `key` in `delay` seconds; an earlier request for the same key stands.
+
+        `changed`: somebody changed a resource of the key, which goes first for CHANGED_SECONDS.
+        """
         state = self._keys.setdefault(key, _Key())
+        if changed:
+            self._changed_until[key] = now + CHANGED_SECONDS
         due = max(now + delay, state.held_until)
         if state.due is not None and state.due <= due:
+            if changed and not state.running:
+                self._push(key, state.due, now)
             return
         if state.due is None:
             state.since = due
         state.due, state.since = due, min(state.since, due)
         if not state.running:
-            self._push(key, due)
+            self._push(key, due, now)
 
     def take(self, now: float) -> str | None:
         """Return a key to run now, and note that it runs; None when none is due or the rate is used up."""
         self._refill(now)
-        while self._heap and self._heap[0][0] <= now:
-            due, _, key = self._heap[0]
-            state = self._keys.get(key)
-            if state is None or state.running or state.due != due:
-                heapq.heappop(self._heap)
-                continue
-            if self._tokens is not None and self._tokens < 1:
-                return None
-            heapq.heappop(self._heap)
-            left = self._left(key, now)
-            if left < 1:
-                state.due = state.since = now + (1 - left) / KEY_RATE
-                self._push(key, state.due)
-                continue
-            self._spent[key] = (left - 1, now)
-            self._tokens = (self._tokens or 0) - 1
-            state.running, state.due = True, None
-            return key
+        for heap in (self._first, self._heap):
+            while (due := self._next(heap)) is not None and due <= now:
+                if self._tokens is not None and self._tokens < 1:
+                    return None
+                _, _, key = heapq.heappop(heap)
+                state = self._keys[key]
+                left = self._left(key, now)
+                if left < 1:
+                    state.due = state.since = now + (1 - left) / KEY_RATE
+                    self._push(key, state.due, now)
+                    continue
+                self._spent[key] = (left - 1, now)
+                self._tokens = (self._tokens or 0) - 1
+                state.running, state.due = True, None
+                return key
         return None
 
     def done(self, key: str, outcome: Outcome, now: float) -> None:
@@ -125,25 +134,21 @@ class Schedule:
             if outcome.later is not None:
                 self.add(key, now, outcome.later)
         if state.due is not None:
-            self._push(key, max(state.due, state.held_until))
             state.due = max(state.due, state.held_until)
+            self._push(key, state.due, now)
         elif not state.writes:
             del self._keys[key]
             self._forget(now)
 
     def next_due(self, now: float) -> float | None:
         """Return in how many seconds `take` may have something; None when nothing waits."""
-        while self._heap:
-            due, _, key = self._heap[0]
-            state = self._keys.get(key)
-            if state is None or state.running or state.due != due:
-                heapq.heappop(self._heap)
-                continue
-            wait = due - now
-            if self._tokens is not None and self._tokens < 1:
-                wait = max(wait, (1 - self._tokens) / self.rate)
-            return max(0.0, wait)
-        return None
+        dues = [due for heap in (self._first, self._heap) if (due := self._next(heap)) is not None]
+        if not dues:
+            return None
+        wait = min(dues) - now
+        if self._tokens is not None and self._tokens < 1:
+            wait = max(wait, (1 - self._tokens) / self.rate)
+        return max(0.0, wait)
 
     def failures(self, key: str) -> int:
         """Return how many runs of the key in a row asked to be tried again."""
@@ -168,10 +173,23 @@ class Schedule:
     def _forget(self, now: float) -> None:
         if len(self._spent) > REMEMBERED + 2 * len(self._keys):
             self._spent = {key: spent for key, spent in self._spent.items() if self._left(key, now) < KEY_BURST}
+        if len(self._changed_until) > REMEMBERED:
+            self._changed_until = {key: until for key, until in self._changed_until.items() if until > now}
 
-    def _push(self, key: str, due: float) -> None:
+    def _push(self, key: str, due: float, now: float) -> None:
         self._sequence += 1
-        heapq.heappush(self._heap, (due, self._sequence, key))
+        first = self._changed_until.get(key, now) > now
+        heapq.heappush(self._first if first else self._heap, (due, self._sequence, key))
+
+    def _next(self, heap: list[tuple[float, int, str]]) -> float | None:
+        """Return when the first valid entry of a heap is due, and drop those before it that stand for nothing."""
+        while heap:
+            due, _, key = heap[0]
+            state = self._keys.get(key)
+            if state is not None and not state.running and state.due == due:
+                return due
+            heapq.heappop(heap)
+        return None
 
     def _refill(self, now: float) -> None:
         before = self.burst if self._tokens is None else self._tokens
@@ -197,9 +215,9 @@ class WorkQueue:
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = False
 
-    def add(self, key: str, delay: float = 0.0) -> None:
-        """Ask for a run; call it from the loop's own thread."""
-        self._schedule.add(key, self._now(), delay)
+    def add(self, key: str, delay: float = 0.0, *, changed: bool = False) -> None:
+        """Ask for a run, before others if somebody `changed` a resource; call it from the loop's own thread."""
+        self._schedule.add(key, self._now(), delay, changed=changed)
         self._changed.set()
 
     async def run(self, handler: Callable[[str], Awaitable[Outcome]]) -> None:

@@ -19,10 +19,10 @@ STOP_SECONDS = 8.0
 class Watches:
     """Runs the watches until stopped. `failed` is set when they end by themselves, which is a reason to start anew."""
 
-    def __init__(self, routes_namespace: str, index: Index, liveness: Liveness, wake: Callable[[str], None]) -> None:
-        def wake_home(namespace: str) -> None:
+    def __init__(self, routes_namespace: str, index: Index, liveness: Liveness, wake: handlers.Wake) -> None:
+        def wake_home(namespace: str, changed: bool) -> None:
             if namespace:
-                self._tell_home(wake, namespace)
+                self._tell_home(wake, namespace, changed)
 
         self._home = asyncio.get_running_loop()
         self._registry = kopf.OperatorRegistry()
@@ -63,8 +63,8 @@ class Watches:
             logging.getLogger(__name__).exception("the watches failed")
         finally:
             if not self._stopping:
-                self._tell_home(lambda _: self.failed.set(), "")
-            self._tell_home(lambda _: self._ended.set(), "")
+                self._tell_home(self.failed.set)
+            self._tell_home(self._ended.set)
 
     async def _main(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -79,8 +79,8 @@ class Watches:
             ready_flag=self.ready,
         )
 
-    def _tell_home(self, call: Callable[[str], None], key: str) -> None:
+    def _tell_home(self, call: Callable[..., None], *arguments: object) -> None:
         try:
-            self._home.call_soon_threadsafe(call, key)
+            self._home.call_soon_threadsafe(call, *arguments)
         except RuntimeError:
             return  # home is closed already: nobody is left to be told

@@ -25,7 +25,7 @@ def index():
 
 @pytest.fixture
 def triggers(woken, index):
-    return handlers.Triggers("routes", index, Liveness(300), woken.append)
+    return handlers.Triggers("routes", index, Liveness(300), lambda namespace, changed: woken.append(namespace))
 
 
 async def test_resources_wake_their_namespace(triggers, woken):
@@ -55,9 +55,40 @@ async def test_a_status_wakes_nobody(triggers, woken):
 
 async def test_policies_wake_the_tenant_they_are_of(triggers, woken):
     """A policy that somebody changed in the routes namespace is its tenant's matter."""
-    await triggers.owned(namespace="routes", labels=OURS)
-    await triggers.owned(namespace="acme", labels=OURS)
+    await triggers.owned(namespace="routes", labels=OURS, event={"type": "MODIFIED"})
+    await triggers.owned(namespace="acme", labels=OURS, event={"type": "MODIFIED"})
     assert woken == ["acme", "acme"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "metadata", "expected"),
+    [
+        (None, {"finalizers": [naming.FINALIZER]}, False),
+        (None, {"finalizers": []}, True),
+        (None, {"finalizers": [naming.FINALIZER], "deletionTimestamp": "now"}, True),
+        ("ADDED", {"finalizers": []}, True),
+        ("MODIFIED", {"finalizers": [naming.FINALIZER]}, True),
+    ],
+)
+async def test_what_somebody_changed_goes_before_what_a_start_lists(index, kind, metadata, expected):
+    """After a restart the resources that were handled before wait; new, changed and leaving ones do not."""
+    changes = []
+    triggers = handlers.Triggers("routes", index, Liveness(300), lambda _, changed: changes.append(changed))
+    resource = assistant()
+    resource["metadata"] = {**resource["metadata"], **metadata}
+    await triggers.resource(namespace="acme", event={"type": kind, "object": resource})
+    assert changes == [expected]
+
+
+async def test_a_secret_of_the_tenants_is_a_change_and_our_own_objects_are_not(index):
+    """What the operator or the cluster writes does not go before what people write."""
+    changes = []
+    triggers = handlers.Triggers("routes", index, Liveness(300), lambda _, changed: changes.append(changed))
+    await triggers.owned(namespace="acme", labels=OURS, event={"type": "MODIFIED"})
+    await triggers.owned(namespace="acme", labels={}, event={"type": "MODIFIED"})
+    await triggers.owned(namespace="acme", labels={}, event={"type": None})
+    await triggers.tenant(name="acme", event={"type": None, "object": assistant()})
+    assert changes == [False, True, False, False]
 
 
 def test_only_secrets_that_matter_pass(triggers, index):

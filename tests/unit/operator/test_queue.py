@@ -6,7 +6,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from assistant_operator.queue import BACKOFF_CAP, KEY_BURST, KEY_RATE, UNSTEADY_AFTER, Outcome, Schedule, WorkQueue
+from assistant_operator.queue import (
+    BACKOFF_CAP,
+    CHANGED_SECONDS,
+    KEY_BURST,
+    KEY_RATE,
+    UNSTEADY_AFTER,
+    Outcome,
+    Schedule,
+    WorkQueue,
+)
 
 
 def schedule(**changes):
@@ -50,6 +59,39 @@ def test_keys_run_in_the_order_in_which_they_fell_due():
     for key in "bca":
         plan.add(key, 0)
     assert [plan.take(1) for _ in range(3)] == ["b", "c", "a"]
+
+
+def test_a_changed_key_goes_before_all_others_for_a_while():
+    """After a restart asks for every tenant, a change and the runs that follow from it do not wait for them."""
+    plan = schedule()
+    for number in range(100):
+        plan.add(str(number), 0)
+    plan.add("50", 1, changed=True)  # also one that waits already
+    plan.add("new", 1, changed=True)
+    assert [plan.take(1), plan.take(1), plan.take(1)] == ["50", "new", "0"]
+    plan.done("new", Outcome(wrote=True, retry=True), 2)
+    plan.add("new", 2)
+    assert [plan.take(2), plan.take(2)] == ["new", "1"]
+    plan.done("new", Outcome(), 3)
+    plan.add("new", 1 + CHANGED_SECONDS)
+    assert plan.take(1 + CHANGED_SECONDS) == "2"
+
+
+def test_a_key_that_is_changed_without_end_leaves_room_for_the_others():
+    """Going first does not raise the rate of runs that a key may have."""
+    plan, now, runs = schedule(), 0.0, 0
+    for number in range(20):
+        plan.add(str(number), now)
+    others = []
+    while now < 10:
+        plan.add("loud", now, changed=True)
+        if (key := plan.take(now)) is not None:
+            plan.done(key, Outcome(), now)
+            runs += key == "loud"
+            others += [] if key == "loud" else [key]
+        now += 0.1
+    assert runs <= KEY_BURST + KEY_RATE * 10 + 1
+    assert len(others) == 20
 
 
 def test_failures_back_off_to_a_cap_under_ten_seconds():
@@ -188,9 +230,9 @@ class Scheduling(RuleBasedStateMachine):
         self.running = set()
         self.owed = set()
 
-    @rule(key=st.sampled_from("abc"), delay=st.sampled_from([0.0, 0.0, 3.0]))
-    def ask(self, key, delay):
-        self.plan.add(key, self.now, delay)
+    @rule(key=st.sampled_from("abc"), delay=st.sampled_from([0.0, 0.0, 3.0]), changed=st.booleans())
+    def ask(self, key, delay, changed):
+        self.plan.add(key, self.now, delay, changed=changed)
         self.owed.add(key)
 
     @rule(seconds=st.floats(0.01, 20))
