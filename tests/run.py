@@ -39,7 +39,10 @@ ROOT = Path(__file__).parents[1]
 LONG = "--long"
 ALONE = "alone"  # the marker of tests that measure
 PREPARE_PLATFORM = "--prepare-platform"  # does only that, in a process of its own
-KINDS = ("passed", "failed", "errors", "skipped")
+KINDS = ("passed", "flaky", "failed", "errors", "skipped")
+# What shares a node with all others meets its busy seconds. So many failed end-to-end tests are run once more, by
+# themselves, and counted as flaky when they pass; more at once are no accident.
+MOST_RETRIED = 3
 # Each process has stores and an API server of its own. The charts' tests rely on what those before them in their file
 # did; the end-to-end tests share one cluster, but for those that start a node of their own.
 PARALLEL = {
@@ -157,10 +160,27 @@ def cluster_is_there() -> bool:
     return mode == "current" or kind.KindCluster().exists()
 
 
-def run_and_measure(suite: str, folder: Path, options: list[str]) -> list[Result]:
-    """Run a suite, and then by themselves those of its tests that measure."""
-    together = run(suite, folder, ["-m", f"not {ALONE}", *options])
-    alone = run(suite, folder, ["-m", ALONE, *options], parallel=[], title=f"{suite} {ALONE}")
+def retried(result: Result, suite: str, folder: Path, options: list[str]) -> Result:
+    """Run the few failed tests of a suite once more; those that pass then are `flaky`."""
+    failed = result.counts["failed"] + result.counts["errors"]
+    if result.code != pytest.ExitCode.TESTS_FAILED or not 0 < failed <= MOST_RETRIED:
+        return result
+    again = run(suite, folder, ["--last-failed", *options], parallel=[], title=f"{result.suite} again")
+    result.seconds += again.seconds
+    if again.code == 0:
+        result.code = 0
+        result.counts.update(flaky=failed, failed=-result.counts["failed"], errors=-result.counts["errors"])
+    return result
+
+
+def run_and_measure(suite: str, folder: Path, options: list[str], *, retry: bool = False) -> list[Result]:
+    """Run a suite, and then by themselves those of its tests that measure; `retry`: its few failures once more."""
+    chosen = ["-m", f"not {ALONE}", *options]
+    together = run(suite, folder, chosen)
+    together = retried(together, suite, folder, chosen) if retry else together
+    chosen = ["-m", ALONE, *options]
+    alone = run(suite, folder, chosen, parallel=[], title=f"{suite} {ALONE}")
+    alone = retried(alone, suite, folder, chosen) if retry else alone
     if alone.code == pytest.ExitCode.NO_TESTS_COLLECTED:  # `options` chose others
         return [together]
     return [together, alone]
@@ -203,7 +223,7 @@ def main(options: list[str]) -> int:
                 with head_start(folder / "head-start.log"):
                     results.append(run("charts", folder, options))
                 prepare_platform()
-                results += run_and_measure("e2e", folder, options)
+                results += run_and_measure("e2e", folder, options, retry=True)
             except (ClusterError, DemoError) as error:
                 print(f"Error: {error}")
                 results.append(Result("e2e", code=1))

@@ -18,18 +18,26 @@ from assistant_demo.kubernetes import CommandError
 from assistant_demo.settings import CHAT_MODEL, STAND_IN_NAMESPACE, STAND_IN_SERVICE
 
 TOLD_SECONDS = 15
+# While an upgrade rolls the pods of every tenant of these tests at once, on one node of two cores.
+TOLD_IN_AN_UPGRADE_SECONDS = 45
 HEALED_SECONDS = 30
 HELLO = [{"role": "user", "content": "Hello"}]
 OWN_SERVER = f"http://{STAND_IN_SERVICE}.{STAND_IN_NAMESPACE}.svc:8000/v1"
 
 
 def told(
-    tenant: Tenant, condition: ConditionType, reason: Reason, kind: str = "assistant", name: str = "broken"
+    tenant: Tenant,
+    condition: ConditionType,
+    reason: Reason,
+    kind: str = "assistant",
+    name: str = "broken",
+    *,
+    seconds: float = TOLD_SECONDS,
 ) -> str:
     """Wait until the condition and Ready are False; returns the message and prints how long it took."""
     started = time.monotonic()
-    found = tenant.wait_condition(kind, name, condition, "False", TOLD_SECONDS, reason)
-    ready = tenant.wait_condition(kind, name, ConditionType.READY, "False", TOLD_SECONDS)
+    found = tenant.wait_condition(kind, name, condition, "False", seconds, reason)
+    ready = tenant.wait_condition(kind, name, ConditionType.READY, "False", seconds)
     print(f"\n{condition} is False after {time.monotonic() - started:.1f} s: {found['message']}")
     assert ready["message"]
     return str(found["message"])
@@ -209,7 +217,12 @@ def test_an_image_that_cannot_start_is_told_and_the_right_one_heals(new_tenant: 
     tenant = new_tenant("image")
     with operator_environment(platform, "OPERATOR_API_IMAGE", "localhost/assistant-platform/api:missing"):
         tenant.assistant("broken")
-        message = told(tenant, ConditionType.WORKLOAD_AVAILABLE, Reason.IMAGE_PULL_FAILED)
+        message = told(
+            tenant,
+            ConditionType.WORKLOAD_AVAILABLE,
+            Reason.IMAGE_PULL_FAILED,
+            seconds=TOLD_IN_AN_UPGRADE_SECONDS,
+        )
         assert "localhost/assistant-platform/api:missing" in message
         answers(running, "fine")
     healed(tenant)
