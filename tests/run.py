@@ -40,8 +40,8 @@ LONG = "--long"
 ALONE = "alone"  # the marker of tests that measure
 PREPARE_PLATFORM = "--prepare-platform"  # does only that, in a process of its own
 KINDS = ("passed", "flaky", "failed", "errors", "skipped")
-# What shares a node with all others meets its busy seconds. So many failed end-to-end tests are run once more, by
-# themselves, and counted as flaky when they pass; more at once are no accident.
+# Tests on real stores and a real node meet the machine's busy seconds. So many failed ones of a suite are run once more,
+# by themselves, and counted as flaky when they pass; more at once are no accident.
 MOST_RETRIED = 3
 # Each process has stores and an API server of its own. The charts' tests rely on what those before them in their file
 # did; the end-to-end tests share one cluster, but for those that start a node of their own.
@@ -173,14 +173,13 @@ def retried(result: Result, suite: str, folder: Path, options: list[str]) -> Res
     return result
 
 
-def run_and_measure(suite: str, folder: Path, options: list[str], *, retry: bool = False) -> list[Result]:
-    """Run a suite, and then by themselves those of its tests that measure; `retry`: its few failures once more."""
+def run_and_measure(suite: str, folder: Path, options: list[str]) -> list[Result]:
+    """Run a suite, and then by themselves those of its tests that measure; of each part, few failures once more."""
     chosen = ["-m", f"not {ALONE}", *options]
-    together = run(suite, folder, chosen)
-    together = retried(together, suite, folder, chosen) if retry else together
+    together = retried(run(suite, folder, chosen), suite, folder, chosen)
     chosen = ["-m", ALONE, *options]
     alone = run(suite, folder, chosen, parallel=[], title=f"{suite} {ALONE}")
-    alone = retried(alone, suite, folder, chosen) if retry else alone
+    alone = retried(alone, suite, folder, chosen)
     if alone.code == pytest.ExitCode.NO_TESTS_COLLECTED:  # `options` chose others
         return [together]
     return [together, alone]
@@ -223,7 +222,7 @@ def main(options: list[str]) -> int:
                 with head_start(folder / "head-start.log"):
                     results.append(run("charts", folder, options))
                 prepare_platform()
-                results += run_and_measure("e2e", folder, options, retry=True)
+                results += run_and_measure("e2e", folder, options)
             except (ClusterError, DemoError) as error:
                 print(f"Error: {error}")
                 results.append(Result("e2e", code=1))
