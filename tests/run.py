@@ -40,8 +40,8 @@ LONG = "--long"
 ALONE = "alone"  # the marker of tests that measure
 PREPARE_PLATFORM = "--prepare-platform"  # does only that, in a process of its own
 KINDS = ("passed", "flaky", "failed", "errors", "skipped")
-# Tests on real stores and a real node meet the machine's busy seconds. So many failed ones of a suite are run once more,
-# by themselves, and counted as flaky when they pass; more at once are no accident.
+# Tests on real stores and a real node meet the machine's busy seconds. So many failed ones of a suite are run once
+# more, by themselves, and counted as flaky when they pass; more at once are no accident.
 MOST_RETRIED = 3
 # Each process has stores and an API server of its own. The charts' tests rely on what those before them in their file
 # did; the end-to-end tests share one cluster, but for those that start a node of their own.
