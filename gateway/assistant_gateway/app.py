@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import msgspec
 from aiohttp import web
@@ -21,9 +21,10 @@ from assistant_gateway import bodies, errors, intake
 from assistant_gateway.attempts import Attempt, Attempts
 from assistant_gateway.catalog import Catalog
 from assistant_gateway.config import Settings
+from assistant_gateway.decoding import LARGEST_DECODED
 from assistant_gateway.delivery import deliver
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.fairness import Turns
+from assistant_gateway.fairness import Pause, Turns
 from assistant_gateway.forwarding import REQUEST_ID, Ask, Forwarder
 from assistant_gateway.gates import Gates
 from assistant_gateway.identity import OPERATOR, Authenticator, Identity, SigningKeys, require
@@ -49,6 +50,7 @@ from assistant_observability import logs, metrics
 ROADS = frozenset({"ingest", "search"})
 SERVER = "assistant-gateway"
 AT_ONCE = 4  # requests of one tenant that begin in one round of the event loop: some 2 ms of work
+PIECES_AT_ONCE = 2  # pieces of large bodies that are looked at in one round, each of another tenant's
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _log = logs.logger(__name__)
@@ -87,6 +89,7 @@ class Gateway:
         self._forwarder = Forwarder(attempts, meter, dispatcher, clients.tracer)
         self.memory = Memory(settings.memory_bytes)
         self._turns = Turns(AT_ONCE)
+        self._pieces = Turns(1, PIECES_AT_ONCE)
         self._prober = Prober(clients.upstream, self._targets, self.gates, meter)
         self._changes = ProbeChanges(self._prober, clients.limiter, clients.policies.get)
         self.relay = Relay(Sizes(settings.max_answer_bytes, settings.max_event_bytes, settings.max_stream_bytes))
@@ -210,6 +213,7 @@ class Gateway:
             embedding=False,
             fields=lambda made: chat.prepare(route, made.to, made.target),
             relay=relay,
+            pause=self._pause(identity),
         )
         return await self._forwarder.answer(request, route.destinations, ask)
 
@@ -230,6 +234,7 @@ class Gateway:
             relay=lambda made, metered, response: self.relay.answer(
                 request, response, made.target, metered, self._headers(request, made)
             ),
+            pause=self._pause(identity),
         )
         return await self._forwarder.answer(request, (route.to,), ask)
 
@@ -280,13 +285,20 @@ class Gateway:
         probe = msgspec.structs.replace(probe, usage=usage)
         return web.Response(body=contracts.encode(probe), content_type="application/json")
 
-    async def _read(self, request: web.Request, identity: Identity) -> bytes:
-        return await intake.read(request, self.memory, identity.namespace, self._settings.max_request_bytes)
+    def _pause(self, identity: Identity) -> Pause:
+        """Return what comes between two pieces of work on a large request of a tenant."""
+        return partial(self._pieces.take, identity.namespace)
 
-    async def _next(self, request: web.Request, identity: Identity) -> bytes:
+    async def _read(self, request: web.Request, identity: Identity) -> bytes | bytearray:
+        largest, pause = self._settings.max_request_bytes, self._pause(identity)
+        return await intake.read(request, self.memory, identity.namespace, largest, pause)
+
+    async def _next(self, request: web.Request, identity: Identity) -> bytes | bytearray:
         """Return the body once it is this tenant's turn."""
         body = await self._read(request, identity)  # room for it comes first: those that wait hold theirs
         await self._turns.take(identity.namespace)
+        if len(body) > LARGEST_DECODED:  # to take it apart is work on all of it
+            await self._pause(identity)()
         return body
 
     async def probes(self, request: web.Request) -> web.StreamResponse:

@@ -12,7 +12,7 @@ import msgspec
 
 from assistant_gateway import errors, lengths, system_messages
 from assistant_gateway.catalog import ROUTING_FIELDS, Target
-from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE, is_filled_array
+from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE, is_absent, is_filled_array
 from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute
 
 Fields = dict[str, msgspec.Raw]
@@ -61,7 +61,7 @@ class Body(msgspec.Struct, frozen=True):
     model: str
 
 
-def parse(raw: bytes, required: str) -> Body:
+def parse(raw: bytes | bytearray, required: str) -> Body:
     """Take a body apart; `required` names the field that has to be there besides `model`.
 
     Raises:
@@ -76,7 +76,7 @@ def parse(raw: bytes, required: str) -> Body:
     model = _field(fields, "model", _STR, "the name of an assistant, as a string")
     if not model:
         raise errors.invalid_request("'model' is required: the name of an assistant.", "model", code="missing_field")
-    if _is_absent(fields, required):
+    if is_absent(fields.get(required)):
         raise errors.invalid_request(f"{required!r} is required.", required, code="missing_field")
     return Body(fields, model)
 
@@ -111,11 +111,6 @@ def _field(fields: Fields, name: str, decoder: msgspec.json.Decoder[T], wanted: 
         raise errors.invalid_request(f"{name!r} has to be {wanted}.", name) from None
 
 
-def _is_absent(fields: Fields, name: str) -> bool:
-    raw = fields.get(name)
-    return raw is None or bytes(raw) == b"null"
-
-
 class ChatBody(msgspec.Struct, frozen=True):
     """A chat request that was checked."""
 
@@ -135,9 +130,9 @@ class ChatBody(msgspec.Struct, frozen=True):
         single = target.settings.single_system_message
         fields["messages"] = system_messages.merged(fields["messages"], everywhere=single)
         for name, value in route.defaults.items():
-            if _is_absent(fields, name):
+            if is_absent(fields.get(name)):
                 fields[name] = value
-        if route.max_output_tokens is not None and all(_is_absent(fields, name) for name in lengths.STANDARD):
+        if route.max_output_tokens is not None and all(is_absent(fields.get(name)) for name in lengths.STANDARD):
             for name in lengths.STANDARD:
                 fields.pop(name, None)
             fields[target.max_tokens_field] = route.max_output_tokens
@@ -177,7 +172,7 @@ def _check_routing(fields: Fields, target: Target) -> None:
     if ROUTING_FIELDS.isdisjoint(fields) or target.own:  # a tenant's own server is the tenant's own bill
         return
     for name in sorted(ROUTING_FIELDS.intersection(fields) - target.settings.allow_fields):
-        if _is_absent(fields, name):
+        if is_absent(fields.get(name)):
             continue
         message = (
             f"{name!r} could send the request to another model than this assistant's, so it is not passed on. Leave it "

@@ -13,23 +13,20 @@ on what was used. Where a hold does not fit, `tokenizers` counts exactly and the
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import re
-import unicodedata
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from assistant_gateway import shape
-from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE
+from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE, is_absent, is_array, is_one_of
+from assistant_gateway.fairness import Pause, next_round
+from assistant_gateway.forms import has_escapes, long_form, longest_form
 
 TEMPLATE_TOKENS = 512  # system prompts that templates add: Llama's and Qwen's are below 60, gpt-oss's below 200
 TOOLS_TOKENS = 1024  # what comes with tools, whatever they are: Anthropic's are below 700, Llama's below 200
-LONGEST_EXPANSION = 11  # bytes that normalising makes of one: U+FDFA, three bytes, becomes 33 (a test tries them all)
-USUAL_GROWTH = 2  # accents, kana
+VALUES_AT_ONCE = 1000  # messages, or parts of one, that are looked at without a pause
 ITEM_TOKENS = 4  # start and end markers of one text to embed
 
 # Where text other than the plain kind may hide in messages. A name can be written with escapes, so those count too.
@@ -63,12 +60,10 @@ _TILED = (
     (re.compile(r"(o1|o1-pro|o3)(-20[0-9-]+)?"), 75 + 8 * 150),
 )
 
+_NO_PARTS = frozenset({b'"', b"n"})  # how content begins that is text, or nothing
+_UNSET = frozenset({b"null", b"[]", b"{}", b"false"})
+
 _anything = msgspec.json.Decoder(object)
-_string = msgspec.json.Decoder(str)
-_PIECE_BYTES = 32 * 1024
-_ASCII = bytes(range(128))
-_PRINTABLE = bytes(max(byte, 32) for byte in range(256))  # line ends between values are no text
-_HIGH_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
 _DATA_URL = re.compile(rb'"data:[^"]{0,100};base64,')
 _encode = msgspec.json.Encoder().encode
 
@@ -133,113 +128,43 @@ def embedding_bound(fields: Fields) -> Bound:
     return Bound(longest_form(raw) + _markers(raw), problem)
 
 
-async def bound_of(fields: Fields, model: str, image_tokens: int | None = None, *, embedding: bool) -> Bound:
+async def bound_of(
+    fields: Fields, model: str, image_tokens: int | None = None, *, embedding: bool, pause: Pause = next_round
+) -> Bound:
     """Return the bound of a request of any size: a large one is looked at piece by piece, and others have their turn.
 
     Args:
         fields, model, image_tokens: as of `chat_bound`.
         embedding: whether embeddings are asked for.
+        pause: lets others have their turn.
     """
     if sum(len(memoryview(raw)) for raw in fields.values()) <= LARGEST_DECODED:
         return embedding_bound(fields) if embedding else chat_bound(fields, model, image_tokens)
     if embedding:
-        raw = bytes(fields.get("input", b""))
-        problem = "messages" if _is_set(fields, "messages") else None
-        if problem is None and await shape.has_objects(raw):
-            problem = "input that is not text"
-        return Bound(await _long_form(raw) + _markers(raw), problem)
+        return await _large_input(fields, pause)
     tokens, problem = TEMPLATE_TOKENS + TOOLS_TOKENS, _problem(fields)
     for name, value in fields.items():
-        raw = bytes(value)
-        tokens += await _long_form(raw)
+        tokens += await long_form(value, pause)
         if name == "messages" and problem is None:
-            found = await _large_messages(raw, image_tokens or _tiled(model))
+            found = await _large_messages(value, image_tokens or _tiled(model), pause)
             tokens, problem = tokens + found.tokens, found.unbounded
     return Bound(tokens, problem)
 
 
+async def _large_input(fields: Fields, pause: Pause) -> Bound:
+    """Return the bound of a large input of embeddings."""
+    raw = fields.get("input", b"")
+    problem = "messages" if _is_set(fields, "messages") else None
+    commas = 0
+    async for outside, _ in shape.structure(raw, pause):
+        commas += outside.count(b",")
+        if b"{" in outside:
+            problem = problem or "input that is not text"
+    return Bound(await long_form(raw, pause) + ITEM_TOKENS * (commas + 1), problem)
+
+
 def _markers(raw: bytes) -> int:
     return ITEM_TOKENS * (raw.count(b",") + 1)  # there are as many commas between the items, or more
-
-
-def longest_form(raw: bytes) -> int:
-    """Return the bytes of a text, in the longest of the forms that tokenizers bring it into.
-
-    Escapes in JSON are longer than what they stand for, except where normalising lengthens it: those are decoded. A
-    large text is bounded without looking at its characters.
-    """
-    escaped = b"\\u" in raw
-    if not escaped and raw.isascii():
-        return len(raw)
-    if len(raw) > LARGEST_DECODED:
-        wide = len(raw.translate(None, _ASCII))
-        return len(raw) + wide * (USUAL_GROWTH - 1)
-    try:
-        text = _encode(_anything.decode(raw)).decode() if escaped else raw.decode()
-    except UNREADABLE:
-        return len(raw) * LONGEST_EXPANSION
-    return max(len(raw), _form(text))
-
-
-def _form(text: str) -> int:
-    """Return the bytes of the longest form: normal forms take each character for itself and then sort."""
-    written = len(text.encode())
-    # At most so many bytes are not ASCII: such a character has at least one byte more than there are characters.
-    beyond = min(written, 2 * (written - len(text)))
-    if beyond * (LONGEST_EXPANSION - 1) <= written // 2:
-        return written + beyond * (LONGEST_EXPANSION - 1)  # languages with a few accents
-    return sum(count * _longest(char) for char, count in Counter(text).items())
-
-
-@functools.lru_cache(maxsize=32_768)
-def _longest(char: str) -> int:
-    """Return the bytes of the longest form of a character."""
-    return max(len(unicodedata.normalize(form, char).encode()) for form in ("NFC", "NFD", "NFKD"))
-
-
-async def _long_form(raw: bytes) -> int:
-    """Return `longest_form` of a text of any size, character by character."""
-    if len(raw) <= LARGEST_DECODED:
-        return longest_form(raw)
-    if raw.isascii() and b"\\u" not in raw:
-        return len(raw)
-    at, total = 0, 0
-    while at < len(raw):
-        end = _cut(raw, at)
-        piece, at = raw[at:end], end
-        if piece.isascii() and b"\\u" not in piece:
-            total += len(piece)
-            continue
-        try:
-            total += max(len(piece), _form(_plain(piece)))
-        except UNREADABLE:
-            total += len(piece) * LONGEST_EXPANSION
-        await asyncio.sleep(0)
-    return total
-
-
-def _cut(raw: bytes, at: int) -> int:
-    """Return where a piece of JSON that begins at `at` ends, so that no character and no escape is cut in two."""
-    end = at + _PIECE_BYTES
-    if end >= len(raw):
-        return len(raw)
-    while raw[end] & 0xC0 == 0x80:
-        end -= 1
-    near = raw.rfind(b"\\", max(at, end - 6), end)
-    if near >= 0:
-        before = raw[at : near + 1]
-        begins = (len(before) - len(before.rstrip(b"\\"))) % 2  # else it is the second of two
-        if begins and (raw[near + 1 : near + 2] == b"u" or near == end - 1):
-            end = near
-    return end - 6 if _HIGH_SURROGATE.fullmatch(raw, end - 6, end) and end - 6 > at else end
-
-
-def _plain(piece: bytes) -> str:
-    """Return a piece of JSON as text, its escapes of characters decoded; no shorter than it is."""
-    if b"\\u" not in piece:
-        return piece.decode()
-    text = piece.replace(b"\\\\", b"__").replace(b'\\"', b"__").replace(b'"', b"_").translate(_PRINTABLE)
-    return _string.decode(b'"' + text + b'"')
 
 
 def _messages(raw: bytes, image_tokens: int | None) -> Bound:
@@ -283,40 +208,51 @@ class _LargePart(msgspec.Struct, frozen=True):
 
 
 _large_messages_of = msgspec.json.Decoder(list[_LargeMessage])
-_large_parts_of = msgspec.json.Decoder(list[_LargePart | str])
+_large_part = msgspec.json.Decoder(_LargePart | str)
+_values = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-async def _large_messages(raw: bytes, image_tokens: int | None) -> Bound:
+async def _large_messages(raw: msgspec.Raw, image_tokens: int | None, pause: Pause) -> Bound:
     """Return what messages hold beside their text (less what is no text of it); nothing of the text is decoded."""
     tokens, problem = 0, None
+    await pause()
     try:
         for number, message in enumerate(_large_messages_of.decode(raw)):
-            if not number % 100:
-                await asyncio.sleep(0)
-            if bytes(message.audio) != b"null":
+            if number % VALUES_AT_ONCE == VALUES_AT_ONCE - 1:
+                await pause()
+            if not is_absent(message.audio):
                 problem = problem or "sound"
-            found = _large_content(message.content, image_tokens)
+            if bytes(memoryview(message.content)[:1]) in _NO_PARTS:
+                continue
+            found = await _large_content(message.content, image_tokens, pause)
             tokens, problem = tokens + found.tokens, problem or found.unbounded
     except UNREADABLE:
         return Bound(0, "messages that cannot be read")
     return Bound(tokens, problem)
 
 
-def _large_content(content: msgspec.Raw, image_tokens: int | None) -> Bound:
-    first = bytes(memoryview(content)[:1])
-    if first in {b'"', b"n"}:
-        return Bound(0)
-    if first != b"[":
+async def _large_content(content: msgspec.Raw, image_tokens: int | None, pause: Pause) -> Bound:
+    """Return the same of one message.
+
+    Raises:
+        UNREADABLE: it holds something else than parts.
+    """
+    if not is_array(content):
         return Bound(0, _why("content of an unknown kind"))
     tokens, problem = 0, None
-    for part in _large_parts_of.decode(content):
+    if len(memoryview(content)) > LARGEST_DECODED:
+        await pause()
+    for number, one in enumerate(_values.decode(content)):
+        if number % VALUES_AT_ONCE == VALUES_AT_ONCE - 1 or len(memoryview(one)) > LARGEST_DECODED:
+            await pause()
+        part = _large_part.decode(one)
         if isinstance(part, str) or part.type in _TEXT_PARTS:
             continue
         if part.type not in _IMAGE_PARTS or image_tokens is None:
             problem = problem or _why(part.type)
             continue
         image = bytes(part.image_url if part.type == "image_url" else part.input_image)
-        tokens += image_tokens - (len(image) if image.isascii() and b"\\u" not in image else 0)
+        tokens += image_tokens - (len(image) if image.isascii() and not has_escapes(image) else 0)
     return Bound(tokens, problem)
 
 
@@ -350,7 +286,7 @@ def _tiled(model: str) -> int | None:
 
 def _is_set(fields: Fields, name: str) -> bool:
     raw = fields.get(name)
-    return raw is not None and bytes(raw) not in {b"null", b"[]", b"{}", b"false"}
+    return raw is not None and not is_one_of(raw, _UNSET)
 
 
 def _decoded(raw: bytes | msgspec.Raw) -> object:

@@ -14,8 +14,21 @@ LARGEST_DECODED = 128 * 1024  # bytes of JSON: no more than a few milliseconds a
 # What decoding raises for bytes that are no JSON, no UTF-8, or nested deeper than the decoder goes.
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
+LONGEST_SHORT = 64  # bytes of a value that is compared with others
+_NULL = frozenset({b"null"})
+
 _ARRAY = re.compile(rb"\s*\[")
 _FILLED = re.compile(rb"\s*\[\s*[^\s\]]")
+
+
+def is_absent(raw: bytes | msgspec.Raw | None) -> bool:
+    """Return whether a member is not there, or null; a large one is not copied for that."""
+    return raw is None or is_one_of(raw, _NULL)
+
+
+def is_one_of(raw: bytes | msgspec.Raw, few: frozenset[bytes]) -> bool:
+    """Return whether JSON is one of a few short values; a large one is not copied for that."""
+    return len(memoryview(raw)) <= LONGEST_SHORT and bytes(raw) in few
 
 
 def is_filled_array(raw: bytes | msgspec.Raw) -> bool:

@@ -5,14 +5,16 @@ never the whole, and several greedy ones leave room between them: with a ratio o
 of n + 1 as places change hands, and one part stays free. Whoever waits is served in order within a tenant, and in turn
 between tenants.
 
-The event loop is shared as well: `Turns` lets only some requests of a tenant begin in each of its rounds, and `Pace`
-bounds what a tenant's streams bring in a second.
+The event loop is shared as well: `Turns` lets only some requests of a tenant begin in each of its rounds, and only some
+pieces of large bodies be looked at; `Pace` bounds what a tenant's streams bring in a second.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 MOST_PACED = 1000  # tenants; then those that have taken nothing lately are forgotten
@@ -24,6 +26,14 @@ class BusyError(Exception):
     def __init__(self, *, own: bool) -> None:
         super().__init__("no room")
         self.own = own
+
+
+Pause = Callable[[], Awaitable[None]]  # between two pieces of a long work: lets others have their turn
+
+
+async def next_round() -> None:
+    """Let everything else that is ready have its turn on the event loop."""
+    await asyncio.sleep(0)
 
 
 class _Waiting(NamedTuple):
@@ -157,8 +167,11 @@ class Turns:
     A thousand requests that arrive together would otherwise all be worked on before the next step of anybody else's.
     """
 
-    def __init__(self, at_once: int) -> None:
+    def __init__(self, at_once: int, of_all: int | None = None) -> None:
+        """Let `at_once` of a tenant begin in each round, and `of_all` of all tenants, who then have theirs in turn."""
         self._at_once = at_once
+        self._of_all = of_all or sys.maxsize
+        self._left = self._of_all  # in this round
         self._begun: dict[str, int] = {}  # in this round, by tenant
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}
         self._round: asyncio.Handle | None = None  # the next
@@ -168,8 +181,9 @@ class Turns:
         begun = self._begun.get(tenant, 0)
         if self._round is None:
             self._round = asyncio.get_running_loop().call_soon(self._next_round)
-        if begun < self._at_once and tenant not in self._queues:
+        if begun < self._at_once and self._left and tenant not in self._queues:
             self._begun[tenant] = begun + 1
+            self._left -= 1
             return
         turn = asyncio.get_running_loop().create_future()
         self._queues.setdefault(tenant, deque()).append(turn)
@@ -178,16 +192,20 @@ class Turns:
     def _next_round(self) -> None:
         self._round = None
         self._begun.clear()
+        self._left = self._of_all
         for tenant in list(self._queues):
-            queue, begun = self._queues[tenant], 0
-            while queue and begun < self._at_once:
+            queue, begun = self._queues.pop(tenant), 0
+            while queue and begun < self._at_once and self._left:
                 turn = queue.popleft()
                 if not turn.done():
                     turn.set_result(None)
                     begun += 1
+                    self._left -= 1
             self._begun[tenant] = begun
-            if not queue:
-                del self._queues[tenant]
+            if queue:
+                self._queues[tenant] = queue  # behind the others
+            if not self._left:
+                break
         if self._begun:
             self._round = asyncio.get_running_loop().call_soon(self._next_round)
 

@@ -20,6 +20,7 @@ from assistant_gateway.calls import Call, Outcome, outcome_of
 from assistant_gateway.catalog import Target
 from assistant_gateway.egress import asking
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.fairness import Pause, next_round
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.metered import Fields, Metered
 from assistant_gateway.metering import Meter
@@ -48,6 +49,7 @@ class Ask:
     embedding: bool
     fields: Callable[[Attempt], Fields]  # as they go to that destination
     relay: Callable[[Attempt, Metered, Answer], Awaitable[Result]]
+    pause: Pause = next_round  # between two pieces of work on it: lets others have their turn
 
 
 class Forwarder:
@@ -73,7 +75,8 @@ class Forwarder:
         """Admit one call, make it, pass the answer on, and settle on every way out."""
         call = _call(request, made, ask.road)
         terms = ask.terms if made.first else ask.terms.without_rates()
-        metered = await self._meter.admit(terms, call, made.target, ask.fields(made), embedding=ask.embedding)
+        admit = self._meter.admit
+        metered = await admit(terms, call, made.target, ask.fields(made), embedding=ask.embedding, pause=ask.pause)
         made.admitted, made.headers = True, {**made.headers, **metered.headers}
         outcome, response, free, span = Outcome.CLIENT_GONE, None, False, None
         try:

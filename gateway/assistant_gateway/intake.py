@@ -8,14 +8,19 @@ from aiohttp import web
 
 from assistant_gateway import errors, shape
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.fairness import Pause, next_round
 from assistant_gateway.memory import LEASE, REQUEST_BYTES, Lease, Memory
 
 REQUEST_SECONDS = 60.0  # for the client to send its body
 FIRST_BYTES = 64 * 1024  # of a body whose length nobody has said; as it grows, so does its lease
 
 
-async def read(request: web.Request, memory: Memory, tenant: str, largest: int) -> bytes:
+async def read(
+    request: web.Request, memory: Memory, tenant: str, largest: int, pause: Pause = next_round
+) -> bytes | bytearray:
     """Return a request's body; what it takes is charged to the tenant until the request's lease is released.
+
+    A large one is read, and looked at, in pieces; between two of them `pause` lets others have their turn.
 
     Raises:
         GatewayError: 413 for more than `largest` bytes, 415 for a compressed one, 408 for one that does not come, 429
@@ -32,19 +37,20 @@ async def read(request: web.Request, memory: Memory, tenant: str, largest: int) 
     request[LEASE] = lease
     if length is not None and request.content.is_eof():  # most bodies come with their head
         body = await request.read()
-        await shape.check(body)
+        await shape.check(body, pause)
         return body
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
-            body = await _pieces(request, lease, largest)
-            await shape.check(body)
-            return body
+            found = await _pieces(request, lease, largest, pause)
+            await shape.check(found, pause)
+            return found
     except TimeoutError:
         raise GatewayError(408, "request_timeout", "The body did not arrive in time.") from None
 
 
-async def _pieces(request: web.Request, lease: Lease, largest: int) -> bytes:
-    parts: list[bytes] = []
+async def _pieces(request: web.Request, lease: Lease, largest: int, pause: Pause) -> bytes | bytearray:
+    body = b""
+    grown: bytearray | None = None  # of more than one piece: nothing is there twice
     size = 0
     while part := await request.content.readany():
         size += len(part)
@@ -52,8 +58,15 @@ async def _pieces(request: web.Request, lease: Lease, largest: int) -> bytes:
             raise _too_large(largest)
         if (more := REQUEST_BYTES + 2 * size - lease.held) > 0:
             await lease.grow(max(more, min(lease.held, 2 * (largest - size))))
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        if not body:
+            body = part
+            continue
+        if size > FIRST_BYTES:
+            await pause()  # meanwhile the client has to wait
+        if grown is None:
+            grown = bytearray(body)
+        grown += part
+    return body if grown is None else grown
 
 
 def _too_large(largest: int) -> GatewayError:

@@ -15,6 +15,7 @@ import msgspec
 
 from assistant_gateway import errors
 from assistant_gateway.catalog import Target
+from assistant_gateway.decoding import is_absent, is_one_of
 from assistant_gateway.errors import GatewayError
 
 STANDARD = ("max_tokens", "max_completion_tokens")
@@ -68,6 +69,7 @@ _OF_SOMETHING_ELSE = re.compile(r"input|prompt|context|image|thinking|reasoning|
 _ESCAPE = re.compile(r"\\u([0-9A-Fa-f]{4})")
 _MEMBER = re.compile(r'"([^"\\]{1,64})"\s*:')
 _LETTERS = re.compile(r"[^a-z0-9]")
+_ONE = frozenset({b"null", b"false", b"1"})
 _anything = msgspec.json.Decoder(object)
 
 Fields = dict[str, msgspec.Raw]
@@ -90,7 +92,7 @@ def unify(fields: Fields, wanted: str, *, always: bool) -> None:
         wanted: the provider's name of it.
         always: whether a limit that is there only once is renamed, too.
     """
-    present = [name for name in STANDARD if not _is_absent(fields.get(name))]
+    present = [name for name in STANDARD if not is_absent(fields.get(name))]
     if not present or (len(present) == 1 and not always):
         return
     values = {name: fields.pop(name) for name in present}
@@ -115,9 +117,9 @@ def take(fields: Fields) -> int | None:
             found.append(number)
     for name, raw in fields.items():
         plain = folded(name)
-        if name in ANSWERS and bytes(raw) not in {b"null", b"false", b"1"}:
+        if name in ANSWERS and not is_one_of(raw, _ONE):
             raise _refused(name, "How many answers there are to be is said by 'n'")
-        if not _is_absent(raw) and _sets_length(plain):
+        if not is_absent(raw) and _sets_length(plain):
             raise _refused(name, "How long an answer may be is said by 'max_tokens'")
         if name not in _CONTENT and raw_kind(raw) in b"{[":
             _check_inside(name, bytes(raw))
@@ -144,7 +146,7 @@ def answers(fields: Mapping[str, msgspec.Raw]) -> int:
 
 def whole(raw: bytes | msgspec.Raw) -> int | None:
     """Return a number above zero, rounded up, None for anything else. Some servers take "5" and 5.0 for 5."""
-    if len(bytes(raw)) > 400:
+    if len(memoryview(raw)) > 400:
         return None
     try:
         value: Any = _anything.decode(raw)
@@ -161,7 +163,7 @@ def whole(raw: bytes | msgspec.Raw) -> int | None:
 
 def raw_kind(raw: bytes | msgspec.Raw) -> bytes:
     """Return the first character of a value."""
-    return bytes(raw).lstrip()[:1]
+    return bytes(memoryview(raw)[:1])  # a value of a document has no space before it
 
 
 def _check_inside(name: str, raw: bytes) -> None:
@@ -188,7 +190,3 @@ def _sets_length(plain: str) -> bool:
 def _refused(name: str, why: str) -> GatewayError:
     message = f"{name[:120]!r} is not passed on, because this call is under a limit. {why}."
     return errors.invalid_request(message, name[:120], code="field_not_allowed")
-
-
-def _is_absent(raw: bytes | msgspec.Raw | None) -> bool:
-    return raw is None or bytes(raw) == b"null"

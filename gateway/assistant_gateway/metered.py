@@ -13,6 +13,7 @@ from assistant_gateway import counting, ledger, lengths
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.catalog import Target
 from assistant_gateway.counts import MOST_TOKENS
+from assistant_gateway.decoding import is_one_of
 from assistant_gateway.events import EventRelay
 from assistant_gateway.generated import Generated, estimate
 from assistant_gateway.limits.levels import Amount
@@ -98,8 +99,8 @@ class Metered:
 
     def searches(self) -> tuple[bool, str | None]:
         """Return whether the request asked for a search of the web, and how much of what it finds is to be read."""
-        asked = [name for name in _SEARCHES if name in self.fields and bytes(self.fields[name]) not in _NOT_ASKED]
-        found = _SIZE.search(bytes(self.fields["web_search_options"])) if "web_search_options" in asked else None
+        asked = [name for name in _SEARCHES if name in self.fields and not is_one_of(self.fields[name], _NOT_ASKED)]
+        found = _SIZE.search(memoryview(self.fields["web_search_options"])) if "web_search_options" in asked else None
         return bool(asked), found[1].decode() if found is not None else None
 
     def entry(self, used: Usage, bill: Bill, outcome: Outcome) -> bytes:

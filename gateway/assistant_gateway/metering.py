@@ -11,6 +11,7 @@ from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.catalog import Target
 from assistant_gateway.decoding import UNREADABLE
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.fairness import Pause, next_round
 from assistant_gateway.limits.levels import LARGEST, Amount
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Refused
@@ -67,8 +68,12 @@ class Meter:
             return None
         return _price_refusal(terms, target.provider, model, self.price(target, model, {}))
 
-    async def admit(self, terms: Terms, call: Call, target: Target, fields: Fields, *, embedding: bool) -> Metered:
+    async def admit(
+        self, terms: Terms, call: Call, target: Target, fields: Fields, *, embedding: bool, pause: Pause = next_round
+    ) -> Metered:
         """Hold the most that a call can use; may set the length of its answer in `fields`.
+
+        A large request is looked at in pieces; between two of them `pause` lets others have their turn.
 
         Raises:
             GatewayError: 429 naming the limit; 503 while nobody can say; 400 or 403 for what cannot be limited.
@@ -81,7 +86,7 @@ class Meter:
             return metered
         own_output = 0
         if terms.hard:
-            own_output = await self._bound(metered, target)
+            own_output = await self._bound(metered, target, pause)
         answer = await self._limiter.reserve(terms, metered.id, metered.worst)
         if (
             isinstance(answer, Refused)
@@ -94,7 +99,7 @@ class Meter:
         metered.headers = self._limiter.headers(terms, answer)
         return metered
 
-    async def _bound(self, metered: Metered, target: Target) -> int:
+    async def _bound(self, metered: Metered, target: Target, pause: Pause) -> int:
         """Set the worst case; return how long each answer may be where that was decided here, else 0.
 
         Raises:
@@ -106,7 +111,8 @@ class Meter:
         if terms.money and (told := _unbounded(fields, price)) is not None:
             raise told
         images = price.max_image_tokens if price is not None else None
-        bound = await counting.bound_of(fields, metered.call.model, images, embedding=metered.embedding)
+        model = metered.call.model
+        bound = await counting.bound_of(fields, model, images, embedding=metered.embedding, pause=pause)
         if bound.unbounded is not None:
             message = f"Nobody can say what this call may use at most: {bound.unbounded}. It is under a limit."
             raise GatewayError(400, "not_limitable", message)
@@ -246,7 +252,7 @@ def _tier_of(fields: Fields) -> str:
     Raises:
         GatewayError: 400: there is no such tier. What it costs nobody could say, and any text could be written there.
     """
-    raw = bytes(fields.get("service_tier", b"null"))
+    raw = memoryview(fields.get("service_tier", b"null"))
     tier = None
     if len(raw) <= LONGEST_TIER:
         with contextlib.suppress(*UNREADABLE):

@@ -7,11 +7,13 @@ and between two pieces others have their turn on the event loop.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
+
+import msgspec
 
 from assistant_gateway.decoding import LARGEST_DECODED
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.fairness import Pause, next_round
 
 PIECE_BYTES = 64 * 1024  # a millisecond or two at worst
 MOST_OBJECTS = 50_000  # and arrays; of a body that is larger than `LARGEST_DECODED`
@@ -22,8 +24,8 @@ MOST_ESCAPES = 2_000_000  # of characters in strings: text may be sent as UTF-8
 _OUTSIDE = bytes(set(range(256)) - set(b"{[:,"))
 
 
-async def check(raw: bytes) -> None:
-    """Refuse a body that has too many values for its gateway.
+async def check(raw: bytes | bytearray, pause: Pause = next_round) -> None:
+    """Refuse a body that has too many values for its gateway; `pause` lets others have their turn.
 
     Raises:
         GatewayError: 413, saying of what there are too many.
@@ -31,7 +33,7 @@ async def check(raw: bytes) -> None:
     if len(raw) <= LARGEST_DECODED:
         return
     objects = members = values = 0
-    async for outside, escapes in _structure(raw):
+    async for outside, escapes in structure(raw, pause):
         objects += outside.count(b"{") + outside.count(b"[")
         members += outside.count(b":")
         values += outside.count(b",")
@@ -45,22 +47,20 @@ async def check(raw: bytes) -> None:
                 raise GatewayError(413, "request_too_complex", f"The body holds more than {most:,} {what}.")
 
 
-async def has_objects(raw: bytes) -> bool:
-    """Return whether an object stands anywhere in valid JSON; a brace inside of a text is none."""
-    async for outside, _ in _structure(raw):
-        if b"{" in outside:
-            return True
-    return False
+async def structure(
+    raw: bytes | bytearray | msgspec.Raw, pause: Pause = next_round
+) -> AsyncIterator[tuple[bytes, int]]:
+    """Yield braces, brackets, colons and commas outside of strings, and how many escapes there were so far.
 
-
-async def _structure(raw: bytes) -> AsyncIterator[tuple[bytes, int]]:
-    """Yield braces, brackets, colons and commas outside of strings, and how many escapes there were so far."""
+    Of valid JSON; a brace inside of a text is none.
+    """
+    view = memoryview(raw)
     at, inside, escapes = 0, 0, 0
-    while at < len(raw):
-        end = min(at + PIECE_BYTES, len(raw))
-        piece = raw[at:end]
+    while at < len(view):
+        end = min(at + PIECE_BYTES, len(view))
+        piece = bytes(view[at:end])
         if (len(piece) - len(piece.rstrip(b"\\"))) % 2:  # its last escape goes on
-            piece = raw[at : end + 1]
+            piece = bytes(view[at : end + 1])
         at += len(piece)
         if b"\\" in piece:
             escapes += piece.count(b"\\")
@@ -69,4 +69,5 @@ async def _structure(raw: bytes) -> AsyncIterator[tuple[bytes, int]]:
         outside = b"".join(parts[inside::2])
         inside = (inside + len(parts) - 1) % 2
         yield outside.translate(None, _OUTSIDE), escapes
-        await asyncio.sleep(0)
+        if at < len(view):
+            await pause()

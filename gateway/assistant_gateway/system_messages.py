@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from assistant_gateway.decoding import UNREADABLE
+from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE
 
 ROLES = frozenset({"system", "developer"})
 # How servers, and the templates that they run, refuse a second system message or one that does not stand first.
@@ -49,22 +49,24 @@ def merged(messages: msgspec.Raw, *, everywhere: bool) -> msgspec.Raw:
         messages: as the request has them; what is no list of messages is the provider's to refuse.
         everywhere: whether those in the middle of the conversation belong to it, too.
     """
-    raw = bytes(messages)
-    if raw.count(b'"system"') + raw.count(b'"developer"') < (1 if everywhere else 2):
-        return messages
+    if len(memoryview(messages)) <= LARGEST_DECODED:  # to search a larger one takes longer than to take it apart
+        raw = bytes(messages)
+        if raw.count(b'"system"') + raw.count(b'"developer"') < (1 if everywhere else 2):
+            return messages
     try:
-        roles = [message.role in ROLES for message in _roles.decode(raw)]
+        roles = [message.role in ROLES for message in _roles.decode(messages)]
         if everywhere:
             chosen = [at for at, system in enumerate(roles) if system]
         else:
             chosen = list(range(roles.index(False) if False in roles else len(roles)))
         if not chosen or chosen == [0]:
             return messages
-        found = _messages.decode(raw)
+        found = _messages.decode(messages)
         one = _joined([_message.decode(found[at]) for at in chosen])
     except UNREADABLE:
         return messages
-    rest = [message for at, message in enumerate(found) if at not in set(chosen)]
+    put_together = set(chosen)
+    rest = [message for at, message in enumerate(found) if at not in put_together]
     return msgspec.Raw(msgspec.json.encode([{"role": "system", "content": one}, *rest]))
 
 

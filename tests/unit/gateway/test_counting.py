@@ -2,8 +2,6 @@
 
 import base64
 import json
-import sys
-import unicodedata
 from typing import Any
 
 import msgspec
@@ -11,14 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistant_gateway import counting
 from assistant_gateway.counting import (
-    LONGEST_EXPANSION,
     Bound,
     bound_of,
     chat_bound,
     embedding_bound,
-    longest_form,
 )
 
 IMAGE = "data:image/png;base64," + base64.b64encode(bytes(30_000)).decode()
@@ -30,33 +25,6 @@ def fields(**body: Any) -> dict[str, msgspec.Raw]:
 
 def chat(content: Any, **more: Any) -> dict[str, msgspec.Raw]:
     return fields(model="m", messages=[{"role": "user", "content": content}], **more)
-
-
-def test_no_character_grows_by_more_than_the_longest_expansion() -> None:
-    """Every code point, every normal form: the figure that unreadable text is bounded by."""
-    worst = 0.0
-    for start in range(0, sys.maxunicode + 1, 256):
-        block = "".join(map(chr, range(start, start + 256)))
-        # A text that is its own normal form has no character that is not.
-        if block.isascii() or 0xD800 <= start <= 0xDFFF or unicodedata.is_normalized("NFKD", block):
-            continue
-        worst = max(worst, *(len(unicodedata.normalize("NFKD", char).encode()) / len(char.encode()) for char in block))
-    assert 1 < worst <= LONGEST_EXPANSION
-
-
-@given(st.text(max_size=200), st.booleans())
-def test_every_form_of_a_text_has_fewer_bytes_than_the_bound(text: str, ascii_only: bool) -> None:
-    """Raw and in all four normal forms, written plainly or with escapes."""
-    text = text.encode(errors="replace").decode()
-    raw = json.dumps(text, ensure_ascii=ascii_only).encode()
-    forms = [text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD", "NFKC", "NFKD"))]
-    assert longest_form(raw) >= max(len(form.encode()) for form in forms)
-
-
-def test_text_that_cannot_be_read_is_bounded_too() -> None:
-    """A lone surrogate keeps a text from being normalised here; the bound then takes the worst."""
-    raw = b'"\\ud800' + b"\\ufdfa" * 10 + b'"'
-    assert longest_form(raw) >= 33 * 10
 
 
 def test_plain_messages_are_bounded_by_their_bytes() -> None:
@@ -148,46 +116,6 @@ def test_no_body_breaks_the_count(more: dict[str, bytes], messages: bytes) -> No
     assert isinstance(embedding_bound(body), Bound)
 
 
-LARGE_TEXTS = {
-    "ascii": "a" * 200_000,
-    "accents": "café au lait " * 20_000,
-    "kana and hangul": "がぎぐ한국어" * 10_000,
-    "one that grows elevenfold": "x" * 150_000 + "\ufdfa",
-    "many of them": "\ufdfa" * 60_000,
-    "wide": "\U0001f600" * 40_000,
-    "line ends": 'a\n"\\' * 50_000,
-    "backslashes": "\\" * 99_999 + "é" + "\\" * 100_001,
-}
-
-
-@pytest.mark.parametrize("ascii_only", [True, False])
-@pytest.mark.parametrize("text", LARGE_TEXTS.values(), ids=LARGE_TEXTS)
-async def test_a_large_text_is_bounded_in_pieces_as_a_small_one_at_once(text: str, ascii_only: bool) -> None:
-    """However long it is and however it is written: no less than its longest form, and not much more."""
-    raw = json.dumps(text, ensure_ascii=ascii_only).encode()
-    longest = max(len(unicodedata.normalize(form, text).encode()) for form in ("NFC", "NFD", "NFKD"))
-    found = await counting._long_form(raw)
-    assert longest <= found <= 1.05 * max(longest, len(raw))
-
-
-@given(st.lists(st.sampled_from(["\\", '"', "é", "\ufdfa", "\U0001f600", "a", "\n", "\\u00e9"]), max_size=60))
-def test_no_piece_ends_inside_of_a_character_or_an_escape(parts: list[str]) -> None:
-    """Each piece can be read for itself, wherever it is cut."""
-    for ascii_only in (True, False):
-        raw = json.dumps("".join(parts), ensure_ascii=ascii_only).encode()
-        before, counting._PIECE_BYTES = counting._PIECE_BYTES, 13
-        try:
-            at, pieces = 0, []
-            while at < len(raw):
-                end = counting._cut(raw, at)
-                assert at < end
-                pieces.append(counting._plain(raw[at:end]))
-                at = end
-        finally:
-            counting._PIECE_BYTES = before
-        assert len("".join(pieces).encode()) >= len("".join(parts).encode())
-
-
 async def test_a_large_request_has_the_bound_of_its_kind() -> None:
     """Images by rule, sound and the like without a bound, plain texts by their bytes: at any size."""
     words = "word " * 60_000
@@ -204,6 +132,29 @@ async def test_a_large_request_has_the_bound_of_its_kind() -> None:
         assert (await bound_of(chat(content), "m", embedding=False)).unbounded is not None
     assert (await bound_of(chat(words, web_search_options={"a": 1}), "m", embedding=False)).unbounded is not None
     assert (await bound_of(chat("a", tools=[{"type": "function", "x": words}]), "m", embedding=False)).unbounded
+
+
+@pytest.mark.parametrize(
+    ("body", "pieces"),
+    [
+        (chat([{"type": "text", "text": "x"}] * 20_000), 20),
+        (fields(messages=[{"role": "user", "content": "x"}] * 20_000), 20),
+        (fields(messages=[{"role": "user", "content": "x" * 4_000_000}]), 16),
+    ],
+    ids=["parts", "messages", "text"],
+)
+async def test_others_have_their_turn_while_a_large_request_is_looked_at(
+    body: dict[str, msgspec.Raw], pieces: int
+) -> None:
+    """After so many parts, messages or bytes."""
+    pauses = 0
+
+    async def pause() -> None:
+        nonlocal pauses
+        pauses += 1
+
+    await bound_of(body, "m", embedding=False, pause=pause)
+    assert pauses >= pieces
 
 
 async def test_a_large_input_of_embeddings_is_text_unless_an_object_stands_in_it() -> None:

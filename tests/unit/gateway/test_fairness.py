@@ -137,6 +137,37 @@ async def test_a_crowd_begins_in_rounds_between_which_others_have_theirs() -> No
     assert len(order) == 101
 
 
+async def test_pieces_of_large_bodies_have_their_turn_tenant_by_tenant() -> None:
+    """However many bodies a tenant sends: one piece of it in a round, two of all; the next begins with others.
+
+    Small work of anybody goes round meanwhile as often as there are rounds.
+    """
+    turns, order, rounds = Turns(1, 2), [], 0
+
+    async def body(tenant: str) -> None:
+        for _ in range(3):
+            await turns.take(tenant)
+            order.append((rounds, tenant))
+
+    async def count() -> None:
+        nonlocal rounds
+        while True:
+            await asyncio.sleep(0)
+            rounds += 1
+
+    counting = asyncio.create_task(count())
+    async with asyncio.TaskGroup() as group:
+        for tenant in "aaaaabbbbbc":
+            group.create_task(body(tenant))
+    counting.cancel()
+    for number in range(rounds + 1):
+        tenants = [tenant for at, tenant in order if at == number]
+        assert len(tenants) <= 2
+        assert len(set(tenants)) == len(tenants)
+    assert [tenant for _, tenant in order].index("c") <= 4
+    assert len(order) == 33
+
+
 async def test_a_request_that_goes_away_while_it_waits_holds_up_nobody() -> None:
     """Its turn is the next one's, and when all is done nothing is left to do in each round."""
     turns = Turns(1)
