@@ -6,6 +6,7 @@ variant of uvicorn's protocol: it writes at once when nothing stands against it.
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from typing import Any, cast
 
@@ -23,23 +24,22 @@ class Chunks:
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = weakref.ref(cycle)  # it holds the scope that holds this
 
-    @property
-    def ready(self) -> bool:
-        """Whether the head is out, the end is not, and the caller is there and reads. Otherwise `send` is the way."""
-        cycle = self._cycle()
-        return (
-            cycle is not None
-            and bool(cycle.chunked_encoding)
-            and not cycle.response_complete
-            and not cycle.disconnected
-            and not cycle.flow.write_paused
-            and not cycle.transport.is_closing()
-        )
+    def transport(self) -> asyncio.Transport | None:
+        """Return where chunks can be written now: the head is out, the end is not, and the caller reads.
 
-    def write(self, body: bytes) -> None:
-        """Send `body`, at least one byte, when it is `ready`."""
-        if (cycle := self._cycle()) is not None:
-            cycle.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        None otherwise: then `send` is the way.
+        """
+        cycle = self._cycle()
+        if (
+            cycle is None
+            or not cycle.chunked_encoding
+            or cycle.response_complete
+            or cycle.disconnected
+            or cycle.flow.write_paused
+            or cycle.transport.is_closing()
+        ):
+            return None
+        return cycle.transport
 
 
 def chunks_of(scope: Scope) -> Chunks | None:

@@ -95,9 +95,17 @@ class EventRelay:
         """Bytes of an event that has not ended."""
         return len(self._frames.rest)
 
-    def whole(self, data: bytes) -> bool:
-        """Whether `data` is made of whole events only."""
-        return self._frames.whole(data)
+    def feed_whole(self, data: bytes) -> bytes | None:
+        """Return what goes on of whole events that are not the last; None for anything else, and nothing is done."""
+        frames = self._frames
+        if data.startswith(self._head) and data.endswith(self._tail) and not frames.rest:
+            text = data[self._between]
+            if b'"' in text:  # several of them in a row
+                text = text.replace(self._seam, b"")
+            if b'"' not in text and b"\n" not in text and b"\r" not in text:
+                self.generated.add(data)
+                return data if self._secret is None or self._secret not in text else data.replace(self._secret, b"***")
+        return self._pass(data) if frames.whole(data) and not data.endswith(DONE) else None
 
     def feed(self, data: bytes) -> bytes:
         """Return the whole events that `data` completes, as one block, or nothing.
@@ -107,13 +115,8 @@ class EventRelay:
         Raises:
             TooLargeError: an event does not end.
         """
-        if data.startswith(self._head) and data.endswith(self._tail) and not self._frames.rest:
-            text = data[self._between]
-            if b'"' in text:  # several of them in a row
-                text = text.replace(self._seam, b"")
-            if b'"' not in text and b"\n" not in text and b"\r" not in text:
-                self.generated.add(data)
-                return data if self._secret is None or self._secret not in text else data.replace(self._secret, b"***")
+        if (passed := self.feed_whole(data)) is not None:
+            return passed
         block = self._frames.feed(data)
         if len(self._frames.rest) > self._limit:
             raise TooLargeError("sent an event that does not end")

@@ -32,6 +32,7 @@ STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cach
 HOLD_SECONDS = 10.0
 PAUSE_SECONDS = 0.1
 HOLD_BYTES = 16 * 1024
+PACE_BYTES = 4 * 1024  # of a stream, before its tenant's pace is looked at again: not at each event
 
 
 class InterruptedByShutdown(Exception):  # noqa: N818  # set on a stream from outside
@@ -71,6 +72,8 @@ class Stream:
     _charged: int = 0  # bytes, beyond what every request is charged
     _out: bool = False  # whether the head is
     _wait: float = 0.0  # seconds, because the tenant's streams have brought too much
+    _unpaced: int = 0  # bytes that have come since the tenant's pace was looked at
+    _transport: asyncio.Transport | None = None  # to the client
 
     async def begin(self) -> GatewayError | None:
         """Wait for the answer to begin and send the head with it; return what went wrong after all.
@@ -146,6 +149,7 @@ class Stream:
         Raises:
             ConnectionError: the client is gone.
         """
+        self._transport = self.request.transport
         while True:
             try:
                 data = await self.response.next(self._straight if self._out and self.answer.chunked else None)
@@ -177,24 +181,24 @@ class Stream:
 
         After the first event has gone out with the head, and before the end, chunks are all there is to write.
         """
-        transport = self.request.transport
+        transport, relay, size = self._transport, self.relay, len(data)
         if (
             transport is None
             or self._wait > 0
             or transport.is_closing()
             or transport.get_write_buffer_size() > MAX_UNSENT
-            or len(data) > MAX_UNSENT
-            or len(data) > self.left
-            or not self.relay.whole(data)
-            or data.endswith(DONE)
+            or size > MAX_UNSENT
+            or size > self.left
+            or (block := relay.feed_whole(data)) is None
         ):
             return False
-        if block := self._feed(data):
-            transport.write(b"%x\r\n%b\r\n" % (len(block), block))
+        self._count(size)
         self.watch.moved()
-        if self.relay.error is not None:
+        if block:
+            transport.write(b"%x\r\n%b\r\n" % (len(block), block))
+        if relay.error is not None:
             self.response.fail(ProviderFailedError())
-        elif self.relay.done:
+        elif relay.done:
             self.watch.hurry()
         return True
 
@@ -204,11 +208,19 @@ class Stream:
         Raises:
             TooLargeError: an event, or the stream, does not end.
         """
-        self.left -= len(data)
+        self._count(len(data))
         if self.left < 0:
             raise TooLargeError("sent a stream that does not end")
-        self._wait = self.pace.take(self.metered.call.tenant, len(data), asyncio.get_running_loop().time())
         return self.relay.feed(data) if data else b""
+
+    def _count(self, size: int) -> None:
+        """Count bytes that have come."""
+        self.left -= size
+        self._unpaced += size
+        if self._unpaced >= PACE_BYTES:
+            now = asyncio.get_running_loop().time()
+            self._wait = self.pace.take(self.metered.call.tenant, self._unpaced, now)
+            self._unpaced = 0
 
     def _room(self, block: bytes) -> GatewayError | None:
         """Charge what this stream keeps in memory beyond the usual; return why it has to end when there is no room.

@@ -83,8 +83,8 @@ class Response:
                 await self._waiter
             finally:
                 self._straight = None
-        if self.parts:
-            data = self._joined()
+        if parts := self.parts:
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
             self._taken()
             return data
         if self.error is not None:
@@ -118,13 +118,14 @@ class Response:
 
     def arrived(self) -> None:
         """Hand on what is there, or wake the reader."""
-        if self._straight is not None and self._straight(self._joined()):
+        straight, parts = self._straight, self.parts
+        if straight is None or not straight(parts[0] if len(parts) == 1 else b"".join(parts)):
+            self._wake()
+        elif self.held:
             self._taken()
         else:
-            self._wake()
-
-    def _joined(self) -> bytes:
-        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+            parts.clear()
+            self.unread = 0
 
     def _taken(self) -> None:
         self.parts.clear()

@@ -25,7 +25,7 @@ class Frames:
 
     def whole(self, data: bytes) -> bool:
         """Return whether `data`, coming next, is made of whole events only; most pieces are."""
-        return not self.rest and self._begun and data.endswith(b"\n\n")
+        return self._begun and not self.rest and data.endswith(b"\n\n")
 
     def feed(self, data: bytes) -> bytes:
         """Return the whole events that `data` completes, as one block, or nothing.
@@ -33,7 +33,7 @@ class Frames:
         Their bytes are unchanged. Where a CR ends a block and its LF comes later, that is found before the next event,
         where it says nothing.
         """
-        if self.whole(data):
+        if self._begun and not self.rest and data.endswith(b"\n\n"):  # as nearly always
             return data
         # Only what is new is searched, so that a large event in small pieces costs no more than its size.
         start = max(0, len(self.rest) - 3)

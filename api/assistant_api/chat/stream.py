@@ -44,10 +44,10 @@ class Relay:
 
     def feed(self, data: bytes) -> bytes:
         """Return every event that is complete by now, and what is too large to be waited for."""
-        block = self._frames.feed(data)
-        if block:
+        frames = self._frames
+        if block := frames.feed(data):
             block = self._passed(block)
-        return block + self._frames.take() if len(self._frames.rest) > _MAX_EVENT else block
+        return block + frames.take() if len(frames.rest) > _MAX_EVENT else block
 
     def end(self) -> bytes:
         """Return what is left when the stream has ended."""
@@ -225,9 +225,9 @@ class EventStream:
 
     def _straight(self, data: bytes) -> bool:
         """Send what `data` completes at once; False, and nothing done, where that has to be waited for."""
-        if self._chunks is None or not self._chunks.ready:
+        if self._chunks is None or (transport := self._chunks.transport()) is None:
             return False
         if out := self._relay.feed(data):
             self._sent = (self._sent[1], out)
-            self._chunks.write(out)
+            transport.write(b"%x\r\n%b\r\n" % (len(out), out))  # a chunk
         return True
