@@ -45,6 +45,7 @@ OPERATOR_KEY = "identity.json"
 
 # Stores.
 VECTOR_COLLECTION = "AssistantChunk"
+VECTOR_SPELLINGS = "spellings"  # its property with other spellings of the text's words
 POSTGRES_OPERATOR_ROLE = "assistant_operator"
 LEDGER = "assistant_ledger"  # the platform's own database; its roles are named like a tenant's, from this
 

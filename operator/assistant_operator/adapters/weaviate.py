@@ -31,6 +31,13 @@ COLLECTION = naming.VECTOR_COLLECTION
 # A namespace may have hundreds of knowledge bases: they are granted in portions, each with the whole time.
 PORTION = 50
 COUNTED_AT_ONCE = 8
+_SPELLINGS = Property(
+    name=naming.VECTOR_SPELLINGS,
+    data_type=DataType.TEXT,
+    tokenization=Tokenization.WORD,
+    index_searchable=True,
+    index_filterable=False,
+)
 
 
 class Weaviate:
@@ -135,7 +142,7 @@ class Weaviate:
 
     async def _ensure_collection(self, client: weaviate.WeaviateAsyncClient) -> bool:
         if await client.collections.exists(COLLECTION):
-            return False
+            return await self._ensure_spellings(client)
         self._guard()
         await client.collections.create(
             COLLECTION,
@@ -145,6 +152,7 @@ class Weaviate:
                 Property(name="document_name", data_type=DataType.TEXT, tokenization=Tokenization.FIELD),
                 Property(name="page", data_type=DataType.INT),
                 Property(name="text", data_type=DataType.TEXT, tokenization=Tokenization.WORD, index_searchable=True),
+                _SPELLINGS,
             ],
             vector_config=Configure.Vectors.self_provided(
                 vector_index_config=Configure.VectorIndex.hnsw(distance_metric=VectorDistances.COSINE)
@@ -153,6 +161,15 @@ class Weaviate:
             inverted_index_config=Configure.inverted_index(stopwords_preset=StopwordsPreset.NONE),
             multi_tenancy_config=Configure.multi_tenancy(enabled=True, auto_tenant_creation=False),
         )
+        return True
+
+    async def _ensure_spellings(self, client: weaviate.WeaviateAsyncClient) -> bool:
+        """Add what collections of earlier releases lack: what is in them stays, and is found as before."""
+        collection = client.collections.use(COLLECTION)
+        if any(each.name == _SPELLINGS.name for each in (await collection.config.get()).properties):
+            return False
+        self._guard()
+        await collection.config.add_property(_SPELLINGS)
         return True
 
     async def _ensure_vector_tenants(self, client: weaviate.WeaviateAsyncClient, keys: list[str]) -> bool:
