@@ -34,6 +34,11 @@ CONFIG_KEY = "tenant.json"
 STORES_SECRET = "assistant-stores"  # keys are the settings' names of assistant_api.config
 API_KEY_SECRET = "assistant-api-key"  # key API_KEY_KEY: the first API key, in clear
 API_KEY_KEY = "api-key"
+ADMIN_SECRET = "assistant-admin"  # keys ADMIN_EMAIL and ADMIN_PASSWORD: how the tenant's first owner signs in
+ADMIN_EMAIL, ADMIN_PASSWORD = "email", "password"
+# Keys of STORES_SECRET that no store knows, and that only the API needs.
+SIGNING_KEY = "signing_key"  # seed of the Ed25519 key that signs access tokens, base64url
+AUDIT_KEY = "audit_key"  # of the HMACs that chain the audit log, base64url
 
 # Token that a tenant's pods present to the gateway.
 GATEWAY_AUDIENCE = "assistant-gateway"

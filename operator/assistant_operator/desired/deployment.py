@@ -20,6 +20,7 @@ USER = 10001
 TOKEN_FOLDER = "/var/run/secrets/assistant-gateway"  # noqa: S105 - a folder
 CONFIG_FOLDER = "/etc/assistant/config"
 STORES_FOLDER = "/etc/assistant/stores"
+ADMIN_FOLDER = "/etc/assistant/admin"
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ class Pods:
 def api(namespace: str, settings: TenantSettings, pods: Pods) -> Json:
     """Return the Deployment of the tenant's API."""
     resources = Resources(settings.requests, settings.limits)
+    container = _container(naming.API, "assistant_api", pods.platform, resources, {"API_DRAIN_SECONDS": "0"})
     container = {
-        **_container(naming.API, "assistant_api", pods.platform, resources, {"API_DRAIN_SECONDS": "0"}),
+        **container,
+        "volumeMounts": [*container["volumeMounts"], {"name": "admin", "mountPath": ADMIN_FOLDER, "readOnly": True}],
         "ports": [
             {"name": "http", "containerPort": API_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
@@ -47,7 +50,12 @@ def api(namespace: str, settings: TenantSettings, pods: Pods) -> Json:
         # streams that run then have 25 seconds to end.
         "lifecycle": {"preStop": {"sleep": {"seconds": 3}}},
     }
-    return _deployment(naming.API, namespace, settings.replicas, container, pods)
+    volumes = [
+        *_volumes(pods.parts),
+        # Optional: the pod starts without it, and nobody signs in for the first time until it is there.
+        {"name": "admin", "secret": {"secretName": naming.ADMIN_SECRET, "defaultMode": 0o440, "optional": True}},
+    ]
+    return _deployment(naming.API, namespace, settings.replicas, (container, volumes), pods)
 
 
 def worker(namespace: str, pods: Pods) -> Json:
@@ -57,10 +65,17 @@ def worker(namespace: str, pods: Pods) -> Json:
         "ports": [{"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"}],
         **_alive("metrics"),
     }
-    return _deployment(naming.WORKER, namespace, 1, container, pods)
+    # It reads what strangers wrote, and signs nothing.
+    files = [
+        {"key": key, "path": key}
+        for key in sorted(pods.credentials.stores)
+        if key not in {naming.SIGNING_KEY, naming.AUDIT_KEY}
+    ]
+    return _deployment(naming.WORKER, namespace, 1, (container, _volumes(pods.parts, files)), pods)
 
 
-def _deployment(name: str, namespace: str, replicas: int, container: Json, pods: Pods) -> Json:
+def _deployment(name: str, namespace: str, replicas: int, shape: tuple[Json, list[Json]], pods: Pods) -> Json:
+    container, volumes = shape
     labels = metadata(name, namespace, namespace, name)["labels"]
     return {
         "apiVersion": "apps/v1",
@@ -96,7 +111,7 @@ def _deployment(name: str, namespace: str, replicas: int, container: Json, pods:
                     ],
                     **_pull_secrets(pods.platform),
                     "containers": [container],
-                    "volumes": _volumes(pods.parts),
+                    "volumes": volumes,
                 },
             },
         },
@@ -146,11 +161,19 @@ def _telemetry(platform: Platform) -> dict[str, str]:
     }
 
 
-def _volumes(parts: int) -> list[Json]:
+def _volumes(parts: int, files: list[Json] | None = None) -> list[Json]:
+    """Return the volumes of both kinds of pods; `files` are those of the stores' Secret, all unless they are named."""
     token = {"path": "token", "audience": naming.GATEWAY_AUDIENCE, "expirationSeconds": 3600}
     return [
         config_map.volume(parts),
-        {"name": "stores", "secret": {"secretName": naming.STORES_SECRET, "defaultMode": 0o440}},
+        {
+            "name": "stores",
+            "secret": {
+                "secretName": naming.STORES_SECRET,
+                "defaultMode": 0o440,
+                **({"items": files} if files is not None else {}),
+            },
+        },
         {
             "name": "gateway-token",
             "projected": {"defaultMode": 0o440, "sources": [{"serviceAccountToken": token}]},

@@ -51,6 +51,8 @@ class Credentials:
 
     stores: Mapping[str, str]
     api_key: str
+    admin_email: str = ""
+    admin_password: str = ""
     account: str = ""  # UID of the ServiceAccount whose tokens the gateway takes; "" while there is none
     refused: frozenset[str] = frozenset()  # names of the Secrets that could not be written: these were never stored
 

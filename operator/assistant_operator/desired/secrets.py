@@ -1,4 +1,4 @@
-"""The tenant's Secrets: store credentials for its pods, and the first API key for its people."""
+"""The tenant's Secrets: credentials for its pods; the first API key and the first sign-in for its people."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def stores(namespace: str, credentials: Credentials) -> Json:
 def api_key(namespace: str, credentials: Credentials) -> Json:
     """Return the Secret with the first API key; deleting it makes a new key."""
     return _secret(naming.API_KEY_SECRET, namespace, {naming.API_KEY_KEY: credentials.api_key})
+
+
+def admin(namespace: str, credentials: Credentials) -> Json:
+    """Return the Secret with which the first owner signs in; it matters only until that owner exists."""
+    values = {naming.ADMIN_EMAIL: credentials.admin_email, naming.ADMIN_PASSWORD: credentials.admin_password}
+    return _secret(naming.ADMIN_SECRET, namespace, values)
 
 
 def _secret(name: str, namespace: str, values: dict[str, str]) -> Json:

@@ -39,7 +39,7 @@ async def ensure_stores(resolved: Resolved, snapshot: Snapshot, context: Context
     """
     tenant = resolved.identity.key
     run = _Run(tenant, context, problems)
-    held = credentials(snapshot.owned, tenant, context.settings)
+    held = credentials(snapshot.owned, tenant, context.settings, snapshot.namespace)
     # The Secret comes first, then the stores that take a password from it; the vector store makes its key itself.
     held = await _write_secrets(held, snapshot, context, problems, run)
     if not held.stored(naming.STORES_SECRET):
@@ -74,7 +74,8 @@ async def _write_secrets(
 ) -> Credentials:
     """Write the tenant's Secrets where they differ; return the credentials with what was refused."""
     refused = set()
-    for obj in (secrets.stores(snapshot.namespace, held), secrets.api_key(snapshot.namespace, held)):
+    for make in (secrets.stores, secrets.api_key, secrets.admin):
+        obj = make(snapshot.namespace, held)
         wanted, name = with_digest(obj), obj["metadata"]["name"]
         run.wrote |= await put(wanted, snapshot, context, problems)
         if not wanted["data"].items() <= ((snapshot.owned.get(("Secret", name)) or {}).get("data") or {}).items():

@@ -115,10 +115,15 @@ async def test_only_known_knowledge_bases_are_read(tenant: Tenant) -> None:
         "CREATE TRIGGER t BEFORE DELETE ON documents EXECUTE FUNCTION suppress_redundant_updates_trigger()",
         "ALTER TABLE documents ENABLE ROW LEVEL SECURITY",
         "TRUNCATE documents",
+        "UPDATE audit_entries SET actor = ''",
+        "DELETE FROM audit_entries",
+        "TRUNCATE audit_entries",
+        "DELETE FROM audit_head",
+        "INSERT INTO audit_head VALUES (1, 0, '')",
     ],
 )
 async def test_what_the_operator_relies_on_is_out_of_reach(tenant: Tenant, statement: str) -> None:
-    """The schema's version, views and functions can be neither changed nor locked by the tenant's role."""
+    """The schema, its version, views and functions, and the audit log's entries are not the tenant's to change."""
     async with tenant.login() as login:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await login.execute(statement)

@@ -46,6 +46,7 @@ async def test_first_assistant_becomes_ready(world, context):
     assert set(await all_objects(world.cluster, world.namespace)) == {
         ("ServiceAccount", "assistant-api"),
         ("Secret", "assistant-stores"),
+        ("Secret", "assistant-admin"),
         ("Secret", "assistant-api-key"),
         ("ConfigMap", "assistant-config"),
         ("NetworkPolicy", "assistant-default-deny"),

@@ -26,7 +26,7 @@ TRANSITIONS = frozenset({"Progressing", "Ready"})  # reasons of Events that tell
 
 OURS = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
 OBJECTS = ("Deployment", "Service", "ConfigMap", "Secret", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget")
-SECRETS = (naming.STORES_SECRET, naming.API_KEY_SECRET)
+SECRETS = (naming.STORES_SECRET, naming.API_KEY_SECRET, naming.ADMIN_SECRET)
 LOOK_SECONDS = 0.5
 ROUTES = "r-"  # the namespaces in which these tests' gateways find their policies begin so
 # For what takes a second or two on an idle machine. Less than the minute after which the operator looks again at what

@@ -258,3 +258,16 @@ def test_pods_name_the_image_pull_secrets():
     for name in (naming.API, naming.WORKER):
         assert pod_of(find(desired, "Deployment", name))["imagePullSecrets"] == [{"name": "registry"}]
     assert "imagePullSecrets" not in pod_of(find(made(assistant()), "Deployment"))
+
+
+def test_only_the_api_gets_what_signs_people_in():
+    """The worker reads strangers' documents: neither the keys of tokens and audit log nor the first owner are there."""
+    stores = {**CREDENTIALS.stores, naming.SIGNING_KEY: "s" * 43, naming.AUDIT_KEY: "a" * 43}
+    made_pods = made(assistant(), knowledge_base(), credentials=replace(CREDENTIALS, stores=stores))
+    worker, api = (pod_of(find(made_pods, "Deployment", name)) for name in (naming.WORKER, naming.API))
+    (mounted,) = [volume["secret"] for volume in worker["volumes"] if "secret" in volume]
+    assert {item["key"] for item in mounted["items"]} == set(CREDENTIALS.stores)
+    secrets = {volume["name"]: volume["secret"] for volume in api["volumes"] if "secret" in volume}
+    assert "items" not in secrets["stores"]
+    assert secrets["admin"] == {"secretName": naming.ADMIN_SECRET, "defaultMode": 0o440, "optional": True}
+    assert "admin" in {mount["name"] for mount in api["containers"][0]["volumeMounts"]}
