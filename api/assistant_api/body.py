@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from litestar.types import Receive
 
 from assistant_api.asgi import JSON
-from assistant_api.errors import REQUEST_TIMEOUT, REQUEST_TOO_LARGE, SERVER_BUSY, UNSUPPORTED_MEDIA_TYPE, ApiError
+from assistant_api.errors import REQUEST_TIMEOUT, REQUEST_TOO_LARGE, SERVER_BUSY, ApiError, content_type_not
 from assistant_api.hangup import CallerGoneError
 
 READ_SECONDS = 30.0
@@ -84,7 +84,7 @@ async def read_json_body(headers: Mapping[str, str], receive: Receive, limit: in
     """Return the bytes of a JSON body of at most `limit` bytes; a missing content type is taken for JSON."""
     media_type = headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if media_type != JSON and not media_type.endswith("+json"):
-        raise ApiError(UNSUPPORTED_MEDIA_TYPE, expected=JSON)
+        raise content_type_not(JSON)
     announced = headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise ApiError(REQUEST_TOO_LARGE, limit=limit)

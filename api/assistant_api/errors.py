@@ -55,7 +55,7 @@ METHOD_NOT_ALLOWED = Kind("method_not_allowed", 405)
 REQUEST_TIMEOUT = Kind("request_timeout", 408)
 CONFLICT = Kind("conflict", 409)
 REQUEST_TOO_LARGE = Kind("request_too_large", 413)  # values: limit (bytes)
-UNSUPPORTED_MEDIA_TYPE = Kind("unsupported_media_type", 415)  # values: expected
+UNSUPPORTED_MEDIA_TYPE = Kind("unsupported_media_type", 415)  # values: reason
 INTERNAL = Kind("internal_error", 500)  # values: request_id
 NOT_READY = Kind("not_ready", 503)
 SHUTTING_DOWN = Kind("shutting_down", 503)
@@ -152,6 +152,11 @@ def invalid_field(field: str, reason: str, **values: str) -> ApiError:
     return ApiError(INVALID_FIELD, field=field, reason=Reason(reason, values))
 
 
+def content_type_not(expected: str) -> ApiError:
+    """Return the 415 for a body whose `Content-Type` is not the expected one."""
+    return ApiError(UNSUPPORTED_MEDIA_TYPE, reason=Reason("content_type", {"expected": expected}))
+
+
 def from_validation(error: Exception) -> ApiError:
     """Return the 400 for a body that msgspec refuses, with the field taken from msgspec's sentence."""
     if not isinstance(error, msgspec.ValidationError):
@@ -164,9 +169,13 @@ def from_validation(error: Exception) -> ApiError:
     if "missing required field" in sentence:
         missing = quoted[0]
         return invalid_field(f"{field}.{missing}" if field else missing, "missing")
+    if "unknown field" in sentence:
+        return invalid_field(f"{field}.{quoted[0]}" if field else quoted[0], "unknown")
     if sentence.startswith("Expected `") and len(quoted) == 2:
         return invalid_field(field or "body", "type", expected=_type_of(quoted[0]), actual=_type_of(quoted[1]))
     if bounded := _BOUND.match(sentence):
+        if bounded["length"] and bounded["bound"] == ">= 1":
+            return invalid_field(field or "body", "empty")
         reason = "length" if bounded["length"] else "bound"
         return invalid_field(field or "body", reason, expected=_type_of(bounded["type"]), bound=bounded["bound"])
     return invalid_field(field or "body", "value")
@@ -327,7 +336,7 @@ def _of_litestar(error: HTTPException, scope: Scope) -> ApiError:
         handler = scope.get("route_handler")
         return ApiError(kind, limit=getattr(handler, "request_max_body_size", None) or "")
     if kind is UNSUPPORTED_MEDIA_TYPE:
-        return ApiError(kind, expected=JSON)
+        return content_type_not(JSON)
     return ApiError(kind, headers=error.headers if isinstance(error, MethodNotAllowedException) else None)
 
 

@@ -18,6 +18,7 @@ _PDF_HEADER_WITHIN = 1024
 
 _MARKDOWN_SUFFIXES = frozenset({".md", ".markdown"})
 _TEXT_SUFFIXES = frozenset({"", ".txt", ".text", ".log", ".rst"})
+ENDINGS = (*sorted((_MARKDOWN_SUFFIXES | _TEXT_SUFFIXES) - {""}), ".pdf")  # as they are told to people
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 # What old editors write at the end of a file, and file systems where a write was lost in a crash.
 _PADDING = b"\x00\x1a"

@@ -67,7 +67,8 @@ async def add_document(base: KnowledgeBaseConfig, upload: Upload, database: Data
     """
     media_type = media.recognise(upload.name, upload.head)
     if media_type is None:
-        raise ApiError(errors.UNSUPPORTED_MEDIA_TYPE, field="file", expected=", ".join(media.ACCEPTED))
+        reason = errors.Reason("document_type", {"endings": ", ".join(media.ENDINGS)})
+        raise ApiError(errors.UNSUPPORTED_MEDIA_TYPE, field="file", reason=reason)
     carrier: dict[str, str] = {}
     traces.inject(carrier)
     traceparent = carrier.get("traceparent")

@@ -78,7 +78,7 @@ def boundary_of(content_type: str) -> str:
     """Return the boundary of a multipart body; ApiError for any other content type."""
     kind, options = parse_options_header(content_type)
     if kind != "multipart/form-data" or not options.get("boundary"):
-        raise ApiError(errors.UNSUPPORTED_MEDIA_TYPE, expected="multipart/form-data")
+        raise errors.content_type_not("multipart/form-data")
     return str(options["boundary"])
 
 

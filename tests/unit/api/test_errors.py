@@ -15,6 +15,7 @@ from assistant_api import errors
 from assistant_api.chat.schemas import ChatRequest
 from assistant_api.gateway import GatewayError, GatewayUnreachableError
 from assistant_api.i18n import Catalogs
+from assistant_api.knowledge.schemas import decode_search
 
 CHAT = "/v1/chat/completions"
 HELLO = {"model": "plain", "messages": [{"role": "user", "content": "Hello"}]}
@@ -156,12 +157,12 @@ async def test_openai_messages_are_translated_too(client: httpx.AsyncClient) -> 
     [
         ({"messages": HELLO["messages"]}, "model", "model: is required."),
         ({"model": "plain"}, "messages", "messages: is required."),
-        ({**HELLO, "messages": []}, "messages", "messages: must be a list of a length >= 1."),
+        ({**HELLO, "messages": []}, "messages", "messages: must not be empty."),
         ({**HELLO, "messages": "Hello"}, "messages", "messages: must be a list, not text."),
         (
             {**HELLO, "messages": [{"role": "boss"}]},
             "messages[0].role",
-            "messages[0].role: must be of: system, developer,",
+            "messages[0].role: must be one of: system, developer,",
         ),
         ({**HELLO, "messages": [{"content": "x"}]}, "messages[0].role", "messages[0].role: is required."),
         ({**HELLO, "n": 0}, "n", "n: must be an integer >= 1."),
@@ -275,3 +276,28 @@ def test_sentences_of_msgspec_are_understood() -> None:
     with pytest.raises(msgspec.ValidationError) as caught:
         msgspec.json.decode(b'{"model":"m","messages":[{"role":"user","content":[{"x":1}]}]}', type=ChatRequest)
     assert errors.from_validation(caught.value).field == "messages[0].content[0].type"
+
+
+def test_an_unknown_member_is_named() -> None:
+    """A typo in a body that takes no other members is found by its name, wherever it stands."""
+    with pytest.raises(msgspec.ValidationError) as caught:
+        decode_search(b'{"query": "x", "limt": 3}')
+    told = errors.from_validation(caught.value)
+    assert told.field == "limt"
+    assert told.values["reason"] == errors.Reason("unknown", {})
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/v1/models", "/chat/completions"])
+async def test_an_unknown_address_says_what_openai_clients_need(client: httpx.AsyncClient, path: str) -> None:
+    """A base URL without `/v1` and the Responses API are the mistakes that are made most."""
+    answer = await client.post(path, json={})
+    assert answer.status_code == 404
+    assert all(word in answer.text for word in ("/schema", "base URL", "/v1", "Chat Completions"))
+
+
+async def test_another_content_type_is_told_the_right_one(client: httpx.AsyncClient) -> None:
+    """As curl sends a body without `-H`."""
+    answer = await client.post(CHAT, content=b"{}", headers={"content-type": "application/x-www-form-urlencoded"})
+    assert answer.status_code == 415
+    message = answer.json()["error"]["message"]
+    assert message == "The content is not accepted: the header `Content-Type` must be application/json."

@@ -54,3 +54,9 @@ def test_accepted_documents_are_told_by_content_then_name(name: str, head: bytes
 def test_everything_else_is_refused(name: str, head: bytes) -> None:
     """Binary content under a text name, and text under another format's name, are none of ours."""
     assert media.recognise(name, head) is None
+
+
+@pytest.mark.parametrize("ending", media.ENDINGS)
+def test_the_endings_that_are_told_are_those_that_are_taken(ending: str) -> None:
+    """Who follows the message of a refusal is not refused again."""
+    assert media.recognise(f"a{ending}", b"%PDF-1.7\n" if ending == ".pdf" else b"text") is not None
