@@ -37,7 +37,7 @@ def up(mode: str | None = None, *, checkout: Checkout | None = None, progress: P
     checkout, progress = checkout or Checkout(), progress or Progress()
     chosen, reason = modes.choose(mode, checkout)
     if chosen != checkout.mode:
-        progress(f"Cluster: {chosen} ({reason})")
+        progress(f"Chosen: {chosen} ({reason})")
     if chosen == "node":
         node = NodeCluster(progress=progress)
         node.up()

@@ -134,7 +134,10 @@ def _blocks(text: str) -> list[str]:
     """Return paragraphs, list items and headings, each on one line: PDF text breaks lines within sentences."""
     blocks: list[str] = []
     open_block = False
-    for line, following in itertools.pairwise([*text.splitlines(), ""]):
+    lines = text.splitlines()
+    if _has_path(lines):
+        lines[0] = f"# {lines[0].strip(' #')}"
+    for line, following in itertools.pairwise([*lines, ""]):
         if not line.strip():
             open_block = False
         elif (fresh := not open_block or blocks[-1][-1] in ".!?") and _is_title(line, following):
@@ -146,6 +149,13 @@ def _blocks(text: str) -> list[str]:
         else:
             blocks[-1] += f" {line.strip()}"
     return blocks
+
+
+def _has_path(lines: list[str]) -> bool:
+    """Whether a passage begins with the headings that it stands under, and has a text below them."""
+    if len(lines) < 3 or lines[1].strip() or not lines[0].strip():
+        return False
+    return lines[0].strip()[-1] not in ".,;:!?" and BULLET.match(lines[0]) is None and any(map(str.strip, lines[2:]))
 
 
 def _is_title(line: str, following: str) -> bool:

@@ -108,7 +108,11 @@ def tenant(raw: Json, resolved: Resolved, snapshot: Snapshot, observed: Observed
 
 def idle_tenant(raw: Json, settings: TenantSettings, now: str) -> Json:
     """Return the status of a Tenant whose namespace holds nothing to serve, or does not exist."""
-    idle = waiting(f"Namespace {name_of(raw)} holds no Assistant or KnowledgeBase yet: create one.")
+    name = name_of(raw)
+    idle = waiting(
+        f"Namespace {name} does not exist, or holds no Assistant or KnowledgeBase yet: create one. "
+        "A Tenant has the name of the namespace that it is for."
+    )
     verdicts = {kind: settings.accepted if kind is ConditionType.ACCEPTED else idle for kind in TENANT_CONDITIONS}
     status = TenantStatus(
         observed_generation=_generation(raw),

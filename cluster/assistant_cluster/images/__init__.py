@@ -52,7 +52,7 @@ def _for_node(parts: list[Part], node: ContainerRuntime | None, progress: Progre
     present = node.images() if node else set()
     missing = [each for each in parts if references[each.name] not in present]
     if not missing:
-        progress("images: all there")
+        progress("All there")
         return references
     with buildah.exclusive():
         built = buildah.images()

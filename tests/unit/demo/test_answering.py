@@ -63,3 +63,14 @@ def test_without_passages_it_repeats_instructions_and_question() -> None:
 def test_a_question_without_meaning_is_answered_all_the_same(question: str) -> None:
     """An empty question is no error."""
     assert "none of the passages" in answer(PROMPT, question)
+
+
+def test_the_headings_of_a_passage_are_not_quoted() -> None:
+    """A passage begins with the headings that it stands under: context for its sentences, and no answer themselves."""
+    block = (
+        '<passages>\n<passage n="1" document="warranty.md">\nWarranty and returns &gt; Warranty periods\n\n'
+        "| battery | 3 years |\n| frame | 10 years |\n</passage>\n</passages>"
+    )
+    said = answer(block, "How long is the warranty of the battery?")
+    assert said.endswith(": battery | 3 years [1]")
+    assert answer(block, "How long are the warranty periods?").count("Warranty") == 0

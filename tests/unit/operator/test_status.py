@@ -270,7 +270,9 @@ def test_an_idle_tenant_says_what_it_waits_for():
     document = status.idle_tenant(tenant(), found.settings, NOW)
     assert told(document, "Accepted") == ("True", "Accepted")
     assert told(document, "Ready") == ("False", "Waiting")
-    assert "create one" in condition(document, "Ready")["message"]
+    message = condition(document, "Ready")["message"]
+    assert "create one" in message
+    assert "Namespace acme does not exist, or" in message  # a typo in the Tenant's name: its limits hold for nobody
     assert (document["assistants"], document["knowledgeBases"]) == (0, 0)
 
 
