@@ -166,19 +166,22 @@ def from_validation(error: Exception) -> ApiError:
     if sentence.startswith("Invalid enum value") and (choices := _CHOICES.get(field.rpartition(".")[2])):
         return invalid_field(field, "choices", choices=choices)
     quoted = sentence.split("`")[1::2]
-    if "missing required field" in sentence:
-        missing = quoted[0]
-        return invalid_field(f"{field}.{missing}" if field else missing, "missing")
-    if "unknown field" in sentence:
-        return invalid_field(f"{field}.{quoted[0]}" if field else quoted[0], "unknown")
+    for words, reason in (("missing required field", "missing"), ("unknown field", "unknown")):
+        if words in sentence:
+            return invalid_field(f"{field}.{quoted[0]}" if field else quoted[0], reason)
+    return _of_value(field or "body", sentence, quoted)
+
+
+def _of_value(field: str, sentence: str, quoted: list[str]) -> ApiError:
     if sentence.startswith("Expected `") and len(quoted) == 2:
-        return invalid_field(field or "body", "type", expected=_type_of(quoted[0]), actual=_type_of(quoted[1]))
-    if bounded := _BOUND.match(sentence):
-        if bounded["length"] and bounded["bound"] == ">= 1":
-            return invalid_field(field or "body", "empty")
-        reason = "length" if bounded["length"] else "bound"
-        return invalid_field(field or "body", reason, expected=_type_of(bounded["type"]), bound=bounded["bound"])
-    return invalid_field(field or "body", "value")
+        return invalid_field(field, "type", expected=_type_of(quoted[0]), actual=_type_of(quoted[1]))
+    bounded = _BOUND.match(sentence)
+    if bounded is None:
+        return invalid_field(field, "value")
+    if bounded["length"] and bounded["bound"] == ">= 1":
+        return invalid_field(field, "empty")
+    reason = "length" if bounded["length"] else "bound"
+    return invalid_field(field, reason, expected=_type_of(bounded["type"]), bound=bounded["bound"])
 
 
 def is_limit(error: GatewayError) -> bool:
