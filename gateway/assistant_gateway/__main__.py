@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 
 import uvloop
 from pydantic import ValidationError
 
+from assistant_gateway import garbage
 from assistant_gateway.catalog import CatalogError
 from assistant_gateway.config import Settings
 from assistant_gateway.server import serve
 from assistant_observability import logs, traces
-
-GARBAGE = 10_000  # objects between two looks of the collector; a call makes some 200
 
 
 def main() -> int:
@@ -28,11 +26,7 @@ def main() -> int:
         return 2
     logs.configure("assistant-gateway", settings.log_format, settings.log_level)
     provider = traces.configure("assistant-gateway")
-    # What was imported lives as long as the process: it is never looked through again. What calls leave behind is
-    # mostly freed at once, without the collector, so it may look seldom.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE)
+    garbage.begin()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))

@@ -21,6 +21,7 @@ from assistant_gateway import bodies, errors, intake
 from assistant_gateway.attempts import Attempt, Attempts
 from assistant_gateway.catalog import Catalog
 from assistant_gateway.config import Settings
+from assistant_gateway.connections import Connections
 from assistant_gateway.decoding import LARGEST_DECODED
 from assistant_gateway.delivery import deliver
 from assistant_gateway.errors import GatewayError
@@ -41,6 +42,7 @@ from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.relay import Relay, Result, Sizes
 from assistant_gateway.request_log import LINE, Line
 from assistant_gateway.routing import Tenant
+from assistant_gateway.slow_refusals import SlowRefusals
 from assistant_gateway.streaming import StreamOptions
 from assistant_gateway.usage_query import parse_query
 from assistant_gateway.usage_report import UsageReports, unavailable
@@ -49,7 +51,8 @@ from assistant_observability import logs, metrics
 
 ROADS = frozenset({"ingest", "search"})
 SERVER = "assistant-gateway"
-AT_ONCE = 4  # requests of one tenant that begin in one round of the event loop: some 2 ms of work
+INTERNAL = "/internal/"  # the operator's
+AT_ONCE = 4  # steps of one tenant's requests in one round of the event loop: some 2 ms of work
 PIECES_AT_ONCE = 2  # pieces of large bodies that are looked at in one round, each of another tenant's
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -90,11 +93,12 @@ class Gateway:
         self.memory = Memory(settings.memory_bytes)
         self._turns = Turns(AT_ONCE)
         self._pieces = Turns(1, PIECES_AT_ONCE)
+        self.refusals = SlowRefusals()
         self._prober = Prober(clients.upstream, self._targets, self.gates, meter)
         self._changes = ProbeChanges(self._prober, clients.limiter, clients.policies.get)
         self.relay = Relay(Sizes(settings.max_answer_bytes, settings.max_event_bytes, settings.max_stream_bytes))
         self.running = 0
-        self.busy: set[object] = set()  # connections (their protocols) with a request in work
+        self.connections = Connections()
         self.draining = False
         self.application = self._application()
         metrics.HTTP_IN_FLIGHT.labels("gateway").set_function(lambda: self.running)
@@ -120,13 +124,16 @@ class Gateway:
         request[REQUEST_ID] = request_id
         line = request[LINE] = Line(request_id)
         self.running += 1
-        self.busy.add(request.protocol)
+        self.connections.busy.add(request.protocol)
         status = 499  # the client went away
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "unknown"
         try:
+            await self._turns.take(self.connections.owner(request.protocol))
             answer = await self._handled(request, handler, line, route)
             if not answer.prepared:
+                if 400 <= answer.status < 500 and not (self.draining or route.startswith(INTERNAL)):
+                    started += await self._refuse(request, answer, line)
                 answer.headers["x-request-id"] = request_id
                 answer.headers["Server"] = SERVER
                 if self.draining:
@@ -138,7 +145,7 @@ class Gateway:
             self.running -= 1
             if (lease := request.get(LEASE)) is not None:
                 lease.release()
-            self.busy.discard(request.protocol)
+            self.connections.busy.discard(request.protocol)
             if self.draining:
                 request.protocol.close()  # once this answer is out: nobody may come again on this connection
             method, seconds = metrics.method_label(request.method), time.perf_counter() - started
@@ -146,6 +153,14 @@ class Gateway:
             requests.inc()
             duration.observe(seconds)
             line.write(request, route, status, seconds)
+
+    async def _refuse(self, request: web.Request, answer: web.StreamResponse, line: Line) -> float:
+        """Hold a refusal back where its tenant, or its stranger, has had too many; return for how many seconds."""
+        if (lease := request.get(LEASE)) is not None:
+            lease.release()
+        tenant = line.tenant or f"@{request.remote}"
+        await self._turns.take(tenant)
+        return await self.refusals.wait(request, answer, tenant)
 
     @staticmethod
     async def _handled(request: web.Request, handler: Handler, line: Line, route: str) -> web.StreamResponse:
@@ -176,6 +191,7 @@ class Gateway:
             raise errors.not_started(starting)
         identity = await self._authenticator.identify(request.headers.get("Authorization"))
         request[LINE].tenant = identity.namespace
+        self.connections.proved(request.protocol, identity.namespace)
         return identity
 
     async def _tenant(self, request: web.Request) -> tuple[Identity, Tenant | None]:
@@ -213,6 +229,7 @@ class Gateway:
             embedding=False,
             fields=lambda made: chat.prepare(route, made.to, made.target),
             relay=relay,
+            turn=self._turn(identity),
             pause=self._pause(identity),
         )
         return await self._forwarder.answer(request, route.destinations, ask)
@@ -234,6 +251,7 @@ class Gateway:
             relay=lambda made, metered, response: self.relay.answer(
                 request, response, made.target, metered, self._headers(request, made)
             ),
+            turn=self._turn(identity),
             pause=self._pause(identity),
         )
         return await self._forwarder.answer(request, (route.to,), ask)
@@ -284,6 +302,10 @@ class Gateway:
         )
         probe = msgspec.structs.replace(probe, usage=usage)
         return web.Response(body=contracts.encode(probe), content_type="application/json")
+
+    def _turn(self, identity: Identity) -> Pause:
+        """Return what waits for a tenant's turn."""
+        return partial(self._turns.take, identity.namespace)
 
     def _pause(self, identity: Identity) -> Pause:
         """Return what comes between two pieces of work on a large request of a tenant."""

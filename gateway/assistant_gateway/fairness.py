@@ -12,10 +12,11 @@ pieces of large bodies be looked at; `Pace` bounds what a tenant's streams bring
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 MOST_PACED = 1000  # tenants; then those that have taken nothing lately are forgotten
 
@@ -28,6 +29,7 @@ class BusyError(Exception):
         self.own = own
 
 
+T = TypeVar("T")
 Pause = Callable[[], Awaitable[None]]  # between two pieces of a long work: lets others have their turn
 
 
@@ -210,17 +212,60 @@ class Turns:
             self._round = asyncio.get_running_loop().call_soon(self._next_round)
 
 
+class Crowd(Generic[T]):
+    """What waits to be done together: some of it at a time, of all tenants in turn, and of none of them much."""
+
+    def __init__(self, most: int, of_one: int) -> None:
+        """Let `most` be done together, `of_one` of a tenant."""
+        self._most = most
+        self._of_one = of_one
+        self._queues: dict[str, deque[T]] = {}  # in the order in which tenants are served next
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, tenant: str, one: T) -> None:
+        """Have something wait."""
+        self._queues.setdefault(tenant, deque()).append(one)
+        self._count += 1
+
+    def take(self) -> list[T]:
+        """Return what is to be done next, nothing when nothing waits."""
+        taken: list[T] = []
+        for tenant in list(self._queues):
+            room = min(self._of_one, self._most - len(taken))
+            if not room:
+                break
+            queue = self._queues.pop(tenant)
+            taken += [queue.popleft() for _ in range(min(room, len(queue)))]
+            if queue:
+                self._queues[tenant] = queue  # behind the others
+        self._count -= len(taken)
+        return taken
+
+    def take_all(self) -> list[T]:
+        """Return everything that waits."""
+        found = [one for queue in self._queues.values() for one in queue]
+        self._queues.clear()
+        self._count = 0
+        return found
+
+
 class Pace:
     """How much of something, in any unit, each tenant may have in a second; a first part may come at once."""
 
-    def __init__(self, per_second: float, at_once: float) -> None:
+    def __init__(self, per_second: float, at_once: float, most_behind: float = math.inf) -> None:
+        """Let a tenant have so much in a second; one that took too much waits `most_behind` seconds at most."""
         self._per_second = per_second
+        self._most_behind = most_behind
         self._ahead = at_once / per_second
         self._paid: dict[str, float] = {}  # by tenant: until when its time is used up
 
     def take(self, tenant: str, amount: int, now: float) -> float:
         """Note that a tenant has taken so much; return the seconds until it may take more."""
         paid = max(self._paid.get(tenant, 0.0), now - self._ahead) + amount / self._per_second
+        paid = min(paid, now + self._most_behind)
         if len(self._paid) >= MOST_PACED and tenant not in self._paid:
             self._paid = {name: until for name, until in self._paid.items() if until > now - self._ahead}
         self._paid[tenant] = paid

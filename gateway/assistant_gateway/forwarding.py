@@ -27,7 +27,7 @@ from assistant_gateway.metering import Meter
 from assistant_gateway.providers import openai_wire
 from assistant_gateway.providers.dispatch import Dispatcher
 from assistant_gateway.relay import Result
-from assistant_gateway.request_log import LINE
+from assistant_gateway.request_log import LINE, Line
 from assistant_gateway.routing import Destination
 from assistant_gateway.tracing import CallTrace
 from assistant_http.answers import Answer
@@ -49,7 +49,8 @@ class Ask:
     embedding: bool
     fields: Callable[[Attempt], Fields]  # as they go to that destination
     relay: Callable[[Attempt, Metered, Answer], Awaitable[Result]]
-    pause: Pause = next_round  # between two pieces of work on it: lets others have their turn
+    turn: Pause = next_round  # before each step of it that others may be at, too: waits for a turn
+    pause: Pause = next_round  # between two pieces of work on a large request: lets others have their turn
 
 
 class Forwarder:
@@ -82,7 +83,9 @@ class Forwarder:
         try:
             span = CallTrace(self._tracer, request.headers, call)
             request[LINE].trace_id = span.trace_id
+            await ask.turn()  # those of a crowd are admitted together,
             response = await retrying(made, lambda: self._send(made.target, metered, span.headers))
+            await ask.turn()  # and answered,
             result = await ask.relay(made, metered, response)
             made.permit.answered()
         except GatewayError as error:
@@ -93,6 +96,7 @@ class Forwarder:
             error.headers["x-assistant-model"] = f"{call.provider}/{call.model}"
             raise
         except (ConnectionError, asyncio.CancelledError):
+            await ask.turn()  # and go away; the call is settled whatever becomes of this
             raise
         except Exception:
             outcome = Outcome.PROVIDER_ERROR  # a fault of the gateway's own, whatever caused it
@@ -106,10 +110,14 @@ class Forwarder:
         finally:
             if response is not None:
                 response.close()  # puts a connection that was read to its end back, ends any other
-            used = self._meter.settle(metered, outcome, free=free)
-            request[LINE].add(used)
-            if span is not None:
-                span.end(outcome, used)
+            self._settle(metered, outcome, free, request[LINE], span)
+
+    def _settle(self, metered: Metered, outcome: Outcome, free: bool, line: Line, span: CallTrace | None) -> None:
+        """Settle a call; note what it used."""
+        used = self._meter.settle(metered, outcome, free=free)
+        line.add(used)
+        if span is not None:
+            span.end(outcome, used)
 
     async def _send(self, target: Target, metered: Metered, headers: Mapping[str, str]) -> Answer:
         """Send one request, the only place that does; return the head of its answer.

@@ -84,6 +84,7 @@ class Meter:
         if not terms.limited:
             self._limiter.ensure_room(terms)
             return metered
+        self._limiter.ensure_room(terms)  # before the request is looked at, which costs more than all else
         own_output = 0
         if terms.hard:
             own_output = await self._bound(metered, target, pause)

@@ -14,10 +14,12 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from assistant_gateway import garbage
 from assistant_gateway.app import Clients, Gateway, create_app
 from assistant_gateway.calls import forget_tenant, keep_series
 from assistant_gateway.catalog import Catalog
 from assistant_gateway.config import Settings
+from assistant_gateway.connections import SWEEP_SECONDS as SWEEP_CONNECTIONS
 from assistant_gateway.egress import GuardedResolver
 from assistant_gateway.identity import SigningKeys
 from assistant_gateway.kubernetes import Cluster
@@ -27,6 +29,7 @@ from assistant_gateway.ledger_store.drain import Drain
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import SCRIPT
 from assistant_gateway.limits.redis import Redis
+from assistant_gateway.listening import PacedSite
 from assistant_gateway.operations import Operations
 from assistant_gateway.policies import Policies
 from assistant_gateway.providers.dispatch import preload
@@ -93,6 +96,8 @@ class Server:
         clients = Clients(keys, policies, catalog, limiter, upstream, tracer, reports=reports)
         self._gateway = create_app(settings, clients)
         self._operations = Operations(keys, policies, limiter)
+        gateway = self._gateway
+        self._follow("garbage", lambda: garbage.run(lambda: gateway.running))
         self._follow("signing keys", keys.run)
         self._follow("policies", policies.run)
         self._follow("catalogue", catalog.run)
@@ -107,6 +112,7 @@ class Server:
         logging.getLogger("aiohttp.server").addFilter(_is_worth_a_line)
         self.metrics_port = await self._listen(self._operations.application, settings.metrics_port)
         self.port = await self._listen(self._gateway.application, settings.port)
+        self._follow("connections", self._sweep_connections)
         _log.info("gateway listening", port=self.port, metrics_port=self.metrics_port)
 
     def _stores(self) -> tuple[Redis | None, LedgerDatabase | None, UsageReports | None]:
@@ -165,7 +171,7 @@ class Server:
         )
         await runner.setup()
         self._runners.append(runner)
-        await web.SockSite(runner, _socket(self._settings.host, port), backlog=BACKLOG).start()
+        await PacedSite(runner, _socket(self._settings.host, port), backlog=BACKLOG).start()
         return int(runner.addresses[0][1])
 
     async def stop(self, *, drain_seconds: float | None = None) -> None:
@@ -198,7 +204,17 @@ class Server:
         """Close the connections on which nothing is asked: a request that came on one later would be cut off."""
         server = self._runners[-1].server
         for connection in list(server.connections) if server is not None else ():
-            if connection not in gateway.busy:
+            if connection not in gateway.connections.busy:
+                connection.force_close()
+
+    async def _sweep_connections(self) -> None:
+        """Close what is too many connections, for ever."""
+        while True:
+            await asyncio.sleep(SWEEP_CONNECTIONS)
+            server = self._runners[-1].server
+            if self._gateway is None or server is None:
+                continue
+            for connection in self._gateway.connections.surplus(server.connections, asyncio.get_running_loop().time()):
                 connection.force_close()
 
     @staticmethod

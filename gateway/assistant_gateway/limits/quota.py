@@ -308,7 +308,7 @@ class Quota:
             windows = self._windows.get(limits.zone)
             if windows is None or not windows.hold(now):
                 windows = self._windows[limits.zone] = Windows.at(limits.zone, now)
-            reply = await self._redis.run_script(command(limits, operation, windows, request, rest))
+            reply = await self._redis.run_script(limits.tenant, command(limits, operation, windows, request, rest))
             if not isinstance(reply, list) or len(reply) < 2:
                 raise UnavailableError(f"unexpected reply: {reply!r:.100}")
             if reply[0] != OTHER_WINDOWS:

@@ -34,6 +34,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from assistant_gateway.fairness import Crowd
 from assistant_observability import logs, metrics
 
 ANSWER_SECONDS = 0.1
@@ -45,7 +46,8 @@ LONGEST_SECONDS = 1.0  # to wait for an answer while this process is late
 CONNECTIONS = 2  # for tasks: who looks after Redis, and who moves the ledger; the calls have their own
 SENDERS = 2
 REFUSALS_QUIET_SECONDS = 10.0
-CROWD = 50  # calls that go together at most; one more, and a second connection is used
+CROWD = 50  # calls that go together at most
+OF_ONE = 10  # of one tenant: their answers come together, too, and each is some work; one more uses a second connection
 
 # Refusals that every other call would get as well; the last text: a user's rights lack what the script calls.
 _WHOLE_STORE = (AuthenticationError, MasterDownError, NoPermissionError, ReadOnlyError)
@@ -121,7 +123,7 @@ class Redis:
         self._idle = self._connections.copy()
         self._away = asyncio.Event()
         self._away.set()
-        self._waiting: list[_Waiting] = []
+        self._waiting: Crowd[_Waiting] = Crowd(CROWD, OF_ONE)
         self._senders: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
         self._reason = ""
         self._quiet_until = 0.0  # no refusal of a single call is logged before
@@ -138,8 +140,8 @@ class Redis:
         where: dict[str, Any] = self._pool.connection_kwargs
         return str(where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}")
 
-    async def run_script(self, arguments: Sequence[str | int | bytes]) -> Any:
-        """Run the script; `arguments` are the number of keys, the keys, and the rest.
+    async def run_script(self, tenant: str, arguments: Sequence[str | int | bytes]) -> Any:
+        """Run the script for a tenant; `arguments` are the number of keys, the keys, and the rest.
 
         Raises:
             UnavailableError: Redis is away, silent for longer than the time-out, or refuses.
@@ -147,8 +149,8 @@ class Redis:
         if not self.available:
             raise UnavailableError("away")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((arguments, future))
-        if self._idle and (len(self._idle) == SENDERS or len(self._waiting) > CROWD):
+        self._waiting.add(tenant, (arguments, future))
+        if self._idle and (len(self._idle) == SENDERS or len(self._waiting) > OF_ONE):
             self._senders.add(task := asyncio.create_task(self._send(self._idle.pop())))
             task.add_done_callback(self._senders.discard)
         return await future
@@ -184,17 +186,17 @@ class Redis:
         batch: list[_Waiting] = []
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting[:CROWD], self._waiting[CROWD:]
+                batch = self._waiting.take()
                 try:
                     replies = await self._evaluate(connection, [arguments for arguments, _ in batch])
                 except (RedisError, OSError, TimeoutError) as error:
-                    batch, self._waiting = batch + self._waiting, []
+                    batch += self._waiting.take_all()
                     replies = [error] * len(batch)
                 for (_, future), reply in zip(batch, replies, strict=True):
                     self._answer(future, reply)
         finally:
             self._idle.append(connection)
-            for _, future in batch + self._waiting:  # after a success there are none
+            for _, future in batch + self._waiting.take_all():  # after a success there are none
                 self._answer(future, UnavailableError("closed"))
 
     def _answer(self, future: asyncio.Future[Any], reply: Any) -> None:

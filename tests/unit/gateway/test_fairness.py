@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.fairness import BusyError, Pace, Shares, Turns
+from assistant_gateway.fairness import BusyError, Crowd, Pace, Shares, Turns
 from assistant_gateway.memory import MOST_WAITING, Memory
 
 
@@ -166,6 +166,28 @@ async def test_pieces_of_large_bodies_have_their_turn_tenant_by_tenant() -> None
         assert len(set(tenants)) == len(tenants)
     assert [tenant for _, tenant in order].index("c") <= 4
     assert len(order) == 33
+
+
+def test_a_crowd_of_one_tenant_holds_up_nobody_who_came_later() -> None:
+    """Of those that wait some go together, of each tenant a few and of all in turn, until none is left."""
+    crowd: Crowd[str] = Crowd(8, 3)
+    for number in range(20):
+        crowd.add("hostile", f"hostile {number}")
+    for tenant in "abc":
+        crowd.add(tenant, tenant)
+    first, second = crowd.take(), crowd.take()
+    assert first == ["hostile 0", "hostile 1", "hostile 2", "a", "b", "c"]
+    crowd.add("d", "d")
+    assert second == ["hostile 3", "hostile 4", "hostile 5"]
+    assert crowd.take() == ["hostile 6", "hostile 7", "hostile 8", "d"]
+    for number in range(10):
+        crowd.add(f"t{number}", f"t{number}")
+    taken = [crowd.take() for _ in range(2)]
+    assert [len(found) for found in taken] == [8, 8]
+    assert [one for found in taken for one in found if one.startswith("t")] == [f"t{number}" for number in range(10)]
+    rest = crowd.take()
+    assert len(rest) + len(crowd) == len(crowd.take_all()) + len(rest)
+    assert (len(crowd), crowd.take()) == (0, [])
 
 
 async def test_a_request_that_goes_away_while_it_waits_holds_up_nobody() -> None:

@@ -367,7 +367,7 @@ class FakeRedis:
         self.script = list(script)
         self.asked: list[tuple[str, str]] = []
 
-    async def run_script(self, arguments: tuple[Any, ...]) -> list[int]:
+    async def run_script(self, _tenant: str, arguments: tuple[Any, ...]) -> list[int]:
         operation, call = arguments[5], arguments[12]
         self.asked.append((operation, call))
         answer = self.script.pop(0) if self.script else [1, 1, 1, 0, 0, 0, 0, 0]
