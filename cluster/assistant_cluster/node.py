@@ -276,6 +276,7 @@ class NodeCluster:
         """Remove the node and everything it made on this machine; fine when there is nothing."""
         require_root()
         with self._machine.lock(self._progress):
+            self._progress("Stopping the node and removing its files")
             self._remove()
             self._machine.undo_after_the_last_node()
 
