@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from litestar.types import Receive, Scope, Send
@@ -34,9 +34,9 @@ def origin_of(scope: Scope) -> str:
     return f"{scheme.lower() if scheme.lower() in {'http', 'https'} else scope['scheme']}://{host}"
 
 
-def encoded(headers: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:
+def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     """Return headers as ASGI wants them."""
-    return ((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
 @dataclass(frozen=True, slots=True)

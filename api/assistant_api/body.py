@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 
 from litestar.types import Receive
 
@@ -67,38 +66,57 @@ class Bodies:
     def __init__(self) -> None:
         self._small, self._large = Places(MOST_SMALL), Places(MOST_LARGE)
 
-    @asynccontextmanager
-    async def room(self, headers: Mapping[str, str], limit: int) -> AsyncIterator[None]:
+    def room(self, headers: Mapping[str, str], limit: int) -> _Room:
         """Hold room for a body of which these are the headers; one of unknown size may have `limit` bytes."""
         announced = headers.get("content-length", "")
         size = min(int(announced), limit) if announced.isdecimal() and len(announced) < 20 else limit
-        places = self._small if size <= SMALL_BODY else self._large
-        await places.take(size)
-        try:
-            yield
-        finally:
-            places.give(size)
+        return _Room(self._small if size <= SMALL_BODY else self._large, size)
 
 
-async def read_json_body(headers: Mapping[str, str], receive: Receive, limit: int) -> bytes:
-    """Return the bytes of a JSON body of at most `limit` bytes; a missing content type is taken for JSON."""
+class _Room:
+    """`async with` holds it."""
+
+    __slots__ = ("_places", "_size")
+
+    def __init__(self, places: Places, size: int) -> None:
+        self._places, self._size = places, size
+
+    async def __aenter__(self) -> None:
+        await self._places.take(self._size)
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self._places.give(self._size)
+
+
+async def read_json_body(headers: Mapping[str, str], receive: Receive, limit: int, *, complete: bool = False) -> bytes:
+    """Return the bytes of a JSON body of at most `limit` bytes; a missing content type is taken for JSON.
+
+    `complete` says that all of it has arrived, so that nobody has to look at the clock.
+    """
     media_type = headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if media_type != JSON and not media_type.endswith("+json"):
         raise content_type_not(JSON)
     announced = headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise ApiError(REQUEST_TOO_LARGE, limit=limit)
-    body = bytearray()
+    if complete:
+        return await _read(receive, limit)
     try:
         async with asyncio.timeout(READ_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise CallerGoneError
-                body += message["body"]
-                if len(body) > limit:
-                    raise ApiError(REQUEST_TOO_LARGE, limit=limit)
-                if not message.get("more_body", False):
-                    return bytes(body)
+            return await _read(receive, limit)
     except TimeoutError as error:
         raise ApiError(REQUEST_TIMEOUT) from error
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
+    parts: list[bytes] = []
+    left = limit
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise CallerGoneError
+        parts.append(part := message["body"])
+        if (left := left - len(part)) < 0:
+            raise ApiError(REQUEST_TOO_LARGE, limit=limit)
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,4 +1,4 @@
-"""Parts of an answer's body that are sent where they arrive.
+"""Parts of an answer's body that are sent where they arrive, and heads that are written at once.
 
 ASGI's `send` can only be awaited, so every part would wake a task. This is an extension of ASGI's scope, offered by our
 variant of uvicorn's protocol: it writes at once when nothing stands against it.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Iterable
 from typing import Any, cast
 
 from litestar.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 _EXTENSION = "assistant.chunks"
 
@@ -23,6 +24,12 @@ class Chunks:
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = weakref.ref(cycle)  # it holds the scope that holds this
+
+    @property
+    def received(self) -> bool:
+        """Whether all of the request is here."""
+        cycle = self._cycle()
+        return cycle is not None and not cycle.more_body
 
     def transport(self) -> asyncio.Transport | None:
         """Return where chunks can be written now: the head is out, the end is not, and the caller reads.
@@ -47,6 +54,49 @@ def chunks_of(scope: Scope) -> Chunks | None:
     return cast("Chunks | None", (scope.get("extensions") or {}).get(_EXTENSION))
 
 
+# What may stand in no header; CR and LF end each line of a head, so they are counted.
+_CONTROL = bytes(byte for byte in (*range(0x20), 0x7F) if byte != 0x09)
+_FRAMING = frozenset({b"connection", b"transfer-encoding"})
+
+
+class _Cycle(RequestResponseCycle):
+    """uvicorn's request and response, which writes heads at once.
+
+    uvicorn looks into each header by two regular expressions: a tenth of the processor time that a chat takes here.
+    """
+
+    async def send(self, message: Any) -> None:
+        """See ASGI. What is not a plain head is uvicorn's to write, or to refuse."""
+        usual = self.response_started or self.disconnected or self.flow.write_paused or not self.keep_alive
+        if (
+            usual
+            or self.scope["method"] == "HEAD"
+            or not self._begin(message.get("status", 0), message.get("headers", ()))
+        ):
+            await super().send(message)
+
+    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Write a head; False, and nothing is done, for one that is not plain."""
+        fields, length = [*self.default_headers, *headers], b""
+        for name, value in fields:
+            if (lower := name.lower()) == b"content-length":
+                length = value
+            elif lower in _FRAMING:
+                return False
+        lines = b"".join([b"%b: %b\r\n" % field for field in fields])
+        if len(lines.translate(None, _CONTROL)) != len(lines) - 2 * len(fields):
+            return False
+        if not (length.isdigit() or (status == 200 and not length)):
+            return False
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        self.chunked_encoding = not length
+        self.expected_content_length = int(length or 0)
+        end = b"\r\n" if length else b"transfer-encoding: chunked\r\n\r\n"
+        self.transport.write(b"%b%b%b" % (STATUS_LINE[status], lines, end))
+        return True
+
+
 class ChunksProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with the extension in the scope of each request."""
 
@@ -55,5 +105,6 @@ class ChunksProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         cycle: Any = self.cycle  # none yet where uvicorn refused an upgrade
         if cycle is not None and cycle.scope is self.scope:
+            cycle.__class__ = _Cycle
             extensions: dict[str, Any] = {_EXTENSION: Chunks(cycle)}
             cycle.scope["extensions"] = extensions

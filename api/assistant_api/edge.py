@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 
-import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from opentelemetry.trace import Span, Status, StatusCode
@@ -20,12 +19,11 @@ from prometheus_client import Counter, Histogram
 
 from assistant_api.cors import ORIGIN, Headers, headers_for, preflight
 from assistant_api.errors import SHUTTING_DOWN, ApiError, answer_to
-from assistant_api.gateway import as_part_of
 from assistant_api.i18n import Catalogs
 from assistant_api.tenant_config import TenantConfigHolder
 from assistant_api.tokens import Tokens
-from assistant_observability import metrics, traces
-from assistant_observability.requests import REQUESTS
+from assistant_observability import logs, metrics, traces
+from assistant_observability.requests import REQUESTS, Request
 
 PART = "api"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
@@ -68,7 +66,7 @@ class Edge:
         self._config = config
         self._catalogs = catalogs
         self._running: set[_Answer] = set()
-        self.in_flight = metrics.HTTP_IN_FLIGHT.labels(PART)
+        metrics.HTTP_IN_FLIGHT.labels(PART).set_function(lambda: len(self._running))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -81,9 +79,7 @@ class Edge:
         cors = headers_for(origin, self._config.allowed_origins) if origin else ()
         answer = _Answer(scope, send, request_id, cors)
         self._running.add(answer)
-        structlog.contextvars.bind_contextvars(request_id=request_id)
-        as_part_of(request_id)
-        self.in_flight.inc()
+        named = logs.request_id.set(request_id)
         started = time.perf_counter()
         trace_id = 0
         try:
@@ -99,12 +95,11 @@ class Edge:
                             _describe(span, method, _route(scope), answer.status)
         finally:
             self._running.discard(answer)
-            self.in_flight.dec()
             took = time.perf_counter() - started
             requests, duration = _series(metrics.method_label(method), _route(scope), answer.status)
             requests.inc()
             duration.observe(took)
-            structlog.contextvars.clear_contextvars()
+            logs.request_id.reset(named)
             if path not in _UNTRACED:
                 self._log(answer, trace_id, took)
 
@@ -135,20 +130,20 @@ class Edge:
         state = scope["state"]
         tokens: Tokens | None = state.get("tokens")
         REQUESTS.add(
-            {
-                "request_id": state["request_id"],
-                "trace_id": f"{trace_id:032x}" if trace_id else None,
-                "tenant": self._config.namespace,
-                "assistant": state.get("assistant"),
-                "key": state.get("key"),
-                "method": metrics.method_label(scope["method"]),
-                "route": _route(scope),
-                "status": answer.status,
-                "code": state.get("code"),
-                "ms": round(seconds * 1000, 1),
-                "input_tokens": tokens[0] if tokens else None,
-                "output_tokens": tokens[1] if tokens else None,
-            }
+            Request(
+                request_id=state["request_id"],
+                trace_id=f"{trace_id:032x}" if trace_id else "",
+                tenant=self._config.namespace,
+                assistant=state.get("assistant", ""),
+                key=state.get("key", ""),
+                method=metrics.method_label(scope["method"]),
+                route=_route(scope),
+                status=answer.status,
+                code=state.get("code", ""),
+                ms=round(seconds * 1000, 1),
+                input_tokens=tokens[0] if tokens else None,
+                output_tokens=tokens[1] if tokens else None,
+            )
         )
 
 
@@ -186,7 +181,7 @@ class _Answer:
             headers = [*message["headers"], *SECURITY_HEADERS, *self.cors, request_id]
             if allow := self.allowed.get(_route(self.scope)):
                 headers = [*(header for header in headers if header[0] != b"allow"), (b"allow", allow.encode())]
-            if not any(name == b"cache-control" for name, _ in headers):
+            if b"cache-control" not in [name for name, _ in headers]:
                 headers.append(NO_STORE)
             message["headers"] = headers
         return self._send(message)

@@ -21,7 +21,7 @@ from assistant_crds.contracts import NOT_STARTED_HEADER, TOTAL_SECONDS
 from assistant_http import answers
 from assistant_http.client import HttpClient
 from assistant_http.errors import HttpError, NotConnectedError, StaleConnectionError
-from assistant_observability import traces
+from assistant_observability import logs, traces
 
 Road = Literal["ingest", "search"]
 
@@ -51,7 +51,6 @@ _PASSED_ON = frozenset({"x-assistant-model", "retry-after", "retry-after-ms", "x
 _PASSED_ON_PREFIXES = ("x-ratelimit-", "x-budget-")
 # Set for each request, as the trace is: whoever makes a call further down need not know of it.
 _user: ContextVar[str] = ContextVar("user", default="")
-_request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
 GatewayUnreachableError = HttpError  # no answer came: refused, timed out, cut
@@ -253,7 +252,7 @@ class GatewayClient:
         sent = {"user-agent": "assistant-api", **headers, "authorization": f"Bearer {self._token.read()}"}
         if body:
             sent["content-type"] = _JSON
-        if request_id := _request_id.get():
+        if request_id := logs.request_id.get():
             sent.setdefault("x-request-id", request_id)
         if user := _user.get():
             sent["x-assistant-user"] = user
@@ -346,14 +345,12 @@ def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def as_part_of(request_id: str) -> None:
-    """Have the calls of this request carry its id, so that it is found in the gateway's log too."""
-    _request_id.set(request_id)
-
-
 def on_behalf_of(user: str) -> None:
     """Have the calls of this request counted for `user`; what no header can carry is left out of its name."""
-    _user.set("".join(char if char.isprintable() else " " for char in user[:LONGEST_USER]).strip())
+    user = user[:LONGEST_USER]
+    if not user.isprintable():
+        user = "".join(char if char.isprintable() else " " for char in user)
+    _user.set(user.strip())
 
 
 def retry_after(value: str | None) -> float | None:

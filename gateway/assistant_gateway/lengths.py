@@ -116,12 +116,14 @@ def take(fields: Fields) -> int | None:
         if raw is not None and (number := whole(raw)) is not None:
             found.append(number)
     for name, raw in fields.items():
+        if name in _CONTENT:  # none of these says how long or how many
+            continue
         plain = folded(name)
         if name in ANSWERS and not is_one_of(raw, _ONE):
             raise _refused(name, "How many answers there are to be is said by 'n'")
         if not is_absent(raw) and _sets_length(plain):
             raise _refused(name, "How long an answer may be is said by 'max_tokens'")
-        if name not in _CONTENT and raw_kind(raw) in b"{[":
+        if raw_kind(raw) in b"{[":
             _check_inside(name, bytes(raw))
     return min(found) if found else None
 
@@ -141,7 +143,7 @@ def asked(fields: Mapping[str, msgspec.Raw]) -> int | None:
 
 def answers(fields: Mapping[str, msgspec.Raw]) -> int:
     """Return how many answers the provider may write, and charge for."""
-    return max(1, *(whole(fields[name]) or 1 if name in fields else 1 for name in ("n", "best_of")))
+    return max([1, *[whole(fields[name]) or 1 for name in ("n", "best_of") if name in fields]])
 
 
 def whole(raw: bytes | msgspec.Raw) -> int | None:

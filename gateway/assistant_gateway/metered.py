@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import time
@@ -29,6 +30,8 @@ _SIZE = re.compile(rb'"search_context_size"\s*:\s*"(low|medium|high)"')
 # Members of a request with which the provider searches the web, and charges for it.
 _SEARCHES = ("web_search_options", "web_search", "search_parameters", "plugins")
 _NOT_ASKED = frozenset({b"null", b"false", b"[]"})
+
+_details_of = operator.attrgetter(*DETAILS)
 
 Fields = dict[str, msgspec.Raw]
 
@@ -108,6 +111,7 @@ class Metered:
         call, now, price = self.call, time.perf_counter(), self.price
         rate = price.rate_of(used) if price is not None else None
         first = call.first_byte
+        details = _details_of(used)  # nearly always zeros
         return ledger.encode(
             ledger.LedgerEntry(
                 call=self.id,
@@ -134,7 +138,9 @@ class Metered:
                 cost=bill.cost or 0,
                 unpriced=bill.unpriced or None,
                 tier=used.tier or None,
-                details={name: count for name in DETAILS if (count := getattr(used, name))} or None,
+                details={name: count for name, count in zip(DETAILS, details, strict=True) if count}
+                if any(details)
+                else None,
                 held_tokens=self.worst.tokens,
                 held_cost=self.worst.cost,
                 started=self.started,

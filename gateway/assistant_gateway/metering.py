@@ -253,7 +253,9 @@ def _tier_of(fields: Fields) -> str:
     Raises:
         GatewayError: 400: there is no such tier. What it costs nobody could say, and any text could be written there.
     """
-    raw = memoryview(fields.get("service_tier", b"null"))
+    if (given := fields.get("service_tier")) is None:
+        return ""
+    raw = memoryview(given)
     tier = None
     if len(raw) <= LONGEST_TIER:
         with contextlib.suppress(*UNREADABLE):

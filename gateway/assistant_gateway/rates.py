@@ -96,7 +96,7 @@ def _or(rate: int | None, other: int) -> int:
 
 
 def _most(*rates: int | None) -> int:
-    return max(rate for rate in rates if rate is not None)
+    return max([rate for rate in rates if rate is not None])
 
 
 class Fees(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,10 +187,12 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
 
     def worst(self, tokens_in: int, tokens_out: int, size: str | None = None) -> int:
         """Return the most that a call of up to so many tokens can cost, in micro-units."""
-        rates = [self.rate]
-        rates += [rate for threshold, rate in self.above if tokens_in + self.inclusive > threshold]
+        worst = self.rate.worst(tokens_in, tokens_out)
+        for threshold, dearer in self.above:
+            if tokens_in + self.inclusive > threshold:
+                worst = max(worst, dearer.worst(tokens_in, tokens_out))
         fee = self.fees.searches(1, size) if self.fees.always else 0
-        return max(rate.worst(tokens_in, tokens_out) for rate in rates) + self.fees.request + (fee or 0)
+        return worst + self.fees.request + (fee or 0)
 
 
 # A tenant's own endpoint is paid by the tenant: its calls count in tokens and cost the platform nothing.

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from assistant_gateway.usage import Usage
 from assistant_observability import logs
-from assistant_observability.requests import REQUESTS
+from assistant_observability.requests import REQUESTS, Request
 
 LONGEST_NAME = 253  # of an assistant: a Kubernetes name
 _PLAIN = re.compile(r"[a-z0-9.-]+")
@@ -42,19 +42,19 @@ class Line:
         name = self.name[:LONGEST_NAME]
         tokens = self.tokens or (None, None)
         REQUESTS.add(
-            {
-                "request_id": self.request_id,
-                "trace_id": trace_id,
-                "tenant": self.tenant,
-                "assistant": name if not name or _PLAIN.fullmatch(name) else logs.redact(name),
-                "method": request.method[:16],
-                "route": route,
-                "status": status,
-                "code": self.code,
-                "ms": round(seconds * 1000, 1),
-                "input_tokens": tokens[0],
-                "output_tokens": tokens[1],
-            }
+            Request(
+                request_id=self.request_id,
+                trace_id=trace_id or "",
+                tenant=self.tenant,
+                assistant=name if not name or _PLAIN.fullmatch(name) else logs.redact(name),
+                method=request.method[:16],
+                route=route,
+                status=status,
+                code=self.code,
+                ms=round(seconds * 1000, 1),
+                input_tokens=tokens[0],
+                output_tokens=tokens[1],
+            )
         )
 
 

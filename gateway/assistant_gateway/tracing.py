@@ -25,6 +25,10 @@ class CallTrace:
         self.headers: dict[str, str] = {}
         self._call = call
         self._span: trace.Span | None = None
+        parent = headers.get("traceparent")
+        if parent is not None and "tracestate" not in headers and traces.declined(parent):  # nine of ten, as it is set
+            self.headers = {"traceparent": parent}
+            return
         incoming = {name: value for name in _HEADERS if (value := headers.get(name)) and _is_plain(value)}
         if tracer is None or traces.declined(incoming.get("traceparent")):
             self.headers = incoming

@@ -8,7 +8,6 @@ times that.
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 from collections.abc import Mapping
 
@@ -20,7 +19,6 @@ from assistant_http.connection import Connection
 from assistant_http.errors import ConnectTimeoutError, HttpError, NotConnectedError
 
 NEXT_ADDRESS_SECONDS = 0.25  # then a name's second address is tried beside the first (RFC 8305)
-_UNSAFE = re.compile(r"[\r\n\0]")
 
 
 class HttpClient:
@@ -42,7 +40,7 @@ class HttpClient:
         self._names = Names(resolve)
         self._tls: ssl.SSLContext | None = None
 
-    async def request(
+    async def request(  # noqa: PLR0913  the rest is named
         self,
         method: str,
         url: str,
@@ -51,6 +49,7 @@ class HttpClient:
         *,
         path: str = "",
         connect_seconds: float | None = None,
+        head_seconds: float | None = None,
     ) -> Response:
         """Ask, and return when status and headers are there.
 
@@ -61,16 +60,18 @@ class HttpClient:
             body: nothing for no body.
             path: what follows the URL's own path, with its query.
             connect_seconds: in place of the client's.
+            head_seconds: in which the answer has to begin, once the request is sent.
 
         Raises:
             InvalidUrlError, NotConnectedError, ConnectTimeoutError: nothing was sent.
+            HeadTimeoutError: the answer did not begin in time.
             HttpError: the connection was lost, nothing came for too long, or it was no HTTP.
         """
         address = address_of(url)
         connection = self._kept(address.origin) or await self._connect(
             address.origin, self.connect_seconds if connect_seconds is None else connect_seconds
         )
-        return await connection.ask(_head(method, address, path, headers, len(body)), body)
+        return await connection.ask(_head(method, address, path, headers, len(body)), body, head_seconds)
 
     def keep(self, connection: Connection) -> None:
         """See `Pool.keep`."""
@@ -137,10 +138,10 @@ def _head(method: str, address: Address, path: str, headers: Mapping[str, str], 
         HttpError: a header would end its line.
     """
     path = address.path.rstrip("/") + path if path else address.path or "/"
-    lines = [f"{method} {path} HTTP/1.1\r\nhost: {address.authority}\r\n"]
-    for name, value in headers.items():
-        if _UNSAFE.search(value):
-            raise HttpError(f"a line end in the header {name}")
-        lines.append(f"{name}: {value}\r\n")
+    lines = [f"{method} {path} HTTP/1.1", f"host: {address.authority}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     lines.append(f"content-length: {length}\r\n\r\n")
-    return "".join(lines).encode()
+    head = "\r\n".join(lines)
+    if head.count("\r") != len(lines) + 1 or head.count("\n") != len(lines) + 1 or "\0" in head:
+        raise HttpError("a line end in a header")
+    return head.encode()

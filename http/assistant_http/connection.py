@@ -9,7 +9,7 @@ import httptools
 
 from assistant_http.addresses import Origin
 from assistant_http.answers import Response
-from assistant_http.errors import HttpError, NotHttpError, StaleConnectionError
+from assistant_http.errors import HeadTimeoutError, HttpError, NotHttpError, StaleConnectionError
 
 MAX_HEAD = 64 * 1024
 # So many bytes may wait to be read; then the server has to wait until its reader has caught up.
@@ -51,8 +51,8 @@ class Connection(asyncio.Protocol):
         self._moved = self._loop.time()  # when something last happened
         self._timer: asyncio.TimerHandle | None = None  # runs from the first request on
 
-    async def ask(self, head: bytes, body: bytes) -> Response:
-        """Send a request; return when the answer's head is there."""
+    async def ask(self, head: bytes, body: bytes, seconds: float | None = None) -> Response:
+        """Send a request; return when the answer's head is there, which has to be within so many seconds."""
         self._moved = self._loop.time()
         self._ended = False
         self._framing = 0
@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         if self._timer is None:
             self._timer = self._loop.call_later(min(self._pool.idle_seconds, self._pool.quiet_seconds), self._look)
         self._transport.writelines((head, body))
+        late = None if seconds is None else self._loop.call_later(seconds, self._give_up, waiter)
         try:
             return await waiter
         except asyncio.CancelledError:  # whoever asked does not wait any more
@@ -72,6 +73,9 @@ class Connection(asyncio.Protocol):
             else:
                 self.drop(HttpError("closed"))
             raise
+        finally:
+            if late is not None:
+                late.cancel()
 
     def usable(self) -> bool:
         """Whether an idle connection may carry another exchange; a stale one is dropped."""
@@ -197,6 +201,10 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.abort()
         response.end()
+
+    def _give_up(self, waiter: asyncio.Future[Response]) -> None:
+        if not waiter.done():
+            self.drop(HeadTimeoutError("timed out"))
 
     def _fail(self, error: Exception) -> None:
         head, self._head = self._head, None

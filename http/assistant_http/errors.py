@@ -19,6 +19,10 @@ class ConnectTimeoutError(HttpError):
     """No connection was made in time."""
 
 
+class HeadTimeoutError(HttpError):
+    """An answer did not begin in time."""
+
+
 class StaleConnectionError(HttpError):
     """A connection that had been kept was closed as it was used again: in all likelihood nobody saw the request."""
 

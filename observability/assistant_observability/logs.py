@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import structlog
@@ -26,6 +27,8 @@ REDACTED = "***"
 _CHATTY = ("httpx", "httpx2", "httpcore", "httpcore2")
 
 Format = Literal["json", "console"]
+# Of the request that is being answered, "" outside of one: every line carries it, and every call made for it.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
 def redact(text: str) -> str:
@@ -48,6 +51,12 @@ def _add_trace(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return event
 
 
+def _add_request(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    if found := request_id.get():
+        event.setdefault("request_id", found)
+    return event
+
+
 def configure(service: str, output: Format = "json", level: str = "INFO") -> None:
     """Send every log record of the process to standard error in one shape.
 
@@ -59,7 +68,7 @@ def configure(service: str, output: Format = "json", level: str = "INFO") -> Non
         return event
 
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _add_request,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

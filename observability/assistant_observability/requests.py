@@ -11,8 +11,6 @@ import asyncio
 import atexit
 import logging
 import sys
-import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -20,7 +18,33 @@ import msgspec
 FLUSH_SECONDS = 0.1
 MOST_WAITING = 512  # lines; then they are written at once
 
-Value = str | int | float | None
+
+class Request(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="event", tag="request"):
+    """A request that has ended. What is None or empty is left out of its line.
+
+    The values are names and numbers of ours, and ids without spaces: there is nothing to hide in them.
+    """
+
+    request_id: str
+    trace_id: str = ""
+    tenant: str = ""
+    assistant: str = ""
+    key: str = ""  # the name of the caller's API key
+    method: str
+    route: str
+    status: int
+    code: str = ""
+    ms: float
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    # The log says these.
+    level: str = ""
+    logger: str = ""
+    timestamp: datetime | None = None
+    service: str = ""
+
+
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class RequestLog:
@@ -29,7 +53,7 @@ class RequestLog:
     def __init__(self) -> None:
         self._service = ""
         self._json = True
-        self._waiting: list[tuple[float, Mapping[str, Value]]] = []
+        self._waiting: list[Request] = []
         self._loop: asyncio.AbstractEventLoop | None = None  # the one that will write what waits
         self.enabled = False
 
@@ -38,33 +62,36 @@ class RequestLog:
         self._service, self._json = service, json
         self.enabled = logging.getLevelNamesMapping().get(level.upper(), logging.INFO) <= logging.INFO
 
-    def add(self, fields: Mapping[str, Value]) -> None:
-        """Note a request that has ended; fields that are None or empty are left out of its line."""
+    def add(self, request: Request) -> None:
+        """Note a request that has ended."""
         if not self.enabled:
             return
-        self._waiting.append((time.time(), fields))
+        request.level, request.logger, request.service = "info", "requests", self._service
+        request.timestamp = datetime.now(UTC)
+        self._waiting.append(request)
         if len(self._waiting) >= MOST_WAITING:
             self.flush()
-        elif self._loop is not (loop := asyncio.get_running_loop()):
-            self._loop = loop
-            loop.call_later(FLUSH_SECONDS, self.flush)
+        elif self._loop is None or self._loop.is_closed():
+            self._loop = asyncio.get_running_loop()
+            self._loop.call_later(FLUSH_SECONDS, self.flush)
 
     def flush(self) -> None:
         """Write what waits."""
         self._loop = None
         waiting, self._waiting = self._waiting, []
-        if waiting:  # the values are names and numbers of ours, and ids without spaces: nothing to hide
-            sys.stderr.write("".join([self._line(ended, fields) for ended, fields in waiting]))
+        if waiting:
+            lines = _encode_lines(waiting).decode() if self._json else "".join([_readable(line) for line in waiting])
+            sys.stderr.write(lines)
             sys.stderr.flush()
 
-    def _line(self, ended: float, fields: Mapping[str, Value]) -> str:
-        moment = datetime.fromtimestamp(ended, UTC).isoformat().replace("+00:00", "Z")
-        said = {name: value for name, value in fields.items() if value is not None and value != ""}
-        if not self._json:
-            words = " ".join(f"{name}={value!r}" for name, value in said.items())
-            return f"{moment} [info     ] request {words}\n"
-        line = {"event": "request", **said, "level": "info", "logger": "requests", "timestamp": moment}
-        return msgspec.json.encode({**line, "service": self._service}).decode() + "\n"
+
+def _readable(request: Request) -> str:
+    said = msgspec.to_builtins(request)
+    moment = said.pop("timestamp")
+    for name in ("event", "level", "logger", "service"):
+        del said[name]
+    words = " ".join(f"{name}={value!r}" for name, value in said.items())
+    return f"{moment} [info     ] request {words}\n"
 
 
 REQUESTS = RequestLog()

@@ -20,6 +20,7 @@ from assistant_api.body import Bodies, read_json_body
 from assistant_api.chat.citations import Sources, annotate
 from assistant_api.chat.service import Answered, Asked, Retrieve, ask, understand
 from assistant_api.chat.stream import EVENT_STREAM, EventStream
+from assistant_api.chunks import chunks_of
 from assistant_api.clients import Clients
 from assistant_api.decoding import MALFORMED
 from assistant_api.gateway import (
@@ -72,7 +73,9 @@ class Chat:
         noted = scope["state"]
         noted["key"] = identity.name
         async with self._bodies.room(headers, MAX_BODY):
-            asked = understand(await read_json_body(headers, receive, MAX_BODY), served)
+            chunks = chunks_of(scope)
+            body = await read_json_body(headers, receive, MAX_BODY, complete=chunks is not None and chunks.received)
+            asked = understand(body, served)
             noted["assistant"] = asked.assistant.name
             if user := asked.request.end_user:
                 on_behalf_of(user)

@@ -152,7 +152,7 @@ def _check(raw: bytes, values: tuple[Any, ...]) -> None:
             value.encode()  # a half of a surrogate pair is no text: UnicodeEncodeError, a ValueError
             if "\0" in value:
                 raise ValueError("a text with a NUL character")
-        elif isinstance(value, int) and not 0 <= value <= _LARGEST:
+        elif type(value) is int and not 0 <= value <= _LARGEST:
             raise ValueError(f"{value} is not between 0 and {_LARGEST}")
 
 

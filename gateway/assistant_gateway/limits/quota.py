@@ -151,7 +151,13 @@ class Quota:
 
     def expect(self, tenant: str, epoch: int, entries: int) -> None:
         """Tell what the ledger knows of a tenant: its epoch, and how many entries it has seen."""
-        self._known.setdefault(tenant, Known()).see(epoch, entries)
+        self._of(tenant).see(epoch, entries)
+
+    def _of(self, tenant: str) -> Known:
+        known = self._known.get(tenant)
+        if known is None:
+            known = self._known[tenant] = Known()
+        return known
 
     def forget(self, tenant: str) -> None:
         """Drop what is known of a tenant that is gone."""
@@ -163,7 +169,7 @@ class Quota:
         Raises:
             RebuildNeededError: nothing is admitted before the counters are restored.
         """
-        known = self._known.setdefault(limits.tenant, Known())
+        known = self._of(limits.tenant)
         before = known.epoch
         rest = (before, known.entries, known.witness, hold, worst.tokens, worst.cost, *limits.arguments)
         reply = await self._ask(limits, "reserve", request, rest)
@@ -183,7 +189,7 @@ class Quota:
         """
         rest: Arguments = (used.tokens, used.cost, entry, *limits.fields)
         reply = await self._ask(limits, "settle", request, rest)
-        known = self._known.setdefault(limits.tenant, Known())
+        known = self._of(limits.tenant)
         known.held.pop(request, None)
         if reply[2]:
             known.see(reply[2], reply[3])
@@ -211,7 +217,7 @@ class Quota:
         """Hold for `hold` microseconds from now. An expired or lost hold is put back; False: settled already."""
         held = await self.renewed(limits, request, worst, hold) is not Renewal.SETTLED
         if held:
-            self._known.setdefault(limits.tenant, Known()).begin(request, limits, worst, hold)
+            self._of(limits.tenant).begin(request, limits, worst, hold)
         return held
 
     async def renewed(self, limits: Limits, request: str, worst: Amount, hold: int) -> Renewal:
@@ -223,7 +229,7 @@ class Quota:
 
     def leave(self, limits: Limits, request: str) -> None:
         """Do not put this hold back when Redis has lost it: its owner does."""
-        self._known.setdefault(limits.tenant, Known()).held.pop(request, None)
+        self._of(limits.tenant).held.pop(request, None)
 
     async def usage(self, limits: Limits, fields: Sequence[str] | None = None) -> dict[str, Usage]:
         """Return the counters of these scopes (`Level.field`), by default of the tenant and of all its assistants."""
@@ -332,10 +338,18 @@ def command(
 def reserved(limits: Limits, reply: Sequence[int]) -> Admitted | Refused | Finished:
     """Read the script's answer to `reserve`."""
     if reply[0] == ADMITTED:
-        groups = (reply[start : start + 4] for start in range(4, len(reply), 4))
-        return Admitted(
-            reply[1], tuple(Remaining(_limit(left), reset, _limit(a), _limit(b)) for left, reset, a, b in groups)
-        )
+        remaining = []
+        for start in range(4, len(reply), 4):
+            left, reset, tokens, budget = reply[start : start + 4]
+            remaining.append(
+                Remaining(
+                    None if left == NONE else left,
+                    reset,
+                    None if tokens == NONE else tokens,
+                    None if budget == NONE else budget,
+                )
+            )
+        return Admitted(reply[1], tuple(remaining))
     if reply[0] == FINISHED:
         return Finished(reply[2], reply[3])
     _, _, index, kind, retry, limit, used = reply
@@ -347,7 +361,7 @@ def reserved(limits: Limits, reply: Sequence[int]) -> Admitted | Refused | Finis
 
 def settled(reply: Sequence[int]) -> Settled:
     """Read the script's answer to `settle`."""
-    counted = tuple(_counted(reply[start : start + 8]) for start in range(8, len(reply), 8))
+    counted = tuple([_counted(reply[start : start + 8]) for start in range(8, len(reply), 8)])
     return Settled(reply[6], reply[7], late=reply[5] == 1, again=reply[4] == 1, counted=counted)
 
 

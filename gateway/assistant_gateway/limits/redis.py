@@ -123,16 +123,12 @@ class Redis:
         self._idle = self._connections.copy()
         self._away = asyncio.Event()
         self._away.set()
+        self.available = False  # whether the last that was heard from Redis was an answer: `_away`, at no call's cost
         self._waiting: Crowd[_Waiting] = Crowd(CROWD, OF_ONE)
         self._senders: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
         self._reason = ""
         self._quiet_until = 0.0  # no refusal of a single call is logged before
         self._proven = True  # whether it has done what it is here for since it was last away
-
-    @property
-    def available(self) -> bool:
-        """Whether the last that was heard from Redis was an answer."""
-        return not self._away.is_set()
 
     @property
     def address(self) -> str:
@@ -267,11 +263,13 @@ class Redis:
             self._lose(error)
             return False
         self._away.clear()
+        self.available = True
         return True
 
     def _lose(self, error: Exception) -> str:
         self._reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         self._away.set()
+        self.available = False
         return self._reason
 
     async def _command(self, *arguments: str | bytes | int) -> Any:

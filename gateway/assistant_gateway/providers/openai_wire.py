@@ -25,6 +25,7 @@ from assistant_http.answers import Answer
 from assistant_http.client import HttpClient
 from assistant_http.errors import (
     ConnectTimeoutError,
+    HeadTimeoutError,
     HttpError,
     InvalidUrlError,
     NotConnectedError,
@@ -137,14 +138,19 @@ class Upstream:
                 raise errors.provider_not_allowed(target.provider, str(error)) from None
         settings = target.settings
         headers = {**target.headers, **trace} if trace else target.headers
-        connect = settings.connect_seconds
         try:
-            async with asyncio.timeout(connect + settings.first_byte_seconds):
-                answer = await client.request(method, str(url), headers, body, connect_seconds=connect)
+            answer = await client.request(
+                method,
+                str(url),
+                headers,
+                body,
+                connect_seconds=settings.connect_seconds,
+                head_seconds=settings.first_byte_seconds,
+            )
         except ConnectTimeoutError:
             what = f"did not accept a connection within {settings.connect_seconds:g} s"
             raise errors.provider_timeout(target.provider, what) from None
-        except TimeoutError:
+        except HeadTimeoutError:
             what = f"did not begin to answer within {settings.first_byte_seconds:g} s"
             raise errors.provider_timeout(target.provider, what).paid() from None
         coding = answer.headers.get("content-encoding", "identity")

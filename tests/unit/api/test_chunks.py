@@ -99,6 +99,46 @@ async def test_an_answer_of_known_length_has_no_chunks(http: HttpClient) -> None
     assert ready == [False]
 
 
+@pytest.mark.parametrize("value", [b"a\r\nx-injected: b", b"a\nb", b"a\0", b"a\x7f"])
+async def test_a_header_cannot_end_its_line(http: HttpClient, value: bytes) -> None:
+    """Nor hold any other control character: the caller gets no answer."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await start(send, (b"content-length", b"2"), (b"x-name", value))
+        await end(send, b"ok")
+
+    async with serving(app) as url:
+        with pytest.raises(HttpError):
+            await http.request("GET", url, {}, b"")
+
+
+async def test_heads_are_framed_by_what_the_request_and_the_answer_are(http: HttpClient) -> None:
+    """HEAD and 204 have no body; who wants the connection closed is told so, with the date as always."""
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["path"] == "/empty":
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await end(send)
+        else:
+            await start(send, (b"Content-Length", b"2"))
+            await end(send, b"ok")
+
+    async with serving(app) as url:
+        empty = await http.request("GET", f"{url}/empty", {}, b"")
+        assert "transfer-encoding" not in empty.headers
+        empty.close()
+        head = await http.request("HEAD", url, {}, b"")
+        assert head.headers["content-length"] == "2"
+        head.close()
+        last = await http.request("GET", url, {"connection": "close"}, b"")
+        assert last.headers["connection"] == "close"
+        kept = await http.request("GET", url, {}, b"")
+        for answer in (last, kept):
+            assert (await answer.read(), answer.headers["content-length"]) == (b"ok", "2")
+            assert "transfer-encoding" not in answer.headers
+            assert "date" in answer.headers
+
+
 async def test_whoever_does_not_read_gets_no_chunks(http: HttpClient) -> None:
     """What was written stays bounded, and `send` waits; when the caller reads again there are chunks again."""
     written = 0

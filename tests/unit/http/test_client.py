@@ -17,6 +17,7 @@ from assistant_http import connection
 from assistant_http.client import HttpClient
 from assistant_http.errors import (
     ConnectTimeoutError,
+    HeadTimeoutError,
     HttpError,
     NotConnectedError,
     NotHttpError,
@@ -242,6 +243,30 @@ async def test_a_server_that_falls_silent_is_given_up() -> None:
         assert found[2] == b"aaaaa"
         await none_left(http, but=1)
     await http.close()
+
+
+async def test_an_answer_has_to_begin_in_time_and_may_then_take_its_own(http: HttpClient) -> None:
+    """The connection of one that does not is given up: nobody knows what still comes on it."""
+    on = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(CHUNKED)
+        await on.wait()
+        writer.write(b"1\r\na\r\n0\r\n\r\n")
+        await reader.read()
+
+    async with serving(silent) as one, serving(slow) as other:
+        with pytest.raises(HeadTimeoutError):
+            await http.request("GET", one.url, {}, b"", head_seconds=0.1)
+        await none_left(http)
+        answer = await http.request("GET", other.url, {}, b"", head_seconds=2)
+        await asyncio.sleep(2.2)
+        on.set()
+        assert await answer.read() == b"a"
 
 
 async def test_a_server_that_is_not_there_was_sent_nothing(http: HttpClient) -> None:

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
-from assistant_observability.requests import FLUSH_SECONDS, MOST_WAITING, RequestLog
+from assistant_observability.requests import FLUSH_SECONDS, MOST_WAITING, Request, RequestLog
 
 
 def written(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
+def request(request_id: str, **known: Any) -> Request:
+    return Request(**{"request_id": request_id, "method": "GET", "route": "/", "status": 200, "ms": 1.5, **known})
+
+
 async def test_lines_are_written_together_in_the_shape_of_all_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """With time, level, logger and service; what is not known is left out."""
     log = RequestLog()
     log.configure("gateway", "INFO", json=True)
-    log.add({"request_id": "a", "status": 200, "code": None, "key": ""})
-    log.add({"request_id": "b", "status": 499, "code": "caller_gone", "ms": 1.5})
+    log.add(request("a", input_tokens=None, key=""))
+    log.add(request("b", status=499, code="caller_gone", input_tokens=0))
     assert written(capsys) == []
     await asyncio.sleep(FLUSH_SECONDS * 2)
     first, second = written(capsys)
-    assert first.keys() == {"event", "request_id", "status", "level", "logger", "timestamp", "service"}
+    always = {"event", "level", "logger", "timestamp", "service"}
+    assert first.keys() == always | {"request_id", "method", "route", "status", "ms"}
     assert (first["event"], first["level"], first["service"]) == ("request", "info", "gateway")
-    assert (second["request_id"], second["code"], second["ms"]) == ("b", "caller_gone", 1.5)
-    log.add({"request_id": "c"})
+    assert str(first["timestamp"]).endswith("Z")
+    assert (second["request_id"], second["code"], second["ms"], second["input_tokens"]) == ("b", "caller_gone", 1.5, 0)
+    log.add(request("c"))
     log.flush()
     assert [line["request_id"] for line in written(capsys)] == ["c"]
 
@@ -36,7 +43,7 @@ async def test_many_lines_do_not_wait(capsys: pytest.CaptureFixture[str]) -> Non
     log = RequestLog()
     log.configure("gateway", "INFO", json=True)
     for number in range(MOST_WAITING):
-        log.add({"request_id": str(number)})
+        log.add(request(str(number)))
     assert len(written(capsys)) == MOST_WAITING
 
 
@@ -44,9 +51,13 @@ async def test_the_level_holds_for_requests_too(capsys: pytest.CaptureFixture[st
     """Whoever wants warnings only gets no line per request; on a terminal lines are for people."""
     log = RequestLog()
     log.configure("gateway", "WARNING", json=True)
-    log.add({"request_id": "a"})
+    log.add(request("a"))
     log.flush()
     log.configure("gateway", "INFO", json=False)
-    log.add({"request_id": "b", "status": 200})
+    log.add(request("b"))
     log.flush()
-    assert capsys.readouterr().err.rstrip().endswith("request request_id='b' status=200")
+    assert (
+        capsys.readouterr()
+        .err.rstrip()
+        .endswith("[info     ] request request_id='b' method='GET' route='/' status=200 ms=1.5")
+    )
