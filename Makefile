@@ -55,6 +55,10 @@ format: env ## Format and mend what can be mended
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
+.PHONY: monitoring
+monitoring: env ## Write dashboards and alert rules anew from observability/assistant_monitoring
+	@$(PY) -m assistant_monitoring
+
 ##### local cluster
 .PHONY: cluster-up
 cluster-up: env ## Bring up the local cluster (15 s; the first time minutes, to get its programs); CLUSTER=node|kind|current chooses

@@ -113,6 +113,7 @@ def prepare() -> None:
     progress = Progress()
     if os.geteuid() == 0 and shutil.which("apt-get"):
         ensure_packages(("etcd-server",), progress, purpose="the tests' API server")
+        ensure_packages(("prometheus",), progress, purpose="the tests of alerts")
     stores.install(progress)
     for name in ("etcd", "kubernetes", "helm", "helm3"):
         binaries.ensure(name, progress)

@@ -102,6 +102,46 @@ LEADER = Gauge("assistant_operator_leader", "1 on the operator that leads.", reg
 OPERATOR_OVERLOADED = Gauge(
     "assistant_operator_overloaded", "1 while no store answers the operator in time, all at once.", registry=OPERATOR
 )
+# Of tenants, by the operator that leads; `measures.py` of the operator sets them and takes them away.
+TENANT_RESOURCES = Gauge(
+    "assistant_tenant_resources", "A tenant's custom resources by readiness.", ["tenant", "ready"], registry=OPERATOR
+)
+TENANT_NOT_READY_SINCE = Gauge(
+    "assistant_tenant_not_ready_since_timestamp_seconds",
+    "Since when a tenant's longest not-Ready resource is so, by whose part it is to mend it: tenant or platform.",
+    ["tenant", "cause"],
+    registry=OPERATOR,
+)
+TENANT_LIMIT = Gauge(
+    "assistant_tenant_limit",
+    "Limits in tokens of a day and in micro-units of a budget; assistant empty: of the tenant as a whole.",
+    ["tenant", "assistant", "limit"],
+    registry=OPERATOR,
+)
+TENANT_LIMIT_USED = Gauge(
+    "assistant_tenant_limit_used",
+    "What was used of a limit in its present window, at most a minute old.",
+    ["tenant", "assistant", "limit"],
+    registry=OPERATOR,
+)
+TENANT_LIMIT_RESETS = Gauge(
+    "assistant_tenant_limit_resets_timestamp_seconds",
+    "When a limit's present window ends.",
+    ["tenant", "assistant", "limit"],
+    registry=OPERATOR,
+)
+TENANT_KNOWLEDGE = Gauge(
+    "assistant_tenant_knowledge",
+    "What a tenant's knowledge bases hold: documents, pending, failed, chunks, vectors.",
+    ["tenant", "what"],
+    registry=OPERATOR,
+)
+TIME_TO_READY = Histogram(
+    "assistant_time_to_ready_seconds",
+    "Time until a resource was Ready that waited for the platform, not for its author.",
+    buckets=_SLOW,
+    registry=OPERATOR,
+)
 
 # --- gateway ---------------------------------------------------------------------------------------------------
 MODEL_CALLS = Counter(
@@ -264,6 +304,12 @@ FIRST_TOKEN = Histogram(
 DOCUMENTS = Counter("assistant_documents", "Ingested documents.", ["knowledge_base", "result"], registry=WORKER)
 INGEST_DURATION = Histogram(
     "assistant_ingest_duration_seconds", "Time of an ingest stage.", ["stage"], buckets=_SLOW, registry=WORKER
+)
+INGEST_TIME_TO_READY = Histogram(
+    "assistant_ingest_time_to_ready_seconds",
+    "Time from a document's upload until it was ready.",
+    buckets=(1, 5, 15, 60, 300, 900, 3600),
+    registry=WORKER,
 )
 STORE_BREAKER = Gauge(
     "assistant_store_breaker_state",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from assistant_observability import logs
+from assistant_operator import measures
 from assistant_operator.adapters.cluster import ALL_NAMESPACES, Cluster
 from assistant_operator.adapters.ledger import Ledger, LedgerSettingError
 from assistant_operator.adapters.migrations import Migrations
@@ -155,6 +156,7 @@ class Operator:
         await watches.stop()
         if reasons == ["lease lost"]:
             self.liveness.rest()
+            measures.clear()
             return None
         return 0 if in_order else 1
 

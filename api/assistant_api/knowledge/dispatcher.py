@@ -168,7 +168,7 @@ class Dispatcher:
         """Do one job to an outcome that is recorded. Raises only what is a fault of ours."""
         context = traces.extract({"traceparent": job.traceparent}) if job.traceparent else None
         attributes = {genai.KNOWLEDGE_BASE: knowledge_base.name, "document.id": str(job.id)}
-        lease = Lease(self._database, job)
+        lease, claimed = Lease(self._database, job), time.monotonic()
         with _tracer.start_as_current_span(
             f"{job.work} document", context=context, kind=SpanKind.CONSUMER, attributes=attributes
         ):
@@ -182,6 +182,8 @@ class Dispatcher:
                 await asyncio.shield(self._release(job))
                 raise
         metrics.DOCUMENTS.labels(knowledge_base.name, result).inc()
+        if result == "ready":
+            metrics.INGEST_TIME_TO_READY.observe(job.age + time.monotonic() - claimed)
         _log.info("document done", document=str(job.id), knowledge_base=knowledge_base.name, result=result)
 
     async def _outcome(self, job: Job, lease: Lease, knowledge_base: KnowledgeBaseConfig) -> str:

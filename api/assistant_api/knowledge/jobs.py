@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select, text
+from sqlalchemy import ColumnElement, Float, and_, exists, func, literal, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assistant_api.knowledge.repository import contents, documents, drop_contents, notify
@@ -37,6 +37,7 @@ class Job:
     attempts: int
     retries: int
     traceparent: str | None
+    age: float  # seconds since the upload when it was claimed
 
 
 async def claim(connection: AsyncConnection, knowledge_bases: Collection[str], seconds: float) -> Job | None:
@@ -76,6 +77,7 @@ async def claim(connection: AsyncConnection, knowledge_bases: Collection[str], s
             documents.c.attempts,
             documents.c.retries,
             documents.c.traceparent,
+            func.extract("epoch", func.clock_timestamp() - documents.c.created_at).cast(Float),
         )
     )
     row = (await connection.execute(query)).one_or_none()

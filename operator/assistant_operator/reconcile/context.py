@@ -19,6 +19,7 @@ from assistant_operator.desired.platform import Egress, Platform, Resources
 from assistant_operator.generations import Generations
 from assistant_operator.health import StoreHealth
 from assistant_operator.index import Index
+from assistant_operator.measures import Measured
 from assistant_operator.observed import Counts, GatewayView
 from assistant_operator.reconcile.resolve import Defaults
 from assistant_operator.usage import Digest, Quotas
@@ -53,6 +54,8 @@ class Memory:
     # namespace -> the last generations of what its pods serve, and of what the gateway enforces for it
     configs: dict[str, Generations] = field(default_factory=dict)
     policies: dict[str, Generations] = field(default_factory=dict)
+    # namespace -> what its metrics show
+    measured: dict[str, Measured] = field(default_factory=dict)
     # resource's UID -> how many Events of transitions it has left, as of when (monotonic)
     event_tokens: dict[str, tuple[float, float]] = field(default_factory=dict)
     # tenant -> since when (monotonic) its tear-down waits for the ledger

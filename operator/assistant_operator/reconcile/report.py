@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from assistant_observability import logs
-from assistant_operator import status, usage
+from assistant_operator import measures, status, usage
 from assistant_operator.errors import ClusterError
 from assistant_operator.observed import Observed
 from assistant_operator.reconcile.context import Context, timestamp
@@ -54,6 +54,8 @@ async def report(resolved: Resolved, snapshot: Snapshot, observed: Observed, con
     if patient := _since(observed) < OVERLOADED_SECONDS:
         # What is wrong is on this side, and may be over in a moment: only what has no state yet gets one.
         statuses = [(raw, wanted) for raw, wanted in statuses if not (raw.get("status") or {}).get("conditions")]
+    else:
+        _measure(statuses, resolved, observed, context)
     refused = not await _tell(resolved, snapshot, observed, context)
     due = context.monotonic() >= context.memory.usage_due.get(snapshot.namespace, 0.0)
     paced = [(raw, wanted if due else _with_former_usage(raw, wanted)) for raw, wanted in statuses]
@@ -76,6 +78,17 @@ async def report(resolved: Resolved, snapshot: Snapshot, observed: Observed, con
         usage=None if used is None else usage.digest(resolved.quotas, used, held=held),
         refused=refused,
     )
+
+
+def _measure(statuses: list[tuple[Json, Json]], resolved: Resolved, observed: Observed, context: Context) -> None:
+    tenant = resolved.quotas.namespace
+    measured = context.memory.measured.setdefault(tenant, measures.Measured())
+    measures.note_waits(
+        ((str(raw["metadata"]["uid"]), wanted) for raw, wanted in statuses), measured, context.monotonic()
+    )
+    samples = measures.readiness(wanted for _, wanted in statuses)
+    samples |= measures.usage(resolved.quotas, usage.known(observed)) | measures.knowledge(observed.counts)
+    measures.show(tenant, measured, samples)
 
 
 def _since(observed: Observed) -> float:

@@ -20,6 +20,7 @@ from assistant_observability import logs
 from assistant_operator.compare import is_applied, with_digest
 from assistant_operator.desired import policy
 from assistant_operator.errors import StoreUnreachableError
+from assistant_operator.measures import show
 from assistant_operator.queue import Outcome
 from assistant_operator.reconcile import stores
 from assistant_operator.reconcile.claim import release
@@ -43,6 +44,8 @@ async def teardown(snapshot: Snapshot, context: Context) -> Outcome:
     """Remove the tenant that the namespace holds now, or held until it went."""
     for memory in (context.memory.reported, context.memory.configs, context.memory.policies):
         memory.pop(snapshot.namespace, None)
+    if (measured := context.memory.measured.pop(snapshot.namespace, None)) is not None:
+        show(snapshot.namespace, measured, {})
     held = [resource for resource in snapshot.resources if has_finalizer(resource)]
     if snapshot.uid is None:
         return Outcome(wrote=await report_idle(snapshot, context))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -134,8 +135,11 @@ async def test_the_worker_shows_what_it_did(world: World, gateway: SlowGateway, 
         'assistant_documents_total{knowledge_base="handbook",result="failed"} 1.0',
         'assistant_ingest_duration_seconds_count{stage="embed"} 1.0',
         'assistant_chunks_total{knowledge_base="handbook"} 1.0',
+        "assistant_ingest_time_to_ready_seconds_count 1.0",
     ):
         assert line in metrics
+    (took,) = re.findall(r"^assistant_ingest_time_to_ready_seconds_sum (.+)$", metrics, re.MULTILINE)
+    assert 0 < float(took) < 60
     for foreign in ("assistant_operator_", "assistant_ledger_", "assistant_retrieval"):
         assert foreign not in metrics
     assert str(good.id) in log

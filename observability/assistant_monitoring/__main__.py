@@ -1,0 +1,26 @@
+"""`python -m assistant_monitoring`: write rules and dashboards where Prometheus, Grafana and the chart find them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from assistant_monitoring import rules
+
+ROOT = Path(__file__).parents[2]
+CHART = Path("charts/assistant-platform/files/monitoring")  # Helm cannot reach outside of a chart
+
+
+def files() -> dict[Path, str]:
+    """Return what every generated file is to hold, by its path in the repository."""
+    return {path / "rules.yaml": rules.text() for path in (Path("observability/alerts"), CHART)}
+
+
+def main() -> None:
+    """Write every file."""
+    for path, text in files().items():
+        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / path).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
