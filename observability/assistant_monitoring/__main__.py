@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from assistant_monitoring import rules
+from assistant_monitoring.dashboards.panels import render
+from assistant_monitoring.dashboards.views import VIEWS
 
 ROOT = Path(__file__).parents[2]
 CHART = Path("charts/assistant-platform/files/monitoring")  # Helm cannot reach outside of a chart
@@ -12,7 +14,10 @@ CHART = Path("charts/assistant-platform/files/monitoring")  # Helm cannot reach 
 
 def files() -> dict[Path, str]:
     """Return what every generated file is to hold, by its path in the repository."""
-    return {path / "rules.yaml": rules.text() for path in (Path("observability/alerts"), CHART)}
+    found = {path / "rules.yaml": rules.text() for path in (Path("observability/alerts"), CHART)}
+    for path in (Path("observability/dashboards"), CHART / "dashboards"):
+        found |= {path / f"{view.name}.json": render(view) for view in VIEWS}
+    return found
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ VALUE_SETS = {
         "--set=providers.openai.url=https://api.openai.com/v1,providers.openai.keyRef=openai",
         "--set=providerKeys.keys.openai=sk-x,telemetry.otlpEndpoint=http://collector.observability.svc:4318",
         "--set=monitoring.serviceMonitor.enabled=true,monitoring.serviceMonitor.labels.release=prometheus",
+        "--set=monitoring.rules.enabled=true,monitoring.dashboards.enabled=true,monitoring.rules.labels.release=prometheus",
         "--set=image.pullSecrets={one,two},gateway.priorityClassName=high,operator.nodeSelector.pool=platform",
         "--set=tenantEndpoints.allowHosts={*.llm.example,10.1.2.3},networkPolicies.dns[0].podSelector.matchLabels.k=v",
     ],

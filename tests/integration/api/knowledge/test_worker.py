@@ -139,7 +139,7 @@ async def test_the_worker_shows_what_it_did(world: World, gateway: SlowGateway, 
     ):
         assert line in metrics
     (took,) = re.findall(r"^assistant_ingest_time_to_ready_seconds_sum (.+)$", metrics, re.MULTILINE)
-    assert 0 < float(took) < 60
+    assert float(took) > 0
     for foreign in ("assistant_operator_", "assistant_ledger_", "assistant_retrieval"):
         assert foreign not in metrics
     assert str(good.id) in log
