@@ -104,9 +104,7 @@ def chat_bound(fields: Fields, model: str, image_tokens: int | None = None) -> B
 
 def _problem(fields: Fields) -> str | None:
     """Return why nobody can tell what a chat costs, as far as that can be seen without its messages."""
-    problem = next(
-        (f"the field {name!r}" for name in fields if name in _UNBOUNDED_FIELDS and _is_set(fields, name)), None
-    )
+    problem = next((f"the field {name!r}" for name in _UNBOUNDED_FIELDS & fields.keys() if _is_set(fields, name)), None)
     if _is_set(fields, "modalities") and _decoded(fields["modalities"]) != ["text"]:
         problem = problem or "the field 'modalities' asks for more than text"
     if _is_set(fields, "tools") or _is_set(fields, "functions"):
@@ -138,7 +136,7 @@ async def bound_of(
         embedding: whether embeddings are asked for.
         pause: lets others have their turn.
     """
-    if sum(len(memoryview(raw)) for raw in fields.values()) <= LARGEST_DECODED:
+    if sum([len(memoryview(raw)) for raw in fields.values()]) <= LARGEST_DECODED:
         return embedding_bound(fields) if embedding else chat_bound(fields, model, image_tokens)
     if embedding:
         return await _large_input(fields, pause)

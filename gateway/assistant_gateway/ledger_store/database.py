@@ -28,12 +28,12 @@ AWAY_SECONDS = 0.25  # after a failure nobody tries again for so long
 SAME_CALL = timedelta(days=40)  # how far apart two settlings of one call can lie: bounds the months looked into
 
 _COLUMNS = ", ".join(rows.COLUMNS)
-_GIVEN = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(rows.COLUMNS.values(), 2))
+_GIVEN = ", ".join(f"{name} {kind}" for name, kind in rows.COLUMNS.items())
 # The lock makes this safe against another writer of the tenant; the primary key against anything else.
 # `IS TRUE` keeps the index of tenants out: calls are to be found by theirs, whatever the statistics say or do not.
 _RECORD = f"""
 INSERT INTO ledger_entries ({_COLUMNS})
-SELECT DISTINCT ON (call) {_COLUMNS} FROM unnest({_GIVEN}) AS given ({_COLUMNS})
+SELECT DISTINCT ON (call) {_COLUMNS} FROM json_to_recordset($2) AS given ({_GIVEN})
 WHERE NOT EXISTS (
     SELECT FROM ledger_entries e
     WHERE e.call = given.call AND e.at >= $1 AND (e.tenant_key = given.tenant_key) IS TRUE
@@ -137,7 +137,7 @@ class Books:
         if not batch:
             return 0
         since = min(row.at for row in batch) - SAME_CALL
-        done = await self._connection.execute(_RECORD, since, *rows.transposed(batch))
+        done = await self._connection.execute(_RECORD, since, rows.document(batch))
         return int(done.rpartition(" ")[2])
 
     async def known(self, batch: Sequence[Row]) -> set[str]:
