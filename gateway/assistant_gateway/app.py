@@ -96,7 +96,8 @@ class Gateway:
         self.refusals = SlowRefusals()
         self._prober = Prober(clients.upstream, self._targets, self.gates, meter)
         self._changes = ProbeChanges(self._prober, clients.limiter, clients.policies.get)
-        self.relay = Relay(Sizes(settings.max_answer_bytes, settings.max_event_bytes, settings.max_stream_bytes))
+        sizes = Sizes(settings.max_answer_bytes, settings.max_event_bytes, settings.max_stream_bytes)
+        self.relay = Relay(sizes, self._pieces)
         self.running = 0
         self.connections = Connections()
         self.draining = False

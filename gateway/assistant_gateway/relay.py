@@ -7,6 +7,7 @@ breaks after it becomes an error event and a clean end, so that a client never t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple, cast
 
 from aiohttp import web
@@ -15,12 +16,14 @@ from assistant_gateway import chunks, errors, lengths
 from assistant_gateway.answers import checked
 from assistant_gateway.calls import Outcome, outcome_of
 from assistant_gateway.catalog import Target
+from assistant_gateway.decoding import LARGEST_DECODED
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import EventRelay
-from assistant_gateway.fairness import Pace
+from assistant_gateway.fairness import Pace, Turns
 from assistant_gateway.idle import IdleWatch
 from assistant_gateway.memory import lease_of
 from assistant_gateway.metered import Metered
+from assistant_gateway.outline import holds, outline
 from assistant_gateway.providers import openai_wire
 from assistant_gateway.streaming import InterruptedByShutdown, Stream, StreamOptions, broken, too_much
 from assistant_gateway.usage import chunk_of
@@ -54,8 +57,15 @@ class Sizes(NamedTuple):
 class Relay:
     """Passes answers on, and knows the streams that run, so that they can be ended in good order."""
 
-    def __init__(self, most: Sizes) -> None:
+    def __init__(self, most: Sizes, pieces: Turns) -> None:
+        """Pass answers on.
+
+        Args:
+            most: how large they may be.
+            pieces: in which large ones are looked at, tenant by tenant.
+        """
         self._most = most
+        self._pieces = pieces
         self._pace = Pace(STREAM_RATE, STREAM_AT_ONCE)
         self._streams: set[Answer] = set()
 
@@ -86,13 +96,15 @@ class Relay:
             raw = await self._whole(request, response, target, metered)
         except (HttpError, TimeoutError) as error:
             raise broken(target, error).paid() from None
-        metered.reported = checked(raw, target, embedding=metered.embedding)
-        if not metered.embedding:
-            raw = chunks.flattened(raw, "message")
+        large, pause = len(raw) > LARGEST_DECODED, partial(self._pieces.take, metered.call.tenant)
+        seen = await outline(raw, pause) if large else raw
+        metered.reported = checked(seen, target, embedding=metered.embedding)
+        if not (metered.embedding or large):
+            raw = seen = chunks.flattened(raw, "message")
         metered.body = raw
-        metered.note_answer(raw)
-        if target.secret is not None and target.secret in raw:
-            raw = raw.replace(target.secret, b"***")
+        metered.note_answer(seen)
+        if (secret := target.secret) is not None and (await holds(raw, secret, pause) if large else secret in raw):
+            raw = raw.replace(secret, b"***")
         answer = web.Response(body=raw, content_type="application/json", headers=headers)
         return Result(answer, Outcome.OK)
 
