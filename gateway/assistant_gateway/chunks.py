@@ -19,6 +19,9 @@ BROKEN = frozenset(
     {"error", "abort", "aborted", "cancel", "cancelled", "canceled", "failed", "insufficient_system_resource"}
     | {"timeout", "interrupted", "network_error", "server_error", "internal_error"}
 )
+# What is looked at of one event or answer; nobody asks for more choices than that, and nobody writes more parts.
+MOST_CHOICES = 200
+MOST_PARTS = 1000
 _OPEN_FINISH = re.compile(rb'("finish_reason"\s*:\s*)""')
 _IN_PARTS = re.compile(rb'"content"\s*:\s*\[')
 _NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
@@ -64,7 +67,7 @@ def said(document: _Members) -> Said:
     except (KeyError, *UNREADABLE):
         return Said()
     written, going, ended, broken = set(), set(), set(), ""
-    for position, choice in enumerate(found):
+    for position, choice in enumerate(found[:MOST_CHOICES]):
         index = _index(choice.get("index"), position)
         if _has_output(choice):
             written.add(index)
@@ -130,7 +133,7 @@ def choice_error(document: _Members) -> bytes | None:
         found = _choices.decode(document["choices"])
     except UNREADABLE:
         return None
-    for choice in found:
+    for choice in found[:MOST_CHOICES]:
         if _filled(choice.get("error")):
             return msgspec.json.encode({"error": choice["error"]})
     return None
@@ -177,7 +180,7 @@ def _with_deltas(data: bytes) -> bytes:
         choices = _choices.decode(document["choices"])
     except (KeyError, *UNREADABLE):
         return data
-    if not choices or len(data) > LARGEST_DECODED:
+    if not 0 < len(choices) <= MOST_CHOICES or len(data) > LARGEST_DECODED:
         return data
     document["choices"] = msgspec.Raw(msgspec.json.encode([{**choice, "delta": {}} for choice in choices]))
     return msgspec.json.encode(document)
@@ -195,6 +198,8 @@ def flattened(data: bytes, place: str) -> bytes:
     try:
         document = _members.decode(data)
         choices = _choices.decode(document["choices"])
+        if len(choices) > MOST_CHOICES:
+            return data
         changed = [choice for choice in choices if place in choice and _flatten(choice, place)]
     except (KeyError, *UNREADABLE):
         return data
@@ -210,7 +215,10 @@ def _flatten(choice: _Members, place: str) -> bool:
     if bytes(inner.get("content", b"")).lstrip()[:1] != b"[":
         return False
     texts, thoughts = [], []
-    for part in _value.decode(inner["content"]):  # type: ignore[attr-defined]  # it is a list
+    parts: list[Any] = _value.decode(inner["content"])  # type: ignore[assignment]  # it is a list
+    if len(parts) > MOST_PARTS:
+        return False
+    for part in parts:
         text, thought = _texts(part)
         texts.append(text)
         thoughts.append(thought)

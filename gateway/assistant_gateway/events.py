@@ -7,13 +7,14 @@ written anew where a client of OpenAI would stumble over it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
 
 import msgspec
 
 from assistant_gateway import chunks
-from assistant_gateway.decoding import UNREADABLE, is_filled_array
+from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE, is_filled_array
 from assistant_gateway.generated import Generated
 from assistant_gateway.usage import SEEN, Usage, chunk_of, merge
 from assistant_http.events import Event, Frames, data_of, parse, split
@@ -32,6 +33,11 @@ _MOULD = re.compile(
     rb'(data: \{.*"(?:content|reasoning_content)": ?")[^"\\\n]*("[^"\\\n]*"finish_reason": ?null.*\n\n)'
 )
 _NEVER = b"\0"
+MOST_LINES = 1000  # of an event
+EDGE_BYTES = 1024  # of an event that is too large to be looked into: what is seen of its begin and its end
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"(\w{1,100})"')  # in text inside JSON the quotes are escaped
+_CHOICES = re.compile(rb'data: ?\{.*?"choices"\s*:\s*\[\s*(\])?', re.DOTALL)
+_INDEX = re.compile(rb'"index"\s*:\s*(\d{1,4})\b')
 
 
 class TooLargeError(Exception):
@@ -44,11 +50,24 @@ class _Chunk(msgspec.Struct, frozen=True):
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
+_json = json.JSONDecoder()  # msgspec reads no document that something follows
 
 
 def _said(event: bytes) -> Usage | None:
     chunk = chunk_of(data_of(event) or b"")
     return chunk.reported() if chunk is not None else None
+
+
+def _usage_in(edge: bytes) -> Usage | None:
+    """Return the usage in the begin or the end of a large event."""
+    if (found := SEEN.search(edge)) is None:
+        return None
+    text = edge[found.start() :].decode(errors="replace")
+    try:
+        usage, _ = _json.raw_decode(text, text.index("{"))
+    except (ValueError, RecursionError):
+        return None
+    return _said(b"data: " + msgspec.json.encode({"usage": usage}) + b"\n\n")
 
 
 def _is_plain(event: bytes) -> bool:
@@ -89,6 +108,7 @@ class EventRelay:
         self._seam = _NEVER
         self._moulds = 0
         self.generated = Generated()
+        self.looked = 0  # events that were looked into: each costs as much as many that are plain
 
     @property
     def kept(self) -> int:
@@ -153,7 +173,7 @@ class EventRelay:
         return found
 
     def _pass(self, block: bytes) -> bytes:
-        if self._fast and _is_plain(block):
+        if self._fast and len(block) <= LARGEST_DECODED and _is_plain(block):
             self.generated.add(block)
             if self._moulds < _MOULDS:
                 self._learn(block)
@@ -180,12 +200,20 @@ class EventRelay:
 
     def _look(self, found: bytes) -> bytes:
         """Take one event that may be anything; return it as it goes on, if it does."""
-        if self._fast and _is_plain(found):
+        large = len(found) > LARGEST_DECODED
+        if self._fast and not large and _is_plain(found):
             self.generated.add(found)
             if self._moulds < _MOULDS:
                 self._learn(found)
             return found
-        event = parse(found)
+        self.looked += 1
+        if large:
+            return self._pass_large(found)
+        if found.count(b"\n") + found.count(b"\r") > MOST_LINES:
+            return self._fail("it sent an event of too many lines")
+        return self._look_into(found, parse(found))
+
+    def _look_into(self, found: bytes, event: Event) -> bytes:
         data = event.data
         if self.done or self.error is not None:  # what is said of usage counts all the same
             if data and SEEN.search(data):
@@ -228,6 +256,39 @@ class EventRelay:
         self.generated.add(found)
         before = event._replace(data=None).written()
         return before + found if not SEEN.search(found) or self._note_usage(found) else before
+
+    def _pass_large(self, found: bytes) -> bytes:
+        """Take an event that is too large to be looked into: it can only be more of an answer, in one line."""
+        if self.done or self.error is not None:
+            return b""
+        head, tail = found[:EDGE_BYTES], found[-EDGE_BYTES:]
+        choices = _CHOICES.match(head)
+        if choices is None or found.find(b"\n") != len(found) - 2 or b"\r" in found:
+            return self._fail("it sent a large event that is no part of an answer")
+        usage = _usage_in(head) or _usage_in(tail)
+        if usage is not None:
+            (self._first_said if len(self._first_said) < _KEPT else self._last_said).append(usage)
+        if choices[1]:  # there are none
+            return found if usage is None or self._keep_usage else b""
+        finish = _FINISH.search(tail) or _FINISH.search(head)
+        if finish is not None and finish[1].decode().lower() in chunks.BROKEN:
+            return self._fail(f"it ended the answer with {finish[1].decode()!r}")
+        index = _INDEX.search(head)
+        choice = {int(index[1]) if index is not None else 0}
+        self.begun = True
+        self._open = self._open - choice if finish is not None else self._open | (choice - self._ended)
+        if finish is not None:
+            self._ended |= choice
+            self._slow_down()
+        self.generated.add(found)
+        return found
+
+    def _fail(self, why: str) -> bytes:
+        """End the stream as the provider's error."""
+        if not (self.done or self.failed):
+            self.error = msgspec.json.encode({"error": {"message": why}})
+            self._slow_down()
+        return b""
 
     def _note_usage(self, event: bytes) -> bool:
         """Note the usage in an event; return whether the event goes on: one that a client did not ask for does not."""

@@ -158,7 +158,9 @@ class Relay:
         metered.stream = relay
         watch = IdleWatch(response, request, target.settings.idle_seconds, metered.call.deadline)
         self._streams.add(response)
-        stream = Stream(request, response, relay, watch, metered, target, options, self._most.stream, self._pace)
+        stream = Stream(
+            request, response, relay, watch, metered, target, options, self._most.stream, self._pace, self._pieces
+        )
         try:
             problem = await stream.begin() or await stream.run()
             outcome, message, code = Outcome.OK, "", ""

@@ -14,9 +14,10 @@ from aiohttp import HttpVersion11, web
 
 from assistant_gateway import errors
 from assistant_gateway.catalog import Target
+from assistant_gateway.decoding import LARGEST_DECODED
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.events import DONE, EventRelay, TooLargeError
-from assistant_gateway.fairness import Pace
+from assistant_gateway.fairness import Pace, Turns
 from assistant_gateway.idle import DeadlineError, IdleWatch
 from assistant_gateway.memory import lease_of
 from assistant_gateway.metered import Metered
@@ -31,6 +32,9 @@ STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cach
 # because it also tells a client that something is there.
 HOLD_SECONDS = 10.0
 PAUSE_SECONDS = 0.1
+PIECE_BYTES = 8 * 1024  # of events that come together, when there are many of them
+LINES_AT_ONCE = 100
+LOOK_BYTES = 400  # of the tenant's pace, for an event that has to be looked into
 HOLD_BYTES = 16 * 1024
 PACE_BYTES = 4 * 1024  # of a stream, before its tenant's pace is looked at again: not at each event
 
@@ -68,10 +72,13 @@ class Stream:
     options: StreamOptions
     left: int  # bytes that may still come
     pace: Pace
+    pieces: Turns  # in which many events together are looked at, tenant by tenant
     answer: web.StreamResponse = None  # type: ignore[assignment]  # made by `begin`
     _charged: int = 0  # bytes, beyond what every request is charged
     _out: bool = False  # whether the head is
     _wait: float = 0.0  # seconds, because the tenant's streams have brought too much
+    _looked: int = 0  # events that were counted
+    _more: bytes = b""  # of what has come
     _unpaced: int = 0  # bytes that have come since the tenant's pace was looked at
     _transport: asyncio.Transport | None = None  # to the client
 
@@ -100,7 +107,7 @@ class Stream:
             BROKEN, TooLargeError: there is none.
         """
         now, opening, since = asyncio.get_running_loop().time, b"", 0.0
-        while data := await self.response.next():
+        while data := await self._next():
             self.metered.call.note_first_byte()
             self.watch.moved()
             since = since or now()
@@ -115,6 +122,16 @@ class Stream:
         if not (self.relay.begun or self.relay.done):
             raise errors.provider_error(self.target.provider, "ended the stream before it began")
         return opening
+
+    async def _next(self, straight: Callable[[bytes], bool] | None = None) -> bytes:
+        """Return what has come next: of many events together some, and the others after other tenants' turns."""
+        data = self._more or await self.response.next(straight)
+        if self._more:
+            await self.pieces.take(self.metered.call.tenant)
+        self._more = b""
+        if len(data) > PIECE_BYTES and data.count(b"\n", 0, PIECE_BYTES) > LINES_AT_ONCE:
+            data, self._more = data[:PIECE_BYTES], data[PIECE_BYTES:]
+        return data
 
     def _refused(self, error: BaseException) -> GatewayError:
         """Return what went wrong before there was an answer. A provider that says so itself sends no bill."""
@@ -134,7 +151,7 @@ class Stream:
             return lack
         if block:
             if self.metered.call.answered is None:
-                self.metered.note_answer(block)
+                self.metered.note_answer(block[:LARGEST_DECODED])
             self.watch.writing = True
             await self.answer.write(block)
             self.watch.writing = False
@@ -152,7 +169,7 @@ class Stream:
         self._transport = self.request.transport
         while True:
             try:
-                data = await self.response.next(self._straight if self._out and self.answer.chunked else None)
+                data = await self._next(self._straight if self._out and self.answer.chunked else None)
                 block = self._feed(data)
             except TooLargeError as error:
                 return None if self.relay.done else too_much(self.target, str(error))
@@ -187,12 +204,14 @@ class Stream:
             or self._wait > 0
             or transport.is_closing()
             or transport.get_write_buffer_size() > MAX_UNSENT
-            or size > MAX_UNSENT
+            or size > PIECE_BYTES
             or size > self.left
             or (block := relay.feed_whole(data)) is None
         ):
             return False
         self._count(size)
+        if relay.looked != self._looked:
+            self._count_looks()
         self.watch.moved()
         if block:
             transport.write(b"%x\r\n%b\r\n" % (len(block), block))
@@ -211,7 +230,10 @@ class Stream:
         self._count(len(data))
         if self.left < 0:
             raise TooLargeError("sent a stream that does not end")
-        return self.relay.feed(data) if data else b""
+        block = self.relay.feed(data) if data else b""
+        if self.relay.looked != self._looked:
+            self._count_looks()
+        return block
 
     def _count(self, size: int) -> None:
         """Count bytes that have come."""
@@ -221,6 +243,11 @@ class Stream:
             now = asyncio.get_running_loop().time()
             self._wait = self.pace.take(self.metered.call.tenant, self._unpaced, now)
             self._unpaced = 0
+
+    def _count_looks(self) -> None:
+        """Count events that were looked into against the tenant's pace: by what they cost, not by their bytes."""
+        self._unpaced += LOOK_BYTES * (self.relay.looked - self._looked)
+        self._looked = self.relay.looked
 
     def _room(self, block: bytes) -> GatewayError | None:
         """Charge what this stream keeps in memory beyond the usual; return why it has to end when there is no room.

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assistant_gateway import chunks
 from assistant_gateway.events import EventRelay, TooLargeError
 
 NULL_USAGE = {"choices": [{"delta": {"content": 'say "usage": {'}}], "usage": None}
@@ -297,3 +298,55 @@ def test_events_that_differ_in_their_text_alone_go_on_as_they_are(texts: list[st
     last = event(content("z")) + event({"error": {"message": "x"}}) + event(content("z"))
     assert stream.feed(last) == event(content("z"))
     assert stream.failed
+
+
+LARGE = "x" * 200_000
+
+
+def test_a_large_event_goes_on_as_it_is() -> None:
+    """It is more of the answer: nothing of it is decoded, and its end is known by its last bytes."""
+    stream = relay(limit=2**22)
+    for one in (content(LARGE), content('"' * 200_000)):
+        assert stream.feed(event(one)) == event(one)
+    assert (stream.begun, stream.finished, stream.failed) == (True, False, False)
+    last = {
+        "choices": [{"index": 0, "delta": {"content": 'finish_reason": "length"' * 10_000}, "finish_reason": "stop"}]
+    }
+    assert stream.feed(event(last)) == event(last)
+    assert stream.finished
+    assert stream.generated.size >= 600_000
+    assert stream.looked == 3
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        event({"error": {"message": LARGE}}),
+        event({"usage": {"x": LARGE}}),
+        b"data: 1\n" * 20_000 + b"\n",
+        b"data: 1\n" * 2000 + b"\n",
+        b": " + b"x" * 200_000 + b"\n\n",
+        event({**content(LARGE), "x": [1, 2]}).replace(b'"x": ', b'"x":\r'),
+        event(content(LARGE, "abort")),
+    ],
+    ids=["error", "usage", "large lines", "lines", "comment", "line end", "broken off"],
+)
+def test_a_large_event_that_is_no_part_of_an_answer_ends_the_stream(large: bytes) -> None:
+    """Whatever it is: to find out would hold everybody up. Nothing of it goes on, nor anything after it."""
+    stream = relay(limit=2**22)
+    stream.feed(event(content("a")))
+    if stream.feed(large) and not stream.failed:
+        assert large.startswith(b"data: {")
+        pytest.fail("it went on")
+    assert stream.failed
+    assert stream.feed(event(content("b"))) == b""
+
+
+def test_of_many_choices_the_first_are_looked_at() -> None:
+    """Nobody asks for as many as fit into an event."""
+    many = {"choices": [{"index": number, "delta": {"content": "a"}, "finish_reason": None} for number in range(1500)]}
+    stream = EventRelay(keep_usage=False, secret=None, limit=2**22, answers=2)
+    assert stream.feed(event(many))
+    assert len(stream._open) == chunks.MOST_CHOICES
+    parts = {"choices": [{"index": 0, "delta": {"content": [{"type": "text", "text": "a"}] * 1500}}]}
+    assert stream.feed(event(parts)) == event(parts)

@@ -1,4 +1,4 @@
-"""Whole answers on their way: large ones are looked at in pieces, and what they say of themselves is found all the same."""
+"""Whole answers on their way: large ones are looked at in pieces, and what they say of themselves is found."""
 
 from __future__ import annotations
 
