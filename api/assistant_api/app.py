@@ -19,6 +19,9 @@ from assistant_api.chat.controller import ChatController
 from assistant_api.chat.endpoint import PATH, Chat
 from assistant_api.chat.service import Retrieve
 from assistant_api.clients import Clients
+from assistant_api.conversations.controller import ConversationController
+from assistant_api.conversations.message_controller import MessageController
+from assistant_api.conversations.turns import Turns
 from assistant_api.description import CompleteJson, CompleteYaml
 from assistant_api.edge import Edge
 from assistant_api.errors import OPENAI_PREFIX, respond
@@ -45,6 +48,7 @@ def create_app(
     """Return the ASGI application. It starts and stops the watch of `config` and closes `clients` at its end."""
     health = Health(clients, config)
     chat = Chat(config, clients, catalogs, retrieve)
+    turns = Turns(clients.database)
     app = Litestar(
         route_handlers=[
             HealthController,
@@ -55,7 +59,13 @@ def create_app(
             ),
             Router(
                 REST_PREFIX,
-                route_handlers=[KnowledgeController, ProviderController, UsageController],
+                route_handlers=[
+                    ConversationController,
+                    MessageController,
+                    KnowledgeController,
+                    ProviderController,
+                    UsageController,
+                ],
                 guards=[require_identity],
             ),
         ],
@@ -65,7 +75,17 @@ def create_app(
             "health": Provide(lambda: health, sync_to_thread=False),
         },
         signature_types=[Served, Clients, Health],
-        state=State({"config": config, "clients": clients, "catalogs": catalogs, "health": health, "chat": chat}),
+        state=State(
+            {
+                "config": config,
+                "clients": clients,
+                "catalogs": catalogs,
+                "health": health,
+                "chat": chat,
+                "turns": turns,
+                "retrieve": retrieve,
+            }
+        ),
         exception_handlers={Exception: respond},
         lifespan=[_running],
         openapi_config=_openapi(),
@@ -84,6 +104,7 @@ async def _running(app: Litestar) -> AsyncIterator[None]:
     config: TenantConfigHolder = app.state.config
     clients: Clients = app.state.clients
     health: Health = app.state.health
+    turns: Turns = app.state.turns
     warming: set[asyncio.Task[None]] = set()
 
     def warm(served: Served) -> None:
@@ -102,6 +123,7 @@ async def _running(app: Litestar) -> AsyncIterator[None]:
         for task in warming:
             task.cancel()
         await asyncio.gather(*warming, return_exceptions=True)
+        await turns.close()
         await health.stop()
         await config.stop()
         await clients.close()
@@ -119,7 +141,7 @@ def _openapi() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Assistant Platform: tenant API",
         version=VERSION,
-        description="OpenAI-compatible chat under /v1, knowledge and usage under /api/v1.",
+        description="OpenAI-compatible chat under /v1, conversations, knowledge and usage under /api/v1.",
         path="/schema",
         render_plugins=[CompleteJson(path=["/", "/openapi.json"]), CompleteYaml()],
         use_handler_docstrings=True,

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from litestar.types import Receive
 
 from assistant_api.asgi import JSON
-from assistant_api.errors import REQUEST_TIMEOUT, REQUEST_TOO_LARGE, SERVER_BUSY, ApiError, content_type_not
+from assistant_api.decoding import MALFORMED
+from assistant_api.errors import (
+    REQUEST_TIMEOUT,
+    REQUEST_TOO_LARGE,
+    SERVER_BUSY,
+    ApiError,
+    content_type_not,
+    from_validation,
+)
 from assistant_api.hangup import CallerGoneError
+
+Decoded = TypeVar("Decoded")
 
 READ_SECONDS = 30.0
 WAIT_SECONDS = 10.0  # for a place among the bodies that are held
@@ -106,6 +117,16 @@ async def read_json_body(headers: Mapping[str, str], receive: Receive, limit: in
             return await _read(receive, limit)
     except TimeoutError as error:
         raise ApiError(REQUEST_TIMEOUT) from error
+
+
+async def read_json_as(
+    decode: Callable[[bytes], Decoded], headers: Mapping[str, str], receive: Receive, limit: int
+) -> Decoded:
+    """Return a JSON body of at most `limit` bytes as `decode` understands it; the ApiError names what is wrong."""
+    try:
+        return decode(await read_json_body(headers, receive, limit))
+    except MALFORMED as error:
+        raise from_validation(error) from error
 
 
 async def _read(receive: Receive, limit: int) -> bytes:

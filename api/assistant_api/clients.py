@@ -90,6 +90,12 @@ class Database:
             yield connection
 
     @asynccontextmanager
+    async def single(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection for statements that change something, each of which is a transaction of its own."""
+        async with self.breaker.asking(away=_AWAY, given_up=False), self._reading.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection in a transaction that commits at the end and rolls back on an exception."""
         async with self.breaker.asking(away=_AWAY, given_up=False), self.engine.begin() as connection:

@@ -23,7 +23,7 @@ _SAID = {
     403: "A budget applies, and the price of the model is unknown.",
     404: "There is nothing of this name.",
     408: "The body did not arrive in time.",
-    409: "The knowledge base is full, or something else stands against it.",
+    409: "A limit of what is kept is reached, or something else stands against it.",
     413: "The body is too large, or holds too much.",
     415: "The body is of another type than it has to be.",
     429: "A limit is reached; `Retry-After` says when to come back.",
@@ -39,7 +39,15 @@ _MODEL = (403, 429, 502, 504)  # whatever asks the gateway
 _PARAMETERS: dict[tuple[str, str], Json] = {
     ("/documents", "limit"): {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
     ("/documents", "cursor"): {"type": "string", "pattern": "^[A-Za-f][A-Za-z0-9_-]{10}$"},
+    ("/conversations", "limit"): {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+    ("/conversations", "cursor"): {"type": "string", "pattern": "^[A-Za-z0-9_-]{34}$"},
+    ("/messages", "limit"): {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+    ("/messages", "cursor"): {"type": "string", "format": "uuid"},
+    ("/export", "format"): {"enum": ["json", "markdown"], "default": "json"},
+    ("/conversations", "q"): {"type": "string", "maxLength": 200, "pattern": r"^[^\x00]*$"},
 }
+# What an assistant's answer comes of.
+_ANSWERS = ("/messages", "/edit", "/regenerate")
 _TEXT: Json = {"type": "string"}
 _NULLABLE: Json = {"type": ["string", "null"]}
 _SCHEMAS: Json = {
@@ -123,12 +131,13 @@ def _parameter(path: str, parameter: Json) -> Json:
 
 def _statuses(path: str, method: str, operation: Json) -> Iterator[int]:
     asks_gateway = path.endswith(("/chat/completions", "/search", "/usage", "/providers"))
+    asks_gateway = asks_gateway or (method == "post" and path.endswith(_ANSWERS))
     yield from _ALWAYS
-    if "{" in path or path.endswith("/chat/completions"):
+    if "{" in path or path.endswith(("/chat/completions", "/conversations")):
         yield 404
     if "requestBody" in operation:
         yield from _BODY
-    if method == "post" and path.endswith("/documents"):
+    if method == "post" and path.endswith(("/documents", "/conversations", *_ANSWERS)):
         yield 409
     if asks_gateway:
         yield from _MODEL

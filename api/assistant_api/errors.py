@@ -70,6 +70,14 @@ GATEWAY_REFUSED = Kind("gateway_refused", 502)
 GATEWAY_UNREACHABLE = Kind("gateway_unreachable", 503)
 STREAM_INTERRUPTED = Kind("stream_interrupted", 502)
 
+# Conversations.
+CONVERSATION_NOT_FOUND = Kind("conversation_not_found", 404)
+MESSAGE_NOT_FOUND = Kind("message_not_found", 404)
+CONVERSATION_FULL = Kind("conversation_full", 409)  # values: limit
+ANSWER_UNDER_WAY = Kind("answer_under_way", 409)
+IDEMPOTENCY_KEY_REUSED = Kind("idempotency_key_reused", 409)
+TOO_MANY_CONVERSATIONS = Kind("too_many_conversations", 409)  # values: limit
+
 # Limits, as the gateway decides them.
 RATE_LIMIT_EXCEEDED = Kind("rate_limit_exceeded", 429)
 TOKENS_EXHAUSTED = Kind("tokens_exhausted", 429)  # values: reason
@@ -240,6 +248,12 @@ def respond(request: Request[Any, Any, State], error: Exception) -> Response[byt
     return Response(
         answer.content, status_code=answer.status, media_type=answer.media_type, headers=dict(answer.headers)
     )
+
+
+def storage_unavailable(request: Request[Any, Any, State], error: Exception) -> Response[bytes]:
+    """Tell the caller that a store is away, and the log which one; the handler of what the stores' clients raise."""
+    _log.warning("store not available", reason=type(error).__name__)
+    return respond(request, ApiError(STORAGE_UNAVAILABLE, retry_after=5))
 
 
 def answer_to(error: Exception, scope: Scope, catalogs: Catalogs) -> WholeAnswer:

@@ -27,8 +27,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from assistant_api.database.accounts import User
 from assistant_api.database.base import Base
+from assistant_api.database.conversations import Conversation, Message, MessageFeedback
 
-__all__ = ["Base", "Document", "DocumentContent", "User"]
+__all__ = ["Base", "Conversation", "Document", "DocumentContent", "Message", "MessageFeedback", "User"]
 
 
 class Document(Base):

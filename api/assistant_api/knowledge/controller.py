@@ -26,11 +26,10 @@ from litestar.params import FromPath, FromQuery
 from litestar.types import ASGIApp
 
 from assistant_api import errors
-from assistant_api.body import read_json_body
+from assistant_api.body import read_json_as
 from assistant_api.clients import Clients
 from assistant_api.database.errors import DATABASE_ERRORS
-from assistant_api.decoding import MALFORMED
-from assistant_api.errors import ApiError, from_validation, respond
+from assistant_api.errors import ApiError, respond, storage_unavailable
 from assistant_api.knowledge import media, service, upload
 from assistant_api.knowledge.download import Content
 from assistant_api.knowledge.embedding import DimensionMismatchError
@@ -100,12 +99,6 @@ class ContentOperation(Operation):
         self.responses = {**(self.responses or {}), "200": answer}
 
 
-def _unavailable(request: Request[Any, Any, State], error: Exception) -> Response[bytes]:
-    """Tell the caller that a store is away, and the log which one."""
-    _log.warning("store not available", reason=type(error).__name__)
-    return respond(request, ApiError(errors.STORAGE_UNAVAILABLE, retry_after=5))
-
-
 def _mismatch(request: Request[Any, Any, State], error: Exception) -> Response[bytes]:
     """Tell the caller that it is not the question that is wrong."""
     _log.warning("embedding model does not fit", reason=str(error))
@@ -118,7 +111,7 @@ class KnowledgeController(Controller):
     path = "/knowledge-bases"
     tags = ["Knowledge"]
     exception_handlers = {
-        **dict.fromkeys((*DATABASE_ERRORS, VectorStoreError), _unavailable),
+        **dict.fromkeys((*DATABASE_ERRORS, VectorStoreError), storage_unavailable),
         DimensionMismatchError: _mismatch,
     }
 
@@ -231,10 +224,7 @@ class KnowledgeController(Controller):
     ) -> SearchResult:
         """Return the passages that fit a question best."""
         base = service.find(served, name)
-        try:
-            question = decode_search(await read_json_body(request.headers, request.receive, MAX_SEARCH_BODY))
-        except MALFORMED as error:
-            raise from_validation(error) from error
+        question = await read_json_as(decode_search, request.headers, request.receive, MAX_SEARCH_BODY)
         return await service.search(base, question, clients)
 
 

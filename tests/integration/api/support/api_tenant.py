@@ -104,18 +104,23 @@ async def make_tenant(
 ) -> Tenant:
     """Make a new tenant with knowledge bases of these names, the way the operator does."""
     key = naming.tenant_key(str(uuid4()))
-    password = secrets.token_hex(16)
     bases = [knowledge_base(key, name) for name in names]
-    tenant = Tenant(key, postgres, weaviate, "", "", bases)
-    await tenant.operator_database().ensure(operator_postgres.Database(key, password, connections=40))
+    tenant = Tenant(key, postgres, weaviate, await make_database(postgres, key), "", bases)
     operator = tenant.operator_vectors()
     try:
         tenant.vector_key = await operator.ensure_user(key, "")
         await operator.ensure_access(key, [base.key for base in bases])
     finally:
         await operator.close()
+    return tenant
+
+
+async def make_database(postgres: stores.Postgres, key: str) -> str:
+    """Make the tenant's database the way the operator does; return the DSN that its pods get."""
+    password = secrets.token_hex(16)
+    operator = operator_postgres.Postgres(postgres.dsn, Migrations(MIGRATIONS), _allowed)
+    await operator.ensure(operator_postgres.Database(key, password, connections=40))
     login = make_url(postgres.dsn).set(
         database=naming.database(key), username=naming.login_role(key), password=password
     )
-    tenant.dsn = login.render_as_string(hide_password=False)
-    return tenant
+    return login.render_as_string(hide_password=False)
