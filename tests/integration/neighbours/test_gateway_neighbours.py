@@ -29,9 +29,9 @@ GROUPS = {"calls": CALLS, "answers": ANSWERS, "all": (*CALLS, *ANSWERS)}
 ROUNDS = 12 if os.environ.get("TEST_LONG") == "1" else 2  # windows of each
 SPARE = 4  # more of them, for those in which the machine starves everybody
 WINDOW_SECONDS = 3.0
-# The promise is 1.5, which TEST_LONG=1 asserts. On a quiet machine it is not kept yet: 2.1 to 2.5 was seen at p99, 1.8
-# to 2.0 at p90 (docs/figures.md). Until it is, `make test` holds what must not become worse.
-SLOWDOWN = 1.5 if os.environ.get("TEST_LONG") == "1" else 4.0
+# The promise is 1.5, which TEST_LONG=1 asserts; 1.2 to 1.5 was seen at p99, 1.1 at p90 (docs/figures.md). Two windows
+# of each kind are too few for a 99th percentile on a machine that does much else: `make test` leaves room for that.
+SLOWDOWN = 1.5 if os.environ.get("TEST_LONG") == "1" else 3.0
 GATEWAY_MEBIBYTES = 200
 SCOPES = 20
 OWN = ("big-answer", "endless", "nested-usage", "silent")
