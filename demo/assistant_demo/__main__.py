@@ -22,6 +22,8 @@ environment:
   DEMO_MODEL_URL             answer with this OpenAI-compatible server, such as http://192.0.2.7:11434/v1; then also
                              DEMO_MODEL_NAME, DEMO_EMBEDDING_NAME, DEMO_EMBEDDING_DIMENSIONS, and if it needs one
                              DEMO_MODEL_KEY
+  DEMO_EMBEDDING_NAME        without DEMO_MODEL_URL: stand-in-embedding, for hashed words in place of the small
+                             multilingual model that the offline stand-in embeds with where it can
 """
 
 

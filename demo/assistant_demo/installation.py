@@ -14,7 +14,7 @@ from assistant_crds import naming
 from assistant_crds.conditions import ConditionType
 from assistant_demo.errors import DemoError
 from assistant_demo.kubernetes import CommandError, Kubernetes, Object, manifests, secret
-from assistant_demo.settings import STAND_IN_NAMESPACE, Model
+from assistant_demo.settings import MULTILINGUAL, STAND_IN, STAND_IN_NAMESPACE, STAND_IN_PORT, STAND_IN_SERVICE, Model
 from assistant_demo.terminal import Step
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +73,20 @@ def install_stand_in(cluster: Kubernetes, image: str) -> None:
     namespace, *rest = manifests(MANIFESTS / "model-server.yaml", IMAGE=image)
     cluster.apply(namespace)
     cluster.apply(secret("model-server", STAND_IN_NAMESPACE, {"api-key": _stand_in_key(cluster)}), *rest)
+
+
+def served(cluster: Kubernetes, step: Step, model: Model) -> Model:
+    """Return the model as its server has it: the embeddings of meaning are not there for every processor."""
+    if model != MULTILINGUAL:
+        return model
+    url = f"http://127.0.0.1:{STAND_IN_PORT}/healthz"
+    program = f"import urllib.request as r; print(r.urlopen('{url}', timeout=20).read().decode())"
+    server = ("-n", STAND_IN_NAMESPACE, f"deployment/{STAND_IN_SERVICE}")
+    said = json.loads(cluster.kubectl("exec", *server, "--", "python", "-c", program))
+    if said["embedding"] == model.embedding:
+        return model
+    step.say(f"embeddings are hashed words, which know no meaning: {said['why']}")
+    return STAND_IN
 
 
 def _stand_in_key(cluster: Kubernetes) -> str:
@@ -149,18 +163,27 @@ def _merged(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]
 
 
 def wait_for_workloads(cluster: Kubernetes, step: Step, namespaces: tuple[str, ...]) -> None:
-    """Wait until every Deployment and StatefulSet of some namespaces runs its present version."""
+    """Wait until every Deployment and StatefulSet of some namespaces runs its present version.
+
+    One question a turn, and none about what is finished: each costs a quarter of a second of a processor that the pods
+    need to start.
+    """
+    left = list(namespaces)
 
     def reason() -> str | None:
-        waiting = [
-            text
-            for namespace in namespaces
-            for workload in cluster.list("deployments,statefulsets", namespace)
-            if (text := _unfinished(workload))
-        ]
-        if not waiting:
-            return None
-        return f"{', '.join(waiting)}{_trouble(cluster, namespaces)}"
+        told: list[str] = []
+        troubles: list[str] = []
+        for namespace in namespaces:
+            if namespace not in left:
+                continue
+            found = cluster.list("deployments,statefulsets,pods", namespace)
+            waiting = [text for each in found if each["kind"] != "Pod" and (text := _unfinished(each))]
+            if waiting:
+                told += waiting
+                troubles += _troubles(cluster, [each for each in found if each["kind"] == "Pod"])
+            else:
+                left.remove(namespace)
+        return "; ".join([", ".join(told), *troubles]) or None
 
     step.wait(reason, seconds=READY_SECONDS, hint=f"Look at: kubectl get pods,events -n {namespaces[0]}")
 
@@ -175,22 +198,22 @@ def _unfinished(workload: Object) -> str | None:
     return f"{workload['metadata']['name']} ({min(ready, updated) if current else 0} of {wanted})"
 
 
-def _trouble(cluster: Kubernetes, namespaces: tuple[str, ...]) -> str:
+def _troubles(cluster: Kubernetes, pods: list[Object]) -> list[str]:
     """What the kubelet complains of; raises when waiting will not mend it."""
     told = []
-    for namespace in namespaces:
-        for pod in cluster.list("pods", namespace):
-            for container in pod.get("status", {}).get("containerStatuses", []):
-                reason = container.get("state", {}).get("waiting", {}).get("reason", "")
-                name = pod["metadata"]["name"]
-                if reason in STUCK:
-                    message = container["state"]["waiting"].get("message", "")
-                    raise DemoError(f"{name}: {reason} {message}\nLook at: kubectl describe pod -n {namespace} {name}")
-                if reason == "CrashLoopBackOff":
-                    told.append(f"{name} ends again and again, its last words: {_last_words(cluster, namespace, name)}")
-                elif reason not in {"", "ContainerCreating", "PodInitializing"}:
-                    told.append(f"{name}: {reason}")
-    return f"; {'; '.join(told)}" if told else ""
+    for pod in pods:
+        namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        for container in pod.get("status", {}).get("containerStatuses", []):
+            state = container.get("state", {}).get("waiting", {})
+            reason = state.get("reason", "")
+            if reason in STUCK:
+                said = state.get("message", "")
+                raise DemoError(f"{name}: {reason} {said}\nLook at: kubectl describe pod -n {namespace} {name}")
+            if reason == "CrashLoopBackOff":
+                told.append(f"{name} ends again and again, its last words: {_last_words(cluster, namespace, name)}")
+            elif reason not in {"", "ContainerCreating", "PodInitializing"}:
+                told.append(f"{name}: {reason}")
+    return told
 
 
 def _last_words(cluster: Kubernetes, namespace: str, pod: str) -> str:

@@ -1,8 +1,8 @@
 """An OpenAI-compatible server that stands in for a language model where none can be reached.
 
-It needs no network, no accelerator and no weights: answers are quotations from the passages in the prompt, and
-embeddings are hashed words. It says so in every answer; tools are called, and JSON is
-written, by simple rules. Run it with `python -m assistant_demo.model_server`.
+It needs no network and no accelerator: answers are quotations from the passages in the prompt. It says so in every
+answer; tools are called, and JSON is written, by simple rules. Embeddings are of a small multilingual model where the
+image holds it (`multilingual.py`), and of hashed words everywhere. Run it with `python -m assistant_demo.model_server`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from assistant_demo.answering import answer
 from assistant_demo.calling import document, tool_call
 from assistant_demo.embedding import embed
+from assistant_demo.multilingual import CHARACTERS_MAX, DIMENSIONS, Multilingual, load, missing
+from assistant_demo.multilingual import NAME as MEANING_MODEL
 from assistant_demo.text import tokens
 from assistant_demo.wire import INPUTS_MAX, ChatRequest, EmbeddingRequest, WireError, decode, event
 
@@ -61,14 +63,20 @@ class Activity:
 
 SETTINGS = web.AppKey("settings", ModelServerSettings)
 ACTIVITY = web.AppKey("activity", Activity)
+MEANING = web.AppKey("meaning", Multilingual)
+NO_MEANING = web.AppKey("no_meaning", str)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def create_app(settings: ModelServerSettings) -> web.Application:
-    """Return the server; nothing is started."""
+def create_app(settings: ModelServerSettings, meaning: Multilingual | str = "not asked for") -> web.Application:
+    """Return the server; nothing is started. `meaning` is the multilingual model, or why there is none."""
     app = web.Application(middlewares=[_envelope, _admit], client_max_size=BODY_MAX)
     app[SETTINGS] = settings
     app[ACTIVITY] = Activity()
+    if isinstance(meaning, str):
+        app[NO_MEANING] = meaning
+    else:
+        app[MEANING] = meaning
     app.router.add_get("/healthz", _health)
     app.router.add_get("/activity", _activity)
     app.router.add_get("/v1/models", _models)
@@ -108,8 +116,10 @@ async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
-async def _health(_request: web.Request) -> web.Response:
-    return web.json_response({"status": "ok"})
+async def _health(request: web.Request) -> web.Response:
+    """Say that it serves, and which model embeds: the demo asks before it chooses one."""
+    embedding = MEANING_MODEL if MEANING in request.app else EMBEDDING_MODEL
+    return web.json_response({"status": "ok", "embedding": embedding, "why": request.app.get(NO_MEANING, "")})
 
 
 async def _activity(request: web.Request) -> web.Response:
@@ -117,8 +127,8 @@ async def _activity(request: web.Request) -> web.Response:
     return web.json_response({"openStreams": activity.open_streams, "requests": list(activity.requests)})
 
 
-async def _models(_request: web.Request) -> web.Response:
-    models = (CHAT_MODEL, SLOW_MODEL, EMBEDDING_MODEL)
+async def _models(request: web.Request) -> web.Response:
+    models = [CHAT_MODEL, SLOW_MODEL, EMBEDDING_MODEL, *([MEANING_MODEL] if MEANING in request.app else [])]
     data = [{"id": name, "object": "model", "created": CREATED, "owned_by": "assistant-demo"} for name in models]
     return web.json_response({"object": "list", "data": data})
 
@@ -195,16 +205,15 @@ async def _stream(request: web.Request, events: AsyncIterator[bytes], pause: flo
 
 async def _embeddings(request: web.Request) -> web.Response:
     wanted = decode(await request.read(), EmbeddingRequest)
-    if wanted.model != EMBEDDING_MODEL:
+    of_meaning = wanted.model == MEANING_MODEL and MEANING in request.app
+    if wanted.model != EMBEDDING_MODEL and not of_meaning:
         raise WireError(404, f"The model '{wanted.model}' does not exist.", code="model_not_found", param="model")
     texts = wanted.texts
     if not 1 <= len(texts) <= INPUTS_MAX or not all(texts):
         raise WireError(400, f"`input` must hold 1 to {INPUTS_MAX} texts, none of them empty.", param="input")
+    vectors = await (_by_meaning(request.app[MEANING], wanted, texts) if of_meaning else _by_words(wanted, texts))
     data: list[dict[str, Any]] = []
-    for index, text in enumerate(texts):
-        if index % EMBED_BATCH == 0:
-            await asyncio.sleep(0)
-        vector = embed(text, wanted.dimensions or DEFAULT_DIMENSIONS)
+    for index, vector in enumerate(vectors):
         packed = base64.b64encode(array.array("f", vector).tobytes()).decode()
         embedding = packed if wanted.encoding_format == "base64" else vector
         data.append({"object": "embedding", "index": index, "embedding": embedding})
@@ -213,13 +222,33 @@ async def _embeddings(request: web.Request) -> web.Response:
     return web.json_response({"object": "list", "model": wanted.model, "data": data, "usage": usage})
 
 
+async def _by_meaning(model: Multilingual, wanted: EmbeddingRequest, texts: list[str]) -> list[list[float]]:
+    if wanted.dimensions not in {None, DIMENSIONS}:
+        message = f"The model '{wanted.model}' makes vectors of {DIMENSIONS} numbers only."
+        raise WireError(400, message, param="dimensions")
+    if max(map(len, texts)) > CHARACTERS_MAX:
+        raise WireError(400, f"A text has more than {CHARACTERS_MAX} characters.", param="input")
+    return await model.embed(texts, wanted.input_type)
+
+
+async def _by_words(wanted: EmbeddingRequest, texts: list[str]) -> list[list[float]]:
+    vectors = []
+    for index, text in enumerate(texts):
+        if index % EMBED_BATCH == 0:
+            await asyncio.sleep(0)
+        vectors.append(embed(text, wanted.dimensions or DEFAULT_DIMENSIONS))
+    return vectors
+
+
 def main() -> None:
     """Serve until SIGTERM."""
     settings = ModelServerSettings()
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger(__name__).info("offline stand-in model on port %d", settings.port)
+    why = missing()
+    log = logging.getLogger(__name__)
+    log.info("offline stand-in model on port %d; embeddings of meaning: %s", settings.port, why or MEANING_MODEL)
     web.run_app(
-        create_app(settings),
+        create_app(settings, why or load()),
         host=settings.host,
         port=settings.port,
         print=None,

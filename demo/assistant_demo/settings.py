@@ -5,13 +5,14 @@ A key for OpenAI or the address of any OpenAI-compatible server is used when it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from assistant_demo import multilingual
 from assistant_demo.errors import DemoError
 from assistant_demo.model_server import CHAT_MODEL, DEFAULT_DIMENSIONS, EMBEDDING_MODEL
 
@@ -51,6 +52,7 @@ class Model:
             entry["keyRef"] = self.provider
         if self.stand_in:  # it costs nothing, and budgets can be tried with it
             entry["models"] = {"*": {"inputPerMillion": "0", "outputPerMillion": "0"}}
+            entry["embeddingInputTypes"] = {"search": "query", "ingest": "passage"}
         return entry if self.sends_dimensions else entry | {"embeddingDimensions": False}
 
     def __str__(self) -> str:
@@ -66,6 +68,8 @@ STAND_IN = Model(
     embedding=EMBEDDING_MODEL,
     dimensions=DEFAULT_DIMENSIONS,
 )
+# The same server with embeddings of meaning, where its image holds them.
+MULTILINGUAL = replace(STAND_IN, embedding=multilingual.NAME, dimensions=multilingual.DIMENSIONS)
 
 
 class ModelSettings(BaseSettings):
@@ -93,7 +97,7 @@ class ModelSettings(BaseSettings):
                 dimensions=self.demo_embedding_dimensions or 1536,
                 key=self.openai_api_key.get_secret_value(),
             )
-        return STAND_IN
+        return STAND_IN if self.demo_embedding_name == STAND_IN.embedding else MULTILINGUAL
 
     def _own_server(self, url: str) -> Model:
         host = urlsplit(url).hostname

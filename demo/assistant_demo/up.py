@@ -15,6 +15,7 @@ from assistant_demo.installation import (
     NAMESPACE,
     install,
     install_stand_in,
+    served,
     unready,
     values,
     wait_for_workloads,
@@ -60,9 +61,10 @@ def _run(terminal: Terminal, model: Model, *, ask: bool) -> Running:
     with terminal.step("Platform") as step:
         install_platform(cluster, step, images, model)
     with terminal.step("Tenant") as step:
+        model = served(cluster, step, model)
         declare(cluster, step, model)
         step.wait(lambda: _unready(cluster), seconds=READY_SECONDS, hint=_describe(), every=0.5)
-        step.result = f"assistant {ASSISTANT} and knowledge base {KNOWLEDGE_BASE} are Ready"
+        step.result = f"assistant {ASSISTANT} and knowledge base {KNOWLEDGE_BASE} ({model.embedding}) are Ready"
     with terminal.step("Endpoint") as step:
         running = connect(cluster, step, TENANT)
         step.result = running.url

@@ -115,6 +115,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True):
     input: str | list[str | int | list[int]]
     dimensions: Annotated[int, msgspec.Meta(ge=8, le=4096)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
+    input_type: str | None = None  # not OpenAI's: the gateway says `query` or `passage` here
 
     @property
     def texts(self) -> list[str]:

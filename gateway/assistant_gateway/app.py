@@ -243,12 +243,13 @@ class Gateway:
         route = tenant.knowledge_bases.get(body.model) if tenant is not None else None
         if route is None:
             raise errors.model_not_found(body.model, identity.namespace, "knowledge base")
-        road = request.headers.get("x-assistant-road", "").lower()
+        named = request.headers.get("x-assistant-road", "").lower()
+        road = named if named in ROADS else "embedding"
         ask = Ask(
-            road=road if road in ROADS else "embedding",
+            road=road,
             terms=route.terms,
             embedding=True,
-            fields=lambda made: bodies.embeddings(body, route, made.target),
+            fields=lambda made: bodies.embeddings(body, route, made.target, road),
             relay=lambda made, metered, response: self.relay.answer(
                 request, response, made.target, metered, self._headers(request, made)
             ),

@@ -13,6 +13,7 @@ import msgspec
 from assistant_gateway import errors, lengths, system_messages
 from assistant_gateway.catalog import ROUTING_FIELDS, Target
 from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE, is_absent, is_filled_array
+from assistant_gateway.providers import families
 from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute
 
 Fields = dict[str, msgspec.Raw]
@@ -181,8 +182,8 @@ def _check_routing(fields: Fields, target: Target) -> None:
         raise errors.invalid_request(message, name, code="field_not_allowed")
 
 
-def embeddings(body: Body, route: EmbeddingRoute, target: Target) -> Fields:
-    """Return the fields that go to the provider.
+def embeddings(body: Body, route: EmbeddingRoute, target: Target, road: str = "") -> Fields:
+    """Return the fields that go to the provider; `road` tells a question from a passage where the provider asks.
 
     Raises:
         GatewayError: 400, naming a field that this provider must not be sent.
@@ -194,4 +195,7 @@ def embeddings(body: Body, route: EmbeddingRoute, target: Target) -> Fields:
         fields["dimensions"] = route.dimensions
     else:
         fields.pop("dimensions", None)
+    types = target.settings.embedding_input_types if target.settings.kind == families.NATIVE else None
+    if types and (kind := types.of(road)):
+        fields["input_type"] = msgspec.Raw(_encode(kind))
     return fields

@@ -59,6 +59,17 @@ class CatalogError(ValueError):
     """The catalogue cannot be used, and why."""
 
 
+class EmbeddingInputTypes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a provider calls a question that is searched with, and a passage that is searched for, in `input_type`."""
+
+    search: Annotated[str, msgspec.Meta(min_length=1)]
+    ingest: Annotated[str, msgspec.Meta(min_length=1)]
+
+    def of(self, road: str) -> str | None:
+        """Return the `input_type` of a call; of one that belongs to no search none is known."""
+        return {"search": self.search, "ingest": self.ingest}.get(road)
+
+
 class Provider(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_unknown_fields=True):
     """One provider. `url` of one that speaks the OpenAI wire ends in its version path, such as `/v1`."""
 
@@ -74,6 +85,7 @@ class Provider(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid
     breaker: BreakerSettings = BreakerSettings()
     allow_fields: frozenset[RoutingField] = frozenset()  # what requests may hold all the same
     embedding_dimensions: bool = True  # whether it takes `dimensions`
+    embedding_input_types: EmbeddingInputTypes | None = None  # its words for `input_type`; None: it is sent none
     stream_usage: bool = True  # whether it takes `stream_options`
     single_system_message: bool = False  # whether it takes one only, at the beginning (templates of many open models)
     lists_models: bool = True  # whether a model that `/models` does not know is surely absent

@@ -68,6 +68,8 @@ class TrialEmbeddings:
         fields = {"model": route.to.model_json, "input": msgspec.Raw(b'["trial"]')}
         if target.settings.embedding_dimensions:
             fields["dimensions"] = route.dimensions
+        if types := target.settings.embedding_input_types:
+            fields["input_type"] = msgspec.Raw(msgspec.json.encode(types.ingest))
         try:
             async with asyncio.timeout(SECONDS):
                 answer = await self._upstream.post(target, target.embeddings, bodies.encode(fields), {})

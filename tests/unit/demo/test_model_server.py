@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from assistant_demo.model_server import ModelServerSettings, create_app
+from assistant_demo.multilingual import CHARACTERS_MAX, DIMENSIONS, NAME, Multilingual
 
 if TYPE_CHECKING:  # to import it takes a second, which only the process that runs these tests has to spend
     import openai
@@ -27,7 +28,8 @@ async def start() -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def starter(**settings: object) -> str:
-            app = create_app(ModelServerSettings(**{"word_seconds": 0, **settings}))
+            meaning = settings.pop("meaning", "this test has none")
+            app = create_app(ModelServerSettings(**{"word_seconds": 0, **settings}), meaning)
             runner = web.AppRunner(app, handler_cancellation=True)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
@@ -150,3 +152,36 @@ async def test_the_callers_trace_is_written_down(client: openai.AsyncOpenAI, url
     await client.models.list(extra_headers={"traceparent": trace})
     async with aiohttp.ClientSession() as session, session.get(f"{url}/activity") as answer:
         assert (await answer.json())["requests"][-1]["traceparent"] == trace
+
+
+async def test_the_server_has_it_beside_the_hashed_words(start: Start) -> None:
+    """Both are listed, the health answer names the better one, and `input_type` reaches the model."""
+    handed = []
+
+    def encode(texts: list[str], is_query: bool) -> list[list[float]]:
+        handed.append((texts, is_query))
+        return [[3.0, *[0.0] * (DIMENSIONS - 1)] for _ in texts]
+
+    url = await start(meaning=Multilingual(encode))
+    async with aiohttp.ClientSession() as session:
+        listed = await (await session.get(f"{url}/v1/models")).json()
+        assert {"stand-in-embedding", NAME} <= {each["id"] for each in listed["data"]}
+        assert (await (await session.get(f"{url}/healthz")).json())["embedding"] == NAME
+        wanted = {"model": NAME, "input": ["abc"], "input_type": "passage", "dimensions": DIMENSIONS}
+        answer = await (await session.post(f"{url}/v1/embeddings", json=wanted)).json()
+        assert answer["data"][0]["embedding"][0] == 3.0
+        assert handed == [(["abc"], False)]
+        refused = [{"dimensions": 64}, {"input": ["a" * (CHARACTERS_MAX + 1)]}]
+        for change, field in zip(refused, ("dimensions", "input"), strict=True):
+            answer = await session.post(f"{url}/v1/embeddings", json={**wanted, **change})
+            assert (answer.status, (await answer.json())["error"]["param"]) == (400, field)
+
+
+async def test_without_it_the_server_says_why(start: Start) -> None:
+    """The health answer has the reason for the demo to show; the model's name is unknown."""
+    url = await start(meaning="this processor has no avx2")
+    async with aiohttp.ClientSession() as session:
+        health = await (await session.get(f"{url}/healthz")).json()
+        assert (health["embedding"], health["why"]) == ("stand-in-embedding", "this processor has no avx2")
+        answer = await session.post(f"{url}/v1/embeddings", json={"model": NAME, "input": ["a"]})
+        assert (answer.status, (await answer.json())["error"]["code"]) == (404, "model_not_found")

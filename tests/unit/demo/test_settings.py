@@ -3,7 +3,7 @@
 import pytest
 
 from assistant_demo.errors import DemoError
-from assistant_demo.settings import STAND_IN, Model, ModelSettings
+from assistant_demo.settings import MULTILINGUAL, STAND_IN, Model, ModelSettings
 
 VARIABLES = ("OPENAI_API_KEY", *(f"DEMO_{name}" for name in ("MODEL_URL", "MODEL_KEY", "MODEL_NAME", "EMBEDDING_NAME")))
 OWN = {"DEMO_MODEL_NAME": "llama", "DEMO_EMBEDDING_NAME": "nomic", "DEMO_EMBEDDING_DIMENSIONS": "768"}
@@ -25,8 +25,18 @@ def chosen(monkeypatch: pytest.MonkeyPatch):
 
 def test_without_a_choice_the_stand_in_answers(chosen) -> None:
     """No key and no address, or empty ones: the offline stand-in, which needs neither."""
-    assert chosen() == chosen(OPENAI_API_KEY="", DEMO_MODEL_URL="") == STAND_IN
+    assert chosen() == chosen(OPENAI_API_KEY="", DEMO_MODEL_URL="") == MULTILINGUAL
     assert "no language model" in str(STAND_IN)
+
+
+def test_hashed_words_can_be_asked_for(chosen) -> None:
+    """The stand-in embeds with a model that knows meaning, unless its own vectors are wanted."""
+    assert chosen(DEMO_EMBEDDING_NAME="stand-in-embedding") == STAND_IN
+    assert (MULTILINGUAL.embedding, MULTILINGUAL.chat, MULTILINGUAL.stand_in) == (
+        "multilingual-e5-small",
+        "stand-in",
+        True,
+    )
 
 
 def test_a_key_for_openai_is_used(chosen) -> None:
@@ -60,4 +70,5 @@ def test_a_choice_that_cannot_work_is_refused_with_the_next_step(chosen, environ
 
 def test_the_stand_in_has_a_price() -> None:
     """It is free of charge, and says so: under a budget a model without a price is refused."""
+    assert MULTILINGUAL.catalogue_entry() == STAND_IN.catalogue_entry()
     assert STAND_IN.catalogue_entry()["models"] == {"*": {"inputPerMillion": "0", "outputPerMillion": "0"}}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from assistant_crds.contracts import AssistantPolicy, EmbeddingPolicy, ModelRoute, TenantIdentity, TenantPolicy
 from assistant_gateway import bodies, lengths
-from assistant_gateway.catalog import ROUTING_FIELDS, Provider, Target, target
+from assistant_gateway.catalog import ROUTING_FIELDS, EmbeddingInputTypes, Provider, Target, target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.routing import ChatRoute, EmbeddingRoute, compile_policy
 
@@ -171,6 +171,20 @@ def test_dimensions_are_the_knowledge_bases() -> None:
     }
     sent = json.loads(bodies.encode(bodies.embeddings(body, route, demo(embedding_dimensions=False))))
     assert sent == {"model": "embed", "input": ["a"]}
+
+
+def test_a_provider_that_asks_is_told_a_question_from_a_passage() -> None:
+    """In its own words, over what the caller says; of a call that belongs to no search nothing is said."""
+    provider = demo(embedding_input_types=EmbeddingInputTypes(search="query", ingest="document"))
+    body = bodies.parse(b'{"model": "handbook", "input": ["a"], "input_type": "other"}', "input")
+
+    def sent(road: str, target: Target) -> str:
+        return json.loads(bodies.encode(bodies.embeddings(body, embedding_route(8), target, road)))["input_type"]
+
+    assert [sent(road, provider) for road in ("search", "ingest", "embedding")] == ["query", "document", "other"]
+    assert sent("search", demo()) == "other"
+    translated = msgspec.structs.replace(provider, settings=msgspec.structs.replace(provider.settings, kind="cohere"))
+    assert sent("search", translated) == "other"
 
 
 def test_a_second_model_field_cannot_be_smuggled_through() -> None:

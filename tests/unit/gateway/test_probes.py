@@ -23,7 +23,7 @@ from assistant_gateway import errors
 from assistant_gateway.attempts import Attempt, Attempts
 from assistant_gateway.breaker import BreakerSettings
 from assistant_gateway.calls import Call, Outcome
-from assistant_gateway.catalog import Provider, Target, target
+from assistant_gateway.catalog import EmbeddingInputTypes, Provider, Target, target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.gates import Gates
 from assistant_gateway.limits.levels import Amount
@@ -240,6 +240,17 @@ async def test_a_model_is_tried_before_a_knowledge_base_is_said_to_work(status: 
         assert said in found.message
     assert found.model == "free/m"
     assert world.trials == [{"model": "m", "input": ["trial"], "dimensions": 8}]
+
+
+async def test_a_trial_says_what_it_embeds_where_the_provider_asks() -> None:
+    """Some refuse an embedding without it."""
+    world = World()
+    types = EmbeddingInputTypes(search="query", ingest="passage")
+    known = world.targets["free"].settings
+    settings = msgspec.structs.replace(known, embedding_input_types=types)
+    world.targets["free"] = target("free", settings, None)
+    assert (await world.prober.probe(_tenant("free"))).knowledge_bases["k"].reachable
+    assert world.trials == [{"model": "m", "input": ["trial"], "dimensions": 8, "input_type": "passage"}]
 
 
 async def test_a_trial_is_made_once_in_hours_and_soon_again_where_it_failed() -> None:
