@@ -20,7 +20,7 @@ from assistant_cluster.errors import ClusterError
 from assistant_cluster.images.base import SCRIPT, Recipe, certificates, recipe
 from assistant_cluster.images.build_secrets import PROXIES, proxy_options, secret_options
 from assistant_cluster.images.command import run
-from assistant_cluster.images.export import blobs, import_image, present_blobs
+from assistant_cluster.images.export import MANIFEST, blobs, import_image, present_blobs, share_blobs
 from assistant_cluster.images.parts import Part
 from assistant_cluster.packages import IMAGES as PACKAGES
 from assistant_cluster.packages import ensure_packages
@@ -107,22 +107,38 @@ class Buildah:
         def import_from(reference: str, folder: Path) -> int:
             try:
                 sent = import_image(reference, folder, node, present)
-                present.update(blobs(folder))
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+            except ClusterError:
+                shutil.rmtree(folder, ignore_errors=True)  # it may be damaged: the next run writes it again
+                raise
+            present.update(blobs(folder))
             return sent
 
         with ThreadPoolExecutor(max_workers=1) as importer:
-            imports = []
-            for reference in references:
-                folder = Path(mkdtemp(dir=self._scratch))
-                self._run(
-                    *("push", "--quiet", "--disable-compression", "--signature-policy", str(self._policy)),
-                    *("--format", "oci", reference, f"dir:{folder}"),
-                    seconds=PUSH_SECONDS,
-                )
-                imports.append(importer.submit(import_from, reference, folder))
+            imports = [importer.submit(import_from, each, self.exported(each)) for each in references]
             return sum(each.result() for each in imports)
+
+    def exported(self, reference: str) -> Path:
+        """Return an image as files, without compression: written once, kept until the part's next image is.
+
+        A new node lacks every image, and to write them out of the store takes 4 s of a processor each.
+        """
+        kept = self._folder / "exported"
+        name, tag = reference.rsplit("/", 1)[-1].split(":")
+        folder = kept / f"{name}-{tag}"
+        if (folder / MANIFEST).exists():
+            return folder
+        kept.mkdir(exist_ok=True)
+        new = Path(mkdtemp(dir=self._scratch))
+        self._run(
+            *("push", "--quiet", "--disable-compression", "--signature-policy", str(self._policy)),
+            *("--format", "oci", reference, f"dir:{new}"),
+            seconds=PUSH_SECONDS,
+        )
+        for older in kept.glob(f"{name}-{'[0-9a-f]' * len(tag)}"):
+            shutil.rmtree(older)
+        share_blobs(new, kept)
+        new.rename(folder)
+        return folder
 
     def remove_all(self) -> None:
         """Delete the store and everything in it."""

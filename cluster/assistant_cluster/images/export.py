@@ -76,6 +76,15 @@ def blobs(folder: Path) -> list[str]:
     return list(dict.fromkeys(entry["digest"] for entry in (document["config"], *document["layers"])))
 
 
+def share_blobs(folder: Path, kept: Path) -> None:
+    """Replace the blobs of an image that another image in `kept` has by links to those: the base is there once."""
+    for digest in blobs(folder):
+        blob = folder / digest.removeprefix("sha256:")
+        if twin := next(kept.glob(f"*/{blob.name}"), None):
+            blob.unlink()
+            blob.hardlink_to(twin)
+
+
 def _path(digest: str) -> str:
     return f"blobs/{digest.replace(':', '/')}"
 
