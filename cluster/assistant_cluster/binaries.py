@@ -1,7 +1,7 @@
 """Finds the programs of `tools.py`, or gets them: KUBEBUILDER_ASSETS and PATH, cache, download, package, build.
 
-What is downloaded or built goes into a cache of the user, keyed by version, in one step: whoever is interrupted leaves
-nothing half done behind. A lock keeps two invocations from building the same thing twice.
+What is downloaded or built goes into a cache of the user, keyed by version and recipe, in one step: whoever is
+interrupted leaves nothing half done behind. A lock keeps two invocations from building the same thing twice.
 """
 
 import fcntl
@@ -110,7 +110,7 @@ def _version(command: list[str]) -> str | None:
 
 
 def _cached(tool: Tool, tried: list[str]) -> Programs | None:
-    folder = cache_folder() / f"{tool.name}-{tool.version}"
+    folder = cache_folder() / tool.key
     if tool.combined and _runnable(folder / tool.combined):
         combined = str(folder / tool.combined)
         return Programs(tool, {program: [combined, program] for program in tool.programs}, "cache")
@@ -167,7 +167,7 @@ def _new_folder(tool: Tool) -> Iterator[Path]:
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     partial = Path(mkdtemp(prefix=f".{tool.name}-", dir=cache))
-    target = cache / f"{tool.name}-{tool.version}"
+    target = cache / tool.key
     try:
         yield partial
         partial.chmod(0o755)

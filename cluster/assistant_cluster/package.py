@@ -45,21 +45,10 @@ def unpack(tool: Tool, package: Package, folder: Path) -> None:
 
 def _install(package: Package, target: Path) -> None:
     uv = Path(sys.executable).with_name("uv")
-    command = [
-        str(uv),
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--require-hashes",
-        "--target",
-        str(target),
-        "-r",
-        "-",
-    ]
+    command = [str(uv), "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--python", sys.executable]
     try:
         done = subprocess.run(
-            [*command, "--python", sys.executable, "--target", str(target), "-r", "-"],
+            [*command, "--target", str(target), "-r", "-"],
             input=f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n",
             env={"UV_NATIVE_TLS": "1", **os.environ},
             capture_output=True,

@@ -3,6 +3,7 @@
 Versions are changed here and nowhere else. A new Kubernetes version also means `kubernetes/go.mod`.
 """
 
+import hashlib
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,20 @@ class GoBuild:
     minutes: float
     folder: Path | None = None
     variables: dict[str, str] = field(default_factory=dict)
-    # kube-router's and etcd's program packages carry another name than the file we want.
+    # These programs' packages carry another name than the file we want.
     output: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """What a module of ours is built from, in short: another recipe of the same version is another program."""
+        if self.folder is None:
+            return ""
+        content = hashlib.sha256(f"{self.package} {sorted(self.variables.items())}".encode())
+        for file in sorted(
+            path for path in self.folder.rglob("*") if path.name.startswith("go.") or path.suffix == ".go"
+        ):
+            content.update(f"\0{file.relative_to(self.folder)}\0".encode() + file.read_bytes())
+        return content.hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,11 @@ class Tool:
     precision: str = "patch"
     # Asked when there is no download, before a build.
     package: Package | None = None
+
+    @property
+    def key(self) -> str:
+        """The tool's folder in the cache: changes with the version, and with what it is built from."""
+        return "-".join(filter(None, (self.name, self.version, self.build.digest)))
 
     def accepts(self, version: str | None) -> bool:
         """Whether an installed program of this version will do."""
@@ -151,7 +169,7 @@ TOOLS = {
             name="coredns",
             version="v1.14.7",
             programs=("coredns",),
-            build=GoBuild(package="github.com/coredns/coredns", minutes=5),
+            build=GoBuild(package="./coredns", folder=ROOM / "addons", minutes=3, output="coredns"),
             download=Download(
                 url="https://github.com/coredns/coredns/releases/download/{version}/coredns_{bare}_linux_{arch}.tgz",
                 checksum="https://github.com/coredns/coredns/releases/download/{version}/coredns_{bare}_linux_{arch}.tgz.sha256",
@@ -162,13 +180,7 @@ TOOLS = {
             name="kube-router",
             version="v2.1.0",
             programs=("kube-router",),
-            build=GoBuild(
-                package="github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",
-                folder=ROOM / "kube-router",
-                minutes=3,
-                output="kube-router",
-                variables={"github.com/cloudnativelabs/kube-router/v2/pkg/version.Version": "v2.1.0"},
-            ),
+            build=GoBuild(package="./policy", folder=ROOM / "addons", minutes=0.5, output="kube-router"),
             download=Download(
                 url="https://github.com/cloudnativelabs/kube-router/releases/download/{version}/kube-router_{bare}_linux_{arch}.tar.gz",
                 checksum="https://github.com/cloudnativelabs/kube-router/releases/download/{version}/checksums.txt",

@@ -4,14 +4,17 @@ import dataclasses
 import fcntl
 import os
 import re
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
+import yaml
 from cluster_programs import Programs
 
-from assistant_cluster import binaries, gobuild
+from assistant_cluster import addons, binaries, gobuild
 from assistant_cluster.errors import ClusterError
+from assistant_cluster.layout import Layout
 from assistant_cluster.progress import Progress
 from assistant_cluster.tools import ROOM, TOOLS, Download
 
@@ -46,7 +49,7 @@ def test_kubebuilder_assets_come_first(cache: Path, tmp_path: Path, monkeypatch:
     """The field's usual variable wins over PATH and cache."""
     kubernetes_in(tmp_path / "assets")
     kubernetes_in(tmp_path / "path")
-    runnable(cache / f"kubernetes-{KUBERNETES.version}" / "kube")
+    runnable(cache / KUBERNETES.key / "kube")
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path / "assets"))
     found = binaries.ensure("kubernetes", QUIET)
     assert found.source == "KUBEBUILDER_ASSETS"
@@ -58,7 +61,7 @@ def test_programs_of_another_version_are_passed_over_with_a_note(
 ) -> None:
     """A kubelet of another version would be found by accident and fail later: the cache's are used."""
     kubernetes_in(tmp_path / "path", "v1.30.1")
-    runnable(cache / f"kubernetes-{KUBERNETES.version}" / "kube")
+    runnable(cache / KUBERNETES.key / "kube")
     found = binaries.ensure("kubernetes", Progress())
     assert "PATH: has version v1.30.1" in capsys.readouterr().out
     assert found.source == "cache"
@@ -86,13 +89,13 @@ def test_a_part_of_kubernetes_is_enough_for_those_who_need_no_more(
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path / "assets"))
     found = binaries.ensure("kubernetes", QUIET, programs=("kube-apiserver", "kubectl"))
     assert found.source == "KUBEBUILDER_ASSETS"
-    runnable(cache / f"kubernetes-{KUBERNETES.version}" / "kube")
+    runnable(cache / KUBERNETES.key / "kube")
     assert binaries.ensure("kubernetes", QUIET).source == "cache"
 
 
 def test_single_programs_in_the_cache_are_as_good_as_the_combined_one(cache: Path) -> None:
     """Downloads are single files, builds one file for all."""
-    folder = cache / f"kubernetes-{KUBERNETES.version}"
+    folder = cache / KUBERNETES.key
     kubernetes_in(folder)
     assert binaries.ensure("kubernetes", QUIET).command("kubectl") == [str(folder / "kubectl")]
 
@@ -100,7 +103,7 @@ def test_single_programs_in_the_cache_are_as_good_as_the_combined_one(cache: Pat
 def test_a_build_fills_the_cache_and_is_not_repeated(cache: Path, programs: Programs) -> None:
     """What Go wrote is found in the cache the next time."""
     programs.add("go", 'echo program > "$GOBIN/helm"; chmod 755 "$GOBIN/helm"')
-    assert binaries.ensure("helm", QUIET).command() == [str(cache / f"helm-{TOOLS['helm'].version}" / "helm")]
+    assert binaries.ensure("helm", QUIET).command() == [str(cache / TOOLS["helm"].key / "helm")]
     assert binaries.ensure("helm", QUIET).source == "cache"
     assert len(programs.calls) == 1
 
@@ -140,7 +143,7 @@ def test_two_processes_build_a_tool_once(cache: Path, programs: Programs) -> Non
         second.start()
         second.join(timeout=0.3)
         assert second.is_alive()
-        runnable(cache / f"helm-{TOOLS['helm'].version}" / "helm")
+        runnable(cache / TOOLS["helm"].key / "helm")
         fcntl.flock(lock, fcntl.LOCK_UN)
         second.join(timeout=5)
     assert [programs_.source for programs_ in found] == ["cache"]
@@ -171,20 +174,59 @@ def test_builds_are_static_reproducible_and_know_their_version(tmp_path: Path) -
     ("name", "module"),
     [
         ("kubernetes", "k8s.io/kubernetes"),
+        ("coredns", "github.com/coredns/coredns"),
         ("kube-router", "github.com/cloudnativelabs/kube-router/v2"),
         ("etcd", "go.etcd.io/etcd/server/v3"),
     ],
 )
 def test_our_go_modules_require_the_versions_of_the_table(name: str, module: str) -> None:
     """A version that is changed in one place only would build something else than it says."""
-    text = (ROOM / name / "go.mod").read_text()
+    folder = TOOLS[name].build.folder
+    assert folder is not None
+    text = (folder / "go.mod").read_text()
     assert re.search(rf"^\s*(?:require )?{re.escape(module)} {re.escape(TOOLS[name].version)}$", text, re.MULTILINE)
-    assert f"{module} {TOOLS[name].version} h1:" in (ROOM / name / "go.sum").read_text()
+    assert f"{module} {TOOLS[name].version} h1:" in (folder / "go.sum").read_text()
+
+
+@pytest.mark.parametrize("change", ["go.mod", "go.sum", "policy/main.go", "new file", "variables", "package"])
+def test_another_recipe_is_another_place_in_the_cache(change: str, tmp_path: Path) -> None:
+    """A program that another recipe built of the same version is not taken for this one's."""
+    folder = Path(shutil.copytree(ROOM / "addons", tmp_path / "addons"))
+    tool = dataclasses.replace(
+        TOOLS["kube-router"], build=dataclasses.replace(TOOLS["kube-router"].build, folder=folder)
+    )
+    before = tool.key
+    assert before == TOOLS["kube-router"].key
+    assert re.fullmatch(rf"kube-router-{re.escape(tool.version)}-[0-9a-f]{{8}}", before)
+    if change in {"variables", "package"}:
+        changed = {"variables": {"a.B": "1"}} if change == "variables" else {"package": "./coredns"}
+        tool = dataclasses.replace(tool, build=dataclasses.replace(tool.build, **changed))
+    else:
+        file = folder / ("policy/other.go" if change == "new file" else change)
+        file.write_text((file.read_text() if file.exists() else "package main") + "\n")
+    assert tool.key != before
+    assert TOOLS["helm"].key == f"helm-{TOOLS['helm'].version}"
+
+
+def test_cluster_dns_has_the_plugins_of_its_configuration_and_no_others() -> None:
+    """One that is missing would be refused when cluster DNS starts; one too many is compiled for nothing."""
+    built = set(
+        re.findall(r'_ "github.com/coredns/coredns/plugin/(\w+)"', (ROOM / "addons/coredns/main.go").read_text())
+    )
+    named: set[str] = set()
+    for servers in (["192.0.2.1"], []):
+        (config,) = (
+            document
+            for document in yaml.safe_load_all(addons.cluster_dns(Layout(), "coredns:1", servers))
+            if document["kind"] == "ConfigMap"
+        )
+        named |= set(re.findall(r"^    (\w+)", config["data"]["Corefile"], re.MULTILINE))
+    assert built == named
 
 
 def test_a_command_can_be_changed_without_changing_the_next_one(cache: Path) -> None:
     """Callers extend command lines in place."""
-    runnable(cache / f"helm-{TOOLS['helm'].version}" / "helm")
+    runnable(cache / TOOLS["helm"].key / "helm")
     programs = binaries.find("helm")
     assert programs is not None
     programs.command().append("install")
