@@ -33,7 +33,7 @@ API_SERVICE, API_PORT = "assistant-api", 8080
 API_KEY_SECRET, API_KEY_KEY = "assistant-api-key", "api-key"
 QUESTION = "To which torque are the rear axle nuts of the Larkspur L4 tightened, and when are they checked again?"
 READY_SECONDS = 180
-INGEST_SECONDS = 180
+INGEST_SECONDS = 300
 COUNT_SECONDS = 60
 
 
