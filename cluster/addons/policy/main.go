@@ -33,6 +33,10 @@ func main() {
 	config := options.NewKubeRouterConfig()
 	config.AddFlags(pflag.CommandLine)
 	pflag.Parse()
+	if config.HelpRequested {
+		pflag.Usage()
+		return
+	}
 	// klog's own flags are not among ours: they are set as kube-router sets them.
 	_ = flag.Set("logtostderr", "true")
 	_ = flag.Set("v", config.VLevel)
