@@ -8,6 +8,7 @@ import uvloop
 
 from assistant_api import config as settings_module
 from assistant_api.app import VERSION, create_app
+from assistant_api.auth.accounts import Keys
 from assistant_api.clients import connect
 from assistant_api.config import Settings
 from assistant_api.i18n import Catalogs
@@ -23,7 +24,8 @@ COLLECT = (20_000, 20, 20)
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM."""
     config = TenantConfigHolder(settings.config_file)
-    app = create_app(config, connect(settings, config), Catalogs.load(settings.locales_dir))
+    catalogs = Catalogs.load(settings.locales_dir)
+    app = create_app(config, connect(settings, config), catalogs, keys=Keys.of(settings))
     main = server(app, settings.host, settings.port, settings.shutdown_seconds, lifespan=True)
     side = server(MetricsApp(metrics.API), settings.host, settings.metrics_port, 1, lifespan=False)
     # What start-up made stays; collecting it again and again would only cost time.

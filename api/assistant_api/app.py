@@ -14,6 +14,9 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.routes import HTTPRoute
 
 from assistant_api.assistants.controller import ModelController
+from assistant_api.audit.controller import AuditController
+from assistant_api.auth.accounts import Accounts, Keys
+from assistant_api.auth.controller import AuthController
 from assistant_api.auth.service import require_identity
 from assistant_api.chat.controller import ChatController
 from assistant_api.chat.endpoint import PATH, Chat
@@ -33,6 +36,12 @@ from assistant_api.knowledge.retrieval import retrieve as retrieve_passages
 from assistant_api.providers.controller import ProviderController
 from assistant_api.tenant_config import Served, TenantConfigHolder
 from assistant_api.usage.controller import UsageController
+from assistant_api.users.controller import (
+    InvitationController,
+    ProfileController,
+    RegistrationController,
+    UserController,
+)
 from assistant_observability import logs
 
 VERSION = "0.1.0"
@@ -43,11 +52,19 @@ _log = logs.logger(__name__)
 
 
 def create_app(
-    config: TenantConfigHolder, clients: Clients, catalogs: Catalogs, retrieve: Retrieve = retrieve_passages
+    config: TenantConfigHolder,
+    clients: Clients,
+    catalogs: Catalogs,
+    retrieve: Retrieve = retrieve_passages,
+    keys: Keys | None = None,
 ) -> Edge:
-    """Return the ASGI application. It starts and stops the watch of `config` and closes `clients` at its end."""
+    """Return the ASGI application. It starts and stops the watch of `config` and closes `clients` at its end.
+
+    Without `keys` nobody can sign in.
+    """
     health = Health(clients, config)
-    chat = Chat(config, clients, catalogs, retrieve)
+    accounts = Accounts(config, clients.database, keys or Keys(), catalogs.languages)
+    chat = Chat(config, clients, catalogs, retrieve, accounts)
     turns = Turns(clients.database)
     app = Litestar(
         route_handlers=[
@@ -60,21 +77,21 @@ def create_app(
             Router(
                 REST_PREFIX,
                 route_handlers=[
-                    ConversationController,
-                    MessageController,
-                    KnowledgeController,
-                    ProviderController,
-                    UsageController,
+                    *(ConversationController, MessageController),
+                    *(KnowledgeController, ProviderController, UsageController),
+                    *(ProfileController, UserController, InvitationController, AuditController),
                 ],
                 guards=[require_identity],
             ),
+            Router(REST_PREFIX, route_handlers=[AuthController, RegistrationController]),
         ],
         dependencies={
             "served": Provide(lambda: config.current, sync_to_thread=False),
             "clients": Provide(lambda: clients, sync_to_thread=False),
             "health": Provide(lambda: health, sync_to_thread=False),
+            "accounts": Provide(lambda: accounts, sync_to_thread=False),
         },
-        signature_types=[Served, Clients, Health],
+        signature_types=[Served, Clients, Health, Accounts],
         state=State(
             {
                 "config": config,
@@ -84,6 +101,7 @@ def create_app(
                 "chat": chat,
                 "turns": turns,
                 "retrieve": retrieve,
+                "accounts": accounts,
             }
         ),
         exception_handlers={Exception: respond},
@@ -126,6 +144,7 @@ async def _running(app: Litestar) -> AsyncIterator[None]:
         await turns.close()
         await health.stop()
         await config.stop()
+        app.state.accounts.close()
         await clients.close()
 
 
@@ -146,7 +165,11 @@ def _openapi() -> OpenAPIConfig:
         render_plugins=[CompleteJson(path=["/", "/openapi.json"]), CompleteYaml()],
         use_handler_docstrings=True,
         components=Components(
-            security_schemes={"apiKey": SecurityScheme(type="http", scheme="bearer", description="An API key (ak_…)")}
+            security_schemes={
+                "bearer": SecurityScheme(
+                    type="http", scheme="bearer", description="An API key (ak_…), or the access token of a sign-in."
+                )
+            }
         ),
-        security=[{"apiKey": []}],
+        security=[{"bearer": []}],
     )

@@ -48,6 +48,11 @@ class Settings(BaseSettings):
     weaviate_grpc: str  # host:port
     weaviate_api_key: SecretStr
 
+    # Missing in the Secret of an older release: people cannot sign in then.
+    signing_key: SecretStr | None = None  # seed of the Ed25519 key of access tokens, base64url
+    audit_key: SecretStr | None = None  # of the audit log's HMACs, base64url
+    admin_dir: Path = Path("/etc/assistant/admin")  # files `email` and `password` of the first owner
+
     @classmethod
     def settings_customise_sources(
         cls,

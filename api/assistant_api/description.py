@@ -19,11 +19,11 @@ Json = dict[str, Any]
 _METHODS = ("get", "post", "put", "patch", "delete")
 _SAID = {
     400: "A member of the request is wrong; `field`, or `param`, names it.",
-    401: "The API key is missing or unknown.",
-    403: "A budget applies, and the price of the model is unknown.",
+    401: "The API key, access token, refresh token or password is missing or not right.",
+    403: "The caller's role does not allow it; or a budget applies, and the price of the model is unknown.",
     404: "There is nothing of this name.",
     408: "The body did not arrive in time.",
-    409: "A limit of what is kept is reached, or something else stands against it.",
+    409: "A limit of what is kept is reached, the address is taken, or something else stands against it.",
     413: "The body is too large, or holds too much.",
     415: "The body is of another type than it has to be.",
     429: "A limit is reached; `Retry-After` says when to come back.",
@@ -35,6 +35,16 @@ _SAID = {
 _ALWAYS = (400, 401, 500, 503)
 _BODY = (408, 413, 415)
 _MODEL = (403, 429, 502, 504)  # whatever asks the gateway
+_PEOPLE = ("/api/v1/auth/", "/api/v1/users", "/api/v1/invitations", "/api/v1/audit")
+_UNAUTHENTICATED = frozenset(f"/api/v1/auth/{name}" for name in ("login", "refresh", "register", "jwks"))
+# By the end of the path, beside what is said of every path.
+_FURTHER: dict[str, tuple[int, ...]] = {
+    "/login": (429,),
+    "/register": (403, 409, 429),
+    "/password": (429,),
+    "/deletion": (409, 429),
+    "/users/{user}": (409,),
+}
 # What a handler checks itself, to say in words what is wrong.
 _PARAMETERS: dict[tuple[str, str], Json] = {
     ("/documents", "limit"): {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
@@ -45,6 +55,11 @@ _PARAMETERS: dict[tuple[str, str], Json] = {
     ("/messages", "cursor"): {"type": "string", "format": "uuid"},
     ("/export", "format"): {"enum": ["json", "markdown"], "default": "json"},
     ("/conversations", "q"): {"type": "string", "maxLength": 200, "pattern": r"^[^\x00]*$"},
+    ("/users", "limit"): {"type": "integer", "minimum": 1, "maximum": 100, "default": 50},
+    ("/audit", "limit"): {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
+    ("/audit", "cursor"): {"type": "string", "pattern": "^[0-9]{1,18}$"},
+    ("/audit", "since"): {"type": "string", "format": "date-time"},
+    ("/audit", "until"): {"type": "string", "format": "date-time"},
 }
 # What an assistant's answer comes of.
 _ANSWERS = ("/messages", "/edit", "/regenerate")
@@ -121,6 +136,8 @@ def _operation(path: str, method: str, operation: Any) -> Any:
     described = {**operation, "responses": dict(sorted(kept.items()))}
     if parameters := operation.get("parameters"):
         described["parameters"] = [_parameter(path, parameter) for parameter in parameters]
+    if path in _UNAUTHENTICATED:
+        described["security"] = []
     return described
 
 
@@ -139,6 +156,11 @@ def _statuses(path: str, method: str, operation: Json) -> Iterator[int]:
         yield from _BODY
     if method == "post" and path.endswith(("/documents", "/conversations", *_ANSWERS)):
         yield 409
+    if path.startswith(_PEOPLE) or (method != "get" and "/documents" in path):
+        yield 403
+    yield from _FURTHER.get(
+        path.removeprefix("/api/v1/auth").removeprefix("/api/v1/users/me").removeprefix("/api/v1"), ()
+    )
     if asks_gateway:
         yield from _MODEL
 

@@ -97,6 +97,23 @@ STORAGE_UNAVAILABLE = Kind("storage_unavailable", 503)
 TOO_MANY_UPLOADS = Kind("too_many_uploads", 503)
 EMBEDDING_MISMATCH = Kind("embedding_mismatch", 502)
 
+# People.
+INVALID_TOKEN = Kind("invalid_token", 401)
+INVALID_CREDENTIALS = Kind("invalid_credentials", 401)
+INVALID_REFRESH_TOKEN = Kind("invalid_refresh_token", 401)
+REFRESH_TOKEN_REUSED = Kind("refresh_token_reused", 401)
+ROLE_REQUIRED = Kind("role_required", 403)  # values: role
+PERSON_REQUIRED = Kind("person_required", 403)
+REGISTRATION_CLOSED = Kind("registration_closed", 403)
+INVITATION_INVALID = Kind("invitation_invalid", 403)
+USER_NOT_FOUND = Kind("user_not_found", 404)
+SESSION_NOT_FOUND = Kind("session_not_found", 404)
+INVITATION_NOT_FOUND = Kind("invitation_not_found", 404)
+EMAIL_TAKEN = Kind("email_taken", 409)
+LAST_OWNER = Kind("last_owner", 409)
+TOO_MANY_ATTEMPTS = Kind("too_many_attempts", 429)
+SIGN_IN_UNAVAILABLE = Kind("sign_in_unavailable", 503)
+
 _OPENAI_TYPES = {TOKENS_EXHAUSTED: "tokens", BUDGET_EXHAUSTED: "insufficient_quota"}  # as OpenAI's own 429s
 KINDS: dict[str, Kind] = {kind.code: kind for kind in list(globals().values()) if isinstance(kind, Kind)}
 
@@ -272,7 +289,7 @@ def answer_to(error: Exception, scope: Scope, catalogs: Catalogs) -> WholeAnswer
         "vary": "Accept-Language",
         "cache-control": "no-store",
     }
-    if api_error.kind is INVALID_API_KEY:
+    if api_error.kind.status == 401:
         headers["www-authenticate"] = "Bearer"
     return WholeAnswer(api_error.kind.status, headers, content, JSON if openai else PROBLEM_JSON)
 

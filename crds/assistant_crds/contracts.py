@@ -86,6 +86,7 @@ class TenantConfig(Contract, frozen=True):
     gateway_seconds: float = TOTAL_SECONDS
     parts: list[str] = []  # digests of further files, see `parts.py`
     allowed_origins: list[str] = []  # of web pages whose scripts may call the API; "*" is all
+    registration: str = "Invite"  # or Open, or Closed: how people get an account
 
 
 # --- operator -> gateway ---------------------------------------------------------------------------------------

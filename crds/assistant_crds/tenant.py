@@ -48,6 +48,7 @@ class Models(Struct, frozen=True):
 class Access(Struct, frozen=True):
     """Who may call the endpoint, besides having a key."""
 
+    registration: str = "Invite"  # or Open, or Closed: how people get an account
     allowed_origins: list[str] = []  # of web pages whose scripts may (CORS); "*" is all
 
 

@@ -1,4 +1,4 @@
-"""Check the credential of a request: an API key, known here by its SHA-256 only.
+"""Check the credential of a request: an API key, known here by its SHA-256 only, or an access token (`accounts.py`).
 
 The keys have 256 random bits, so a plain hash is enough; a slow one would only make every request slow.
 """
@@ -12,13 +12,13 @@ from typing import Any
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from assistant_api.auth.schemas import Identity
+from assistant_api.auth.accounts import is_token
+from assistant_api.auth.schemas import API_KEY, Identity
 from assistant_api.errors import INVALID_API_KEY, ApiError
 from assistant_api.gateway import on_behalf_of
 from assistant_api.tenant_config import Served
 from assistant_observability import metrics
 
-API_KEY = "api_key"
 _PREFIX = "bearer "
 _MAX_CREDENTIAL = 4096  # longer ones are not hashed
 
@@ -45,8 +45,13 @@ async def require_identity(connection: ASGIConnection[Any, Any, Any, Any], _hand
 
     Asynchronous although it waits for nothing: Litestar runs synchronous guards in a thread, at 0.2 ms each.
     """
-    served: Served = connection.app.state.config.current
-    identity = identify(connection.headers.get("authorization"), served)
+    state = connection.app.state
+    served: Served = state.config.current
+    authorization = connection.headers.get("authorization")
+    if authorization is not None and is_token(authorization):
+        identity = await state.accounts.identify(authorization, served)
+    else:
+        identity = identify(authorization, served)
     connection.scope["auth"] = identity
     connection.scope["state"]["key"] = identity.name
     on_behalf_of(identity.user)

@@ -15,6 +15,7 @@ from litestar.types import Receive, Scope, Send
 
 from assistant_api import errors
 from assistant_api.asgi import WholeAnswer, encoded, headers_of, origin_of
+from assistant_api.auth.accounts import Accounts, is_token
 from assistant_api.auth.service import identify
 from assistant_api.body import Bodies, read_json_body
 from assistant_api.chat.citations import Sources, annotate
@@ -48,8 +49,16 @@ _STREAM_HEADERS = (
 class Chat:
     """Answers chat completions; checks the caller itself."""
 
-    def __init__(self, config: TenantConfigHolder, clients: Clients, catalogs: Catalogs, retrieve: Retrieve) -> None:
+    def __init__(
+        self,
+        config: TenantConfigHolder,
+        clients: Clients,
+        catalogs: Catalogs,
+        retrieve: Retrieve,
+        accounts: Accounts,
+    ) -> None:
         self._config = config
+        self._accounts = accounts
         self._clients = clients
         self._catalogs = catalogs
         self._retrieve = retrieve
@@ -68,7 +77,11 @@ class Chat:
         started = time.perf_counter()
         headers = headers_of(scope)
         served = self._config.current
-        identity = identify(headers.get("authorization"), served)
+        authorization = headers.get("authorization")
+        if authorization is not None and is_token(authorization):
+            identity = await self._accounts.identify(authorization, served)
+        else:
+            identity = identify(authorization, served)
         on_behalf_of(identity.user)
         noted = scope["state"]
         noted["key"] = identity.name
@@ -77,7 +90,8 @@ class Chat:
             body = await read_json_body(headers, receive, MAX_BODY, complete=chunks is not None and chunks.received)
             asked = understand(body, served)
             noted["assistant"] = asked.assistant.name
-            if user := asked.request.end_user:
+            # A key speaks for whom it names; who signed in is known.
+            if (user := asked.request.end_user) and not identity.is_person:
                 on_behalf_of(user)
             answered = await self._ask(asked, served, scope, receive)
         if isinstance(answered, WholeAnswer):

@@ -103,6 +103,11 @@ async def delete(connection: AsyncConnection, owner: str, identity: UUID) -> boo
     return (await connection.execute(conversations.delete().where(*_of(owner, identity)))).rowcount > 0
 
 
+async def delete_all(connection: AsyncConnection, owner: str) -> None:
+    """Remove every conversation of an owner who goes."""
+    await connection.execute(conversations.delete().where(conversations.c.owner == owner))
+
+
 def _of(owner: str, identity: UUID) -> tuple[Any, ...]:
     return conversations.c.id == identity, conversations.c.owner == owner
 

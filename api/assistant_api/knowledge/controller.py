@@ -26,9 +26,10 @@ from litestar.params import FromPath, FromQuery
 from litestar.types import ASGIApp
 
 from assistant_api import errors
+from assistant_api.auth.roles import MEMBER, needs
 from assistant_api.body import read_json_as
 from assistant_api.clients import Clients
-from assistant_api.database.errors import DATABASE_ERRORS
+from assistant_api.database.unavailable import DATABASE_AWAY
 from assistant_api.errors import ApiError, respond, storage_unavailable
 from assistant_api.knowledge import media, service, upload
 from assistant_api.knowledge.download import Content
@@ -111,7 +112,8 @@ class KnowledgeController(Controller):
     path = "/knowledge-bases"
     tags = ["Knowledge"]
     exception_handlers = {
-        **dict.fromkeys((*DATABASE_ERRORS, VectorStoreError), storage_unavailable),
+        **DATABASE_AWAY,
+        VectorStoreError: storage_unavailable,
         DimensionMismatchError: _mismatch,
     }
 
@@ -135,6 +137,7 @@ class KnowledgeController(Controller):
         status_code=202,
         operation_class=UploadOperation,
         request_max_body_size=upload.MAX_BODY_BYTES,
+        guards=[needs(MEMBER)],
     )
     async def add_document(
         self,
@@ -203,7 +206,12 @@ class KnowledgeController(Controller):
         base = service.find(served, name)
         return Content(clients.database, await service.find_document(base, clients.database, document))
 
-    @delete("/{name:str}/documents/{document:str}", summary="Delete a document", status_code=202)
+    @delete(
+        "/{name:str}/documents/{document:str}",
+        summary="Delete a document",
+        status_code=202,
+        guards=[needs(MEMBER)],
+    )
     async def delete_document(
         self,
         served: NamedDependency[Served],

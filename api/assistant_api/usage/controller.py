@@ -9,6 +9,7 @@ from litestar import Controller, Request, Response, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 
+from assistant_api.auth.roles import ADMIN, needs
 from assistant_api.clients import Clients
 from assistant_api.errors import invalid_field
 from assistant_api.usage import service
@@ -22,6 +23,7 @@ class UsageController(Controller):
 
     path = "/usage"
     tags = ["Usage"]
+    guards = [needs(ADMIN)]
 
     @get("/", summary="What was used, and what it cost", operation_class=UsageOperation)
     async def usage(self, request: Request[Any, Any, State], clients: NamedDependency[Clients]) -> Response[bytes]:

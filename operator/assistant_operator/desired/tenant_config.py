@@ -31,6 +31,7 @@ def build(resolved: Resolved, platform: Platform, credentials: Credentials) -> T
             unavailable=[_unavailable(assistant) for assistant in resolved.assistants if not assistant.served],
             gateway_seconds=platform.gateway_seconds,
             allowed_origins=resolved.settings.allowed_origins,
+            registration=resolved.settings.registration,
         )
     )
 

@@ -72,6 +72,7 @@ class TenantSettings:
     models_allow: list[str]
     allow_own_endpoints: bool
     allowed_origins: list[str]
+    registration: str
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,8 @@ def tenant_settings(raw: Json | None, defaults: Defaults) -> TenantSettings:
         models_allow=list(spec.models.allow),
         allow_own_endpoints=spec.models.allow_own_endpoints,
         allowed_origins=list(spec.access.allowed_origins),
+        # A Tenant that cannot be read lets nobody in whom it might have meant to keep out.
+        registration=spec.access.registration if accepted.ok else "Closed",
     )
 
 

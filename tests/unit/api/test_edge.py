@@ -109,5 +109,5 @@ async def test_the_interface_is_described(client: httpx.AsyncClient) -> None:
     assert description["openapi"].startswith("3.1")
     assert chat["requestBody"]["content"]["application/json"]["schema"]["required"] == ["model", "messages"]
     assert "text/event-stream" in chat["responses"]["200"]["content"]
-    assert description["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
+    assert description["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     assert {"/health", "/readyz", "/v1/models"} <= description["paths"].keys()

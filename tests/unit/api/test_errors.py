@@ -196,7 +196,7 @@ async def test_what_is_not_json_is_a_400(client: httpx.AsyncClient, body: bytes)
 async def test_every_kind_of_error_can_be_rendered_in_every_language() -> None:
     """No sentence asks for a value that its error does not have."""
     catalogs = Catalogs.load(LOCALES)
-    values = {"model": "m", "knowledge_base": "k", "limit": 1, "expected": "text/plain", "cause": "c"}
+    values = {"model": "m", "knowledge_base": "k", "limit": 1, "expected": "text/plain", "cause": "c", "role": "r"}
     for kind in errors.KINDS.values():
         reason = errors.Reason("missing", {})
         error = errors.ApiError(kind, field="f", reason=reason, **values)  # type: ignore[arg-type]

@@ -64,6 +64,8 @@ class Tenant:
             "weaviate_url": self.weaviate.url,
             "weaviate_grpc": self.weaviate.grpc,
             "weaviate_api_key": self.vector_key,
+            naming.SIGNING_KEY: "s" * 43,
+            naming.AUDIT_KEY: "a" * 43,
         }
 
     def database(self) -> Database:

@@ -1,0 +1,1 @@
+"""Who did what, from where, when, and whether it was allowed."""
