@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 from aiohttp.web_protocol import RequestHandler
 
+from assistant_gateway.fairness import STRANGER
+
 SWEEP_SECONDS = 1.0
 IDLE_OF_A_TENANT = 256  # beyond, those that have been idle longest are closed: 15 KB each
 UNPROVEN_OF_AN_ADDRESS = 1024
@@ -28,7 +30,7 @@ class Connections:
 
     def owner(self, connection: RequestHandler) -> str:
         """Return the tenant who has asked on it before, or else where it comes from."""
-        return self._owners.get(connection) or f"@{_address(connection)}"
+        return self._owners.get(connection) or f"{STRANGER}{_address(connection)}"
 
     def proved(self, connection: RequestHandler, tenant: str) -> None:
         """Note whose it is."""

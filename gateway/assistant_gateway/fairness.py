@@ -14,11 +14,14 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar
 
 MOST_PACED = 1000  # tenants; then those that have taken nothing lately are forgotten
+SHARED_SECONDS = 1.0  # since the last change of tenants
+STRANGER = "@"  # begins what stands for a caller who has not proved which tenant it is
 
 
 class BusyError(Exception):
@@ -163,15 +166,51 @@ class Shares:
         return BusyError(own=held > 0 and 2 * held >= self.used)
 
 
+class Company:
+    """Whether more than one tenant has asked lately: one alone need not be held back, which costs it time."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._last = ""
+        self._until = -math.inf
+
+    def note(self, tenant: str) -> None:
+        """Note who asks."""
+        if tenant != self._last and not tenant.startswith(STRANGER):
+            if self._last:
+                self._until = self._clock() + SHARED_SECONDS
+            self._last = tenant
+
+    def is_there(self) -> bool:
+        """Return whether several tenants have asked within SHARED_SECONDS."""
+        return self._clock() < self._until
+
+
 class Turns:
     """How many requests of one tenant may begin in one round of the event loop; the others come in the next rounds.
 
     A thousand requests that arrive together would otherwise all be worked on before the next step of anybody else's.
     """
 
-    def __init__(self, at_once: int, of_all: int | None = None) -> None:
-        """Let `at_once` of a tenant begin in each round, and `of_all` of all tenants, who then have theirs in turn."""
+    def __init__(
+        self,
+        at_once: int,
+        of_all: int | None = None,
+        *,
+        alone: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Share out the rounds.
+
+        Args:
+            at_once: requests of a tenant that begin in each round.
+            of_all: requests of all tenants, who then have theirs in turn.
+            alone: requests of a tenant while no other asks; more rounds for the same work take more processor time.
+            clock: seconds.
+        """
         self._at_once = at_once
+        self._alone = alone or at_once
+        self._company = Company(clock)
         self._of_all = of_all or sys.maxsize
         self._left = self._of_all  # in this round
         self._begun: dict[str, int] = {}  # in this round, by tenant
@@ -180,10 +219,11 @@ class Turns:
 
     async def take(self, tenant: str) -> None:
         """Wait until a request of this tenant may begin."""
+        self._company.note(tenant)
         begun = self._begun.get(tenant, 0)
         if self._round is None:
             self._round = asyncio.get_running_loop().call_soon(self._next_round)
-        if begun < self._at_once and self._left and tenant not in self._queues:
+        if begun < self._most() and self._left and tenant not in self._queues:
             self._begun[tenant] = begun + 1
             self._left -= 1
             return
@@ -191,13 +231,17 @@ class Turns:
         self._queues.setdefault(tenant, deque()).append(turn)
         await turn  # one that is cancelled is passed over
 
+    def _most(self) -> int:
+        return self._at_once if self._company.is_there() else self._alone
+
     def _next_round(self) -> None:
         self._round = None
         self._begun.clear()
         self._left = self._of_all
+        most = self._most()
         for tenant in list(self._queues):
             queue, begun = self._queues.pop(tenant), 0
-            while queue and begun < self._at_once and self._left:
+            while queue and begun < most and self._left:
                 turn = queue.popleft()
                 if not turn.done():
                     turn.set_result(None)
@@ -215,10 +259,11 @@ class Turns:
 class Crowd(Generic[T]):
     """What waits to be done together: some of it at a time, of all tenants in turn, and of none of them much."""
 
-    def __init__(self, most: int, of_one: int) -> None:
-        """Let `most` be done together, `of_one` of a tenant."""
+    def __init__(self, most: int, of_one: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Let `most` be done together, `of_one` of a tenant unless no other has asked lately."""
         self._most = most
         self._of_one = of_one
+        self._company = Company(clock)
         self._queues: dict[str, deque[T]] = {}  # in the order in which tenants are served next
         self._count = 0
 
@@ -227,14 +272,16 @@ class Crowd(Generic[T]):
 
     def add(self, tenant: str, one: T) -> None:
         """Have something wait."""
+        self._company.note(tenant)
         self._queues.setdefault(tenant, deque()).append(one)
         self._count += 1
 
     def take(self) -> list[T]:
         """Return what is to be done next, nothing when nothing waits."""
         taken: list[T] = []
+        of_one = self._of_one if self._company.is_there() else self._most
         for tenant in list(self._queues):
-            room = min(self._of_one, self._most - len(taken))
+            room = min(of_one, self._most - len(taken))
             if not room:
                 break
             queue = self._queues.pop(tenant)

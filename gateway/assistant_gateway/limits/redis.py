@@ -47,7 +47,9 @@ CONNECTIONS = 2  # for tasks: who looks after Redis, and who moves the ledger; t
 SENDERS = 2
 REFUSALS_QUIET_SECONDS = 10.0
 CROWD = 50  # calls that go together at most
-OF_ONE = 10  # of one tenant: their answers come together, too, and each is some work; one more uses a second connection
+# Of one tenant while others ask: their answers come together, too, and each is some work. One more uses a second
+# connection.
+OF_ONE = 10
 
 # Refusals that every other call would get as well; the last text: a user's rights lack what the script calls.
 _WHOLE_STORE = (AuthenticationError, MasterDownError, NoPermissionError, ReadOnlyError)

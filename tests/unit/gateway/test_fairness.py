@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.fairness import BusyError, Crowd, Pace, Shares, Turns
+from assistant_gateway.fairness import SHARED_SECONDS, BusyError, Crowd, Pace, Shares, Turns
 from assistant_gateway.memory import MOST_WAITING, Memory
 
 
@@ -123,7 +124,8 @@ async def test_a_lease_is_given_back_once() -> None:
 
 async def test_a_crowd_begins_in_rounds_between_which_others_have_theirs() -> None:
     """Of a hundred requests of one tenant a few begin before the first of another, which came last."""
-    turns, order = Turns(4), []
+    turns, order = Turns(4, alone=32), []
+    await turns.take("honest")
 
     async def request(tenant: str) -> None:
         await turns.take(tenant)
@@ -135,6 +137,37 @@ async def test_a_crowd_begins_in_rounds_between_which_others_have_theirs() -> No
         group.create_task(request("honest"))
     assert order.index("honest") <= 8
     assert len(order) == 101
+
+
+async def test_a_tenant_alone_has_larger_rounds_until_another_asks() -> None:
+    """Few requests in a round cost more processor time each: only worth it for the sake of somebody else."""
+    now, order = 1000.0, []
+    turns = Turns(4, alone=32, clock=lambda: now)
+
+    async def rounds(*tenants: str) -> list[int]:
+        """Return how many of the first tenant's requests began in each round of the loop."""
+        order.clear()
+
+        async def request(tenant: str) -> None:
+            await turns.take(tenant)
+            order.append(tenant)
+
+        tasks = [asyncio.create_task(request(tenant)) for tenant in tenants]
+        begun = [0]
+        while len(order) < len(tenants):
+            await asyncio.sleep(0)
+            begun.append(order.count(tenants[0]))
+        await asyncio.gather(*tasks)
+        await asyncio.sleep(0)
+        return [after - before for before, after in itertools.pairwise(begun) if after > before]
+
+    assert max(await rounds(*["one"] * 64)) == 32
+    assert max(await rounds(*["one"] * 64, "@198.18.0.9")) == 32  # whoever that is
+    assert max(await rounds("two", *["one"] * 64)) <= 4
+    assert order.count("one") == 64
+    assert max(await rounds(*["one"] * 16)) == 4  # two may come again soon
+    now += SHARED_SECONDS
+    assert max(await rounds(*["one"] * 64)) == 32
 
 
 async def test_pieces_of_large_bodies_have_their_turn_tenant_by_tenant() -> None:
@@ -170,7 +203,8 @@ async def test_pieces_of_large_bodies_have_their_turn_tenant_by_tenant() -> None
 
 def test_a_crowd_of_one_tenant_holds_up_nobody_who_came_later() -> None:
     """Of those that wait some go together, of each tenant a few and of all in turn, until none is left."""
-    crowd: Crowd[str] = Crowd(8, 3)
+    now = 1000.0
+    crowd: Crowd[str] = Crowd(8, 3, clock=lambda: now)
     for number in range(20):
         crowd.add("hostile", f"hostile {number}")
     for tenant in "abc":
@@ -188,6 +222,10 @@ def test_a_crowd_of_one_tenant_holds_up_nobody_who_came_later() -> None:
     rest = crowd.take()
     assert len(rest) + len(crowd) == len(crowd.take_all()) + len(rest)
     assert (len(crowd), crowd.take()) == (0, [])
+    now += SHARED_SECONDS
+    for number in range(20):
+        crowd.add("t9", f"t9 {number}")
+    assert [len(crowd.take()) for _ in range(3)] == [8, 8, 4]
 
 
 async def test_a_request_that_goes_away_while_it_waits_holds_up_nobody() -> None:
