@@ -267,7 +267,7 @@ class EventRelay:
             return self._fail("it sent a large event that is no part of an answer")
         usage = _usage_in(head) or _usage_in(tail)
         if usage is not None:
-            (self._first_said if len(self._first_said) < _KEPT else self._last_said).append(usage)
+            self._keep(usage)
         if choices[1]:  # there are none
             return found if usage is None or self._keep_usage else b""
         finish = _FINISH.search(tail) or _FINISH.search(head)
@@ -290,11 +290,14 @@ class EventRelay:
             self._slow_down()
         return b""
 
+    def _keep(self, said: bytes | Usage | None) -> None:
+        """Keep the first and the last of what was said of the usage."""
+        (self._first_said if len(self._first_said) < _KEPT else self._last_said).append(said)
+
     def _note_usage(self, event: bytes) -> bool:
         """Note the usage in an event; return whether the event goes on: one that a client did not ask for does not."""
-        kept = self._first_said if len(self._first_said) < _KEPT else self._last_said
         # Most are never looked into; a large one is at once, so that what is kept of a stream stays small.
-        kept.append(event if len(event) <= _LARGEST_KEPT else _said(event))
+        self._keep(event if len(event) <= _LARGEST_KEPT else _said(event))
         if self._keep_usage:
             return True
         try:
