@@ -22,6 +22,7 @@ class ConditionType(StrEnum):
     # For information only: Ready does not depend on these.
     QUOTA_EXHAUSTED = "QuotaExhausted"
     FALLBACKS_USABLE = "FallbacksUsable"  # of an Assistant with fallbacks
+    INDEX_CURRENT = "IndexCurrent"  # of a KnowledgeBase
 
 
 class Reason(StrEnum):
@@ -73,6 +74,9 @@ class Reason(StrEnum):
     BUDGET_EXHAUSTED = "BudgetExhausted"
     # FallbacksUsable
     DUPLICATE_FALLBACK = "DuplicateFallback"
+    # IndexCurrent
+    CURRENT = "Current"
+    INDEX_OUTDATED = "IndexOutdated"
     # any, while an earlier condition is false
     WAITING = "Waiting"
     # Ready, while the resource is being deleted

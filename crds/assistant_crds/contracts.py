@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+# Of what a document becomes in the vector store: raised with whatever changes its text, its chunks or how they are
+# searched. Documents of an earlier version are found as before, and offered to be read again (decision 53).
+INDEX_VERSION = 1
 TOTAL_SECONDS = 600.0  # the gateway's default for one request, with every try and the whole answer
 
 

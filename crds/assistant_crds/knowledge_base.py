@@ -51,5 +51,7 @@ class KnowledgeBaseStatus(Struct, frozen=True):
     documents: int | None = None
     pending: int | None = None
     failed: int | None = None
+    outdated: int | None = None  # read by an earlier version of the platform
     vectors: int | None = None
     orphans: int | None = None  # vectors that no document accounts for
+    reindexed: str = ""  # the value of the annotation that was last acted on

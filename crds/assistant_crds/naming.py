@@ -23,6 +23,7 @@ LABEL_TENANT = f"{GROUP}/tenant"
 PART_OF = "assistant-platform"
 MANAGED_BY = "assistant-operator"
 ANNOTATION_APPLIED = f"{GROUP}/applied"  # digest of what the operator last applied
+ANNOTATION_REINDEX = f"{GROUP}/reindex"  # on a KnowledgeBase, by its users: another value has documents read again
 ANNOTATION_CONFIG = f"{GROUP}/config-generation"  # on pods: makes the kubelet refresh the mounted ConfigMap at once
 ANNOTATION_NUDGED = f"{GROUP}/nudged"  # on a Deployment whose pods were refused: has the cluster try again
 

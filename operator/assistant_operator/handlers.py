@@ -83,7 +83,12 @@ class Triggers:
             self._seen.pop(metadata["uid"], None)
             return True
         self._liveness.seen(event["object"])
-        now = (metadata.get("generation"), metadata.get("deletionTimestamp"), metadata.get("finalizers"))
+        now = (
+            metadata.get("generation"),
+            metadata.get("deletionTimestamp"),
+            metadata.get("finalizers"),
+            (metadata.get("annotations") or {}).get(naming.ANNOTATION_REINDEX),
+        )
         before = self._seen.get(metadata["uid"])
         self._seen[metadata["uid"]] = now
         return now != before

@@ -45,6 +45,7 @@ class Counts:
     failed: int
     chunks: int
     vectors: int
+    outdated: int = 0  # documents that an earlier version has read
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Observed:
     answers: list[PodAnswer]
     stores: StoreView
     counts: Mapping[str, Counts]  # by the key of the knowledge base
+    reindexed: Mapping[str, str] = field(default_factory=dict)  # by the same key: the annotation that was acted on
     apply_error: str = ""
     apply_reason: Reason = Reason.APPLY_FAILED  # of `apply_error`
     service_error: str = ""  # why clients get no answer from the tenant's Service although its pods answer

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from assistant_crds import naming
 from assistant_crds.assistant import AssistantStatus, Replicas
 from assistant_crds.conditions import (
     ASSISTANT_CONDITIONS,
@@ -35,7 +36,7 @@ from assistant_operator.verdict import Verdict, no, waiting, yes
 from assistant_operator.workload import replicas
 
 # What changes with every document, and says nothing about whether anything works.
-FIGURES = ("documents", "pending", "failed", "vectors", "orphans")
+FIGURES = ("documents", "pending", "failed", "outdated", "vectors", "orphans")
 Verdicts = Mapping[ConditionType, Verdict]
 
 
@@ -75,13 +76,18 @@ def knowledge_base(
             "documents": counts.documents,
             "pending": counts.pending,
             "failed": counts.failed,
+            "outdated": counts.outdated,
             "vectors": counts.vectors,
             "orphans": max(0, counts.vectors - counts.chunks) if settled else before.get("orphans") or 0,
         }
     status = KnowledgeBaseStatus(
         observed_generation=_generation(item.raw),
-        conditions=conditions(item.raw, KNOWLEDGE_BASE_CONDITIONS, judge.knowledge_base(item), now),
+        conditions=[
+            *conditions(item.raw, KNOWLEDGE_BASE_CONDITIONS, judge.knowledge_base(item), now),
+            *_index(item.raw, numbers["outdated"], now),
+        ],
         model=item.model,
+        reindexed=observed.reindexed.get(item.key) or before.get("reindexed") or "",
         **numbers,
     )
     return _json(status)
@@ -173,6 +179,23 @@ def exhausted(status: Json) -> Json:
 
 def _fallbacks(raw: Json, verdict: Verdict | None, now: str) -> list[Condition]:
     return [] if verdict is None else [_condition(raw, ConditionType.FALLBACKS_USABLE, verdict, now)]
+
+
+def _index(raw: Json, outdated: int | None, now: str) -> list[Condition]:
+    """Return the condition IndexCurrent once documents were counted."""
+    if outdated is None:
+        return []
+    verdict = yes(Reason.CURRENT, "All documents were read by this version.")
+    if outdated:
+        verdict = no(
+            Reason.INDEX_OUTDATED,
+            "An earlier version of the platform has read some documents (status.outdated); they are found as before. "
+            "To have them read again, which embeds them again, use POST /api/v1/knowledge-bases/"
+            f"{name_of(raw)}/reindex or: kubectl annotate knowledgebase {name_of(raw)} --overwrite "
+            f'{naming.ANNOTATION_REINDEX}="$(date)". A document that cannot be read again stays as it is; the API '
+            "says why.",
+        )
+    return [_condition(raw, ConditionType.INDEX_CURRENT, verdict, now)]
 
 
 def _exhausted(

@@ -55,6 +55,11 @@ class Document(Base):
     pages: Mapped[int | None] = mapped_column(Integer)
     # Upper bound of this document's vectors at any moment; exact once the document is ready.
     chunks: Mapped[int] = mapped_column(Integer, server_default="0")
+    # Of parser and index (`contracts.INDEX_VERSION`), when the document became ready; 0 before there were any.
+    index_version: Mapped[int] = mapped_column(Integer, server_default="0")
+    # Of a row that reads a document again: the id by which the document is known. Such a row has no content before it
+    # is ready: it takes that of the row whose place it takes.
+    first_id: Mapped[UUID | None] = mapped_column(Uuid)
 
     # The job. `attempts` counts claims that ended without any outcome (the worker died), `retries` those that ended
     # in a failure that may pass.
@@ -75,6 +80,7 @@ class Document(Base):
         CheckConstraint("(lease IS NULL) = (leased_until IS NULL)", name="lease"),
         Index("ix_documents_knowledge_base_sequence", "knowledge_base", "sequence", unique=True),
         Index("ix_documents_knowledge_base_name", "knowledge_base", "name"),
+        Index("ix_documents_first_id", "first_id", postgresql_where=text("first_id IS NOT NULL")),
         Index(
             "ix_documents_jobs",
             "sequence",

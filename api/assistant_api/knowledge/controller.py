@@ -222,6 +222,16 @@ class KnowledgeController(Controller):
         """Take a document out of every answer at once (202); its text and vectors are removed within seconds."""
         await service.delete_document(service.find(served, name), clients.database, document)
 
+    @post("/{name:str}/reindex", summary="Read outdated documents again", status_code=202)
+    async def reindex(
+        self, served: NamedDependency[Served], clients: NamedDependency[Clients], name: FromPath[str]
+    ) -> KnowledgeBaseView:
+        """Read the documents again that an earlier version has read, and those of which that has failed.
+
+        Each is found as it was until it is ready. Repeating the call changes nothing.
+        """
+        return await service.reindex(service.find(served, name), clients.database)
+
     @post("/{name:str}/search", summary="Search a knowledge base", status_code=200, operation_class=SearchOperation)
     async def search(
         self,

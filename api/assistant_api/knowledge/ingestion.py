@@ -119,7 +119,7 @@ class Ingestion:
     async def _content(self, job: Job) -> AsyncGenerator[bytes, None]:
         size = 0
         async with self.database.long, self.database.transaction() as connection:
-            async for part in jobs.content(connection, job.id):
+            async for part in jobs.content(connection, job):
                 size += len(part)
                 yield part
         if size != job.bytes:

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Float, and_, exists, func, literal, or_, s
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assistant_api.knowledge.repository import contents, documents, drop_contents, notify
+from assistant_crds.contracts import INDEX_VERSION
 
 LEASE_SECONDS = 20.0
 
@@ -38,6 +39,7 @@ class Job:
     retries: int
     traceparent: str | None
     age: float  # seconds since the upload when it was claimed
+    first_id: UUID | None  # of a job that reads a document again
 
 
 async def claim(connection: AsyncConnection, knowledge_bases: Collection[str], seconds: float) -> Job | None:
@@ -50,7 +52,8 @@ async def claim(connection: AsyncConnection, knowledge_bases: Collection[str], s
             documents.c.run_after <= func.now(),
             or_(documents.c.leased_until.is_(None), documents.c.leased_until < func.now()),
         )
-        .order_by(documents.c.sequence)
+        # Whoever uploads waits for it; a document that is read again is in use meanwhile.
+        .order_by(documents.c.first_id.is_not(None), documents.c.sequence)
         .limit(1)
         .with_for_update(skip_locked=True)
         .scalar_subquery()
@@ -78,6 +81,7 @@ async def claim(connection: AsyncConnection, knowledge_bases: Collection[str], s
             documents.c.retries,
             documents.c.traceparent,
             func.extract("epoch", func.clock_timestamp() - documents.c.created_at).cast(Float),
+            documents.c.first_id,
         )
     )
     row = (await connection.execute(query)).one_or_none()
@@ -101,10 +105,11 @@ async def renew(connection: AsyncConnection, job: Job, seconds: float) -> bool:
     return await _change(connection, _still(job), leased_until=_in(seconds))
 
 
-async def content(connection: AsyncConnection, document: UUID) -> AsyncIterator[bytes]:
+async def content(connection: AsyncConnection, job: Job) -> AsyncIterator[bytes]:
     """Yield the parts of a document's content in order, one at a time in memory."""
     part = 0
-    query = select(contents.c.content).where(contents.c.document_id == document)
+    holder = await _in_use(connection, job)
+    query = select(contents.c.content).where(contents.c.document_id == (holder or job.id))
     while (found := (await connection.execute(query.where(contents.c.part == part))).scalar_one_or_none()) is not None:
         yield found
         part += 1
@@ -118,21 +123,28 @@ async def announce(connection: AsyncConnection, job: Job, chunks: int) -> bool:
 async def succeed(connection: AsyncConnection, job: Job, pages: int | None, chunks: int) -> bool:
     """Make the document ready and the older versions of its name go; False when the job is no longer this one's.
 
-    A version that is overtaken by a newer one, ready before it, goes itself.
+    A version that is overtaken by a newer one, ready before it, goes itself. What has read a document again takes the
+    content of the row whose place it takes; when that is not in use any more, it is not needed.
     """
     same = and_(documents.c.knowledge_base == job.knowledge_base, documents.c.name == job.name)
     # In one order everywhere, so that two versions that end at once wait for each other instead of deadlocking.
     await connection.execute(select(documents.c.id).where(same).order_by(documents.c.sequence).with_for_update())
+    holder = await _in_use(connection, job)
+    if job.first_id is not None and holder is None:
+        return await _change(connection, _still(job), **_at_rest("deleting"), run_after=func.now())
     if not await _change(
         connection,
         _still(job),
         **_at_rest("ready"),
+        index_version=INDEX_VERSION,
         error_code=None,
         error_message=None,
         pages=pages,
         chunks=chunks,
     ):
         return False
+    if holder is not None:
+        await connection.execute(contents.update().where(contents.c.document_id == holder).values(document_id=job.id))
     other = documents.alias()
     newer = exists().where(
         other.c.knowledge_base == documents.c.knowledge_base,
@@ -180,6 +192,17 @@ async def release(connection: AsyncConnection, job: Job) -> None:
 async def forget(connection: AsyncConnection, job: Job) -> bool:
     """Remove the row of a document whose vectors have been counted to none; its content goes with it."""
     return (await connection.execute(documents.delete().where(_still(job)))).rowcount > 0
+
+
+async def _in_use(connection: AsyncConnection, job: Job) -> UUID | None:
+    """Return the row that is in use while this job reads its document again; None for any other job."""
+    if job.first_id is None:
+        return None
+    known = or_(documents.c.id == job.first_id, documents.c.first_id == job.first_id)
+    query = select(documents.c.id).where(
+        known, documents.c.knowledge_base == job.knowledge_base, documents.c.status == "ready", documents.c.id != job.id
+    )
+    return (await connection.execute(query)).scalar_one_or_none()
 
 
 def _still(job: Job) -> ColumnElement[bool]:

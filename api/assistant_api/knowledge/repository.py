@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import ARRAY, Row, Select, Table, Uuid, and_, any_, bindparam, func, select, text
+from sqlalchemy import ARRAY, ColumnElement, Row, Select, Table, Uuid, and_, any_, bindparam, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assistant_api.database.models import Document, DocumentContent
+from assistant_crds.contracts import INDEX_VERSION
 
 documents = cast("Table", Document.__table__)
 contents = cast("Table", DocumentContent.__table__)
@@ -35,8 +36,14 @@ _SHOWN = (
     documents.c.chunks,
     documents.c.created_at,
     documents.c.updated_at,
+    documents.c.index_version,
+    documents.c.first_id,
 )
 _VISIBLE = documents.c.status != "deleting"
+# What reads a document again is no document of its own before it is ready.
+_OWN = and_(_VISIBLE, or_(documents.c.first_id.is_(None), documents.c.status == "ready"))
+_OUTDATED = and_(documents.c.status == "ready", documents.c.index_version < INDEX_VERSION)
+_again = documents.alias("again")
 _LEAVING: dict[str, Any] = {
     "status": "deleting",
     "attempts": 0,
@@ -53,14 +60,14 @@ _PLACE = text(
 ).bindparams(bindparam("id", type_=Uuid))
 
 # Asked for every question to an assistant: built once, and one array instead of a list of any length.
-_READY = select(documents.c.id).where(
+_READY = select(documents.c.id, func.coalesce(documents.c.first_id, documents.c.id)).where(
     documents.c.id == any_(bindparam("identities", type_=ARRAY(Uuid))), documents.c.status == "ready"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One document's row, without its content."""
+    """One document's row, without its content. `id` is the row's; people know the document by `public_id`."""
 
     id: UUID
     sequence: int
@@ -75,6 +82,22 @@ class Stored:
     chunks: int
     created_at: datetime
     updated_at: datetime
+    index_version: int
+    first_id: UUID | None
+    # How it goes with reading it again, if that was asked for and is not done.
+    again_status: str | None = None
+    again_error_code: str | None = None
+    again_error_message: str | None = None
+
+    @property
+    def public_id(self) -> UUID:
+        """The id that the document has kept since it was uploaded."""
+        return self.first_id or self.id
+
+    @property
+    def outdated(self) -> bool:
+        """Whether an earlier version of parser or index read it."""
+        return self.status == "ready" and self.index_version < INDEX_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +121,8 @@ class Usage:
     pending: int = 0
     failed: int = 0
     bytes: int = 0
+    outdated: int = 0  # read by an earlier version
+    reindexing: int = 0  # being read again
 
 
 async def lock(connection: AsyncConnection, knowledge_base: str) -> None:
@@ -123,15 +148,17 @@ async def usage(connection: AsyncConnection, knowledge_bases: Collection[str]) -
     query = (
         select(
             documents.c.knowledge_base,
-            func.count(),
-            func.count().filter(documents.c.status.in_(("pending", "processing"))),
-            func.count().filter(documents.c.status == "failed"),
-            func.coalesce(func.sum(documents.c.bytes), 0),
+            func.count().filter(_OWN),
+            func.count().filter(_OWN, documents.c.status.in_(("pending", "processing"))),
+            func.count().filter(_OWN, documents.c.status == "failed"),
+            func.coalesce(func.sum(documents.c.bytes).filter(_OWN), 0),
+            func.count().filter(_OUTDATED),
+            func.count().filter(documents.c.first_id.is_not(None), documents.c.status.in_(("pending", "processing"))),
         )
         .where(documents.c.knowledge_base.in_(knowledge_bases), _VISIBLE)
         .group_by(documents.c.knowledge_base)
     )
-    return {row[0]: Usage(row[1], row[2], row[3], int(row[4])) for row in await connection.execute(query)}
+    return {row[0]: Usage(*(int(value) for value in row[1:])) for row in await connection.execute(query)}
 
 
 async def supersede(connection: AsyncConnection, knowledge_base: str, name: str) -> None:
@@ -158,7 +185,7 @@ async def stored(connection: AsyncConnection, knowledge_base: str, but_for: str)
     query = select(
         func.count(documents.c.name.distinct()).filter(documents.c.name != but_for),
         func.coalesce(func.sum(documents.c.bytes), 0),
-    ).where(documents.c.knowledge_base == knowledge_base, _VISIBLE)
+    ).where(documents.c.knowledge_base == knowledge_base, _OWN)
     names, size = (await connection.execute(query)).one()
     return int(names), int(size)
 
@@ -218,6 +245,11 @@ async def restart(connection: AsyncConnection, document: UUID, traceparent: str 
     return _stored((await connection.execute(query)).one())
 
 
+async def reindex(connection: AsyncConnection, knowledge_base: str) -> None:
+    """Have every document that an earlier version has read, or could not read again, be read again."""
+    await connection.execute(select(func.reindex_knowledge_base(knowledge_base, INDEX_VERSION)))
+
+
 async def notify(connection: AsyncConnection) -> None:
     """Wake the worker when the transaction has been committed."""
     await connection.execute(select(func.pg_notify(CHANNEL, "")))
@@ -225,7 +257,7 @@ async def notify(connection: AsyncConnection) -> None:
 
 async def get(connection: AsyncConnection, knowledge_base: str, document: UUID) -> Stored | None:
     """Return one document, None when it is not in this knowledge base or is being removed."""
-    row = (await connection.execute(_shown(knowledge_base).where(documents.c.id == document))).one_or_none()
+    row = (await connection.execute(_shown(knowledge_base).where(_known_as(document)))).one_or_none()
     return _stored(row) if row else None
 
 
@@ -247,18 +279,19 @@ async def mark_deleting(connection: AsyncConnection, knowledge_base: str, docume
     """
     query = (
         documents.update()
-        .where(documents.c.id == document, documents.c.knowledge_base == knowledge_base, _VISIBLE)
+        .where(_known_as(document), documents.c.knowledge_base == knowledge_base, _VISIBLE)
         .values(**_LEAVING)
+        .returning(documents.c.id)
     )
-    if (await connection.execute(query)).rowcount == 0:
-        return False
-    await drop_contents(connection, [document])
-    return True
+    identities = (await connection.execute(query)).scalars().all()
+    await drop_contents(connection, identities)
+    return bool(identities)
 
 
-async def ready(connection: AsyncConnection, identities: Iterable[UUID]) -> set[UUID]:
-    """Return those of `identities` that are ready: only they may be found."""
-    return set((await connection.execute(_READY, {"identities": list(identities)})).scalars())
+async def ready(connection: AsyncConnection, identities: Iterable[UUID]) -> dict[UUID, UUID]:
+    """Return those of `identities` that are ready, with the id by which people know each: only they may be found."""
+    rows = await connection.execute(_READY, {"identities": list(identities)})
+    return {row[0]: row[1] for row in rows}
 
 
 def to_cursor(sequence: int) -> str:
@@ -278,7 +311,20 @@ def from_cursor(cursor: str) -> int:
 
 
 def _shown(knowledge_base: str) -> Select[Any]:
-    return select(*_SHOWN).where(documents.c.knowledge_base == knowledge_base, _VISIBLE)
+    again = and_(
+        _again.c.first_id == func.coalesce(documents.c.first_id, documents.c.id),
+        _again.c.knowledge_base == documents.c.knowledge_base,
+        _again.c.status.in_(("pending", "processing", "failed")),
+    )
+    return (
+        select(*_SHOWN, _again.c.status, _again.c.error_code, _again.c.error_message)
+        .select_from(documents.outerjoin(_again, again))
+        .where(documents.c.knowledge_base == knowledge_base, _OWN)
+    )
+
+
+def _known_as(document: UUID) -> ColumnElement[bool]:
+    return or_(documents.c.id == document, documents.c.first_id == document)
 
 
 def _stored(row: Row[Any] | Sequence[Any]) -> Stored:

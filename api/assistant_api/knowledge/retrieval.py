@@ -57,7 +57,7 @@ async def retrieve(
     return [
         Passage(
             knowledge_base=name,
-            document_id=hit.found.document_id,
+            document_id=allowed[hit.found.document_id],
             document_name=hit.found.document_name,
             page=hit.found.page,
             text=hit.found.text,
@@ -86,13 +86,14 @@ async def _search(
         metrics.RETRIEVALS.labels(knowledge_base.name, result).inc()
 
 
-async def _ready(database: Database, found: Sequence[Sequence[Hit]]) -> set[str]:
-    """Return the ids of the found documents that are ready: a deleted one is never quoted again."""
+async def _ready(database: Database, found: Sequence[Sequence[Hit]]) -> dict[str, str]:
+    """Return the found documents that are ready, with the ids that they are known by: others are not quoted."""
     identities = {UUID(hit.found.document_id) for hits in found for hit in hits}
     if not identities:
-        return set()
+        return {}
     async with asyncio.timeout(DATABASE_SECONDS), database.reading() as connection:
-        return {str(identity) for identity in await repository.ready(connection, identities)}
+        allowed = await repository.ready(connection, identities)
+    return {str(identity): str(public) for identity, public in allowed.items()}
 
 
 async def _all(calls: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:

@@ -30,6 +30,8 @@ class KnowledgeBaseView(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     max_documents: int
     max_bytes: int
+    outdated: int  # documents that an earlier version of the platform has read: found as before, to be read again
+    reindexing: int  # documents that are being read again
 
 
 class KnowledgeBaseList(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,8 +47,18 @@ class DocumentError(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+class Reindexing(msgspec.Struct, frozen=True, kw_only=True):
+    """How it goes with reading a document again; meanwhile, and if it fails, it is in use as it was."""
+
+    status: str  # pending | processing | failed
+    error: DocumentError | None
+
+
 class DocumentView(msgspec.Struct, frozen=True, kw_only=True):
-    """A document; `pages` and `chunks` are known once it is ready (`pages` of PDFs only)."""
+    """A document; `pages` and `chunks` are known once it is ready (`pages` of PDFs only).
+
+    `outdated`: an earlier version of the platform has read it; it is found as before.
+    """
 
     id: UUID
     name: str
@@ -59,6 +71,8 @@ class DocumentView(msgspec.Struct, frozen=True, kw_only=True):
     chunks: int | None
     created_at: datetime
     updated_at: datetime
+    outdated: bool
+    reindexing: Reindexing | None
 
 
 class DocumentPage(msgspec.Struct, frozen=True, kw_only=True):

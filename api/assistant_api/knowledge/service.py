@@ -18,6 +18,7 @@ from assistant_api.knowledge.schemas import (
     DocumentView,
     KnowledgeBaseList,
     KnowledgeBaseView,
+    Reindexing,
     SearchRequest,
     SearchResult,
 )
@@ -138,6 +139,13 @@ async def delete_document(base: KnowledgeBaseConfig, database: Database, documen
         await repository.notify(connection)
 
 
+async def reindex(base: KnowledgeBaseConfig, database: Database) -> KnowledgeBaseView:
+    """Have documents of earlier versions read again, each in use as it is until then; return what is in the base."""
+    async with database.long, database.transaction() as connection:
+        await repository.reindex(connection, base.key)
+    return await get_knowledge_base(base, database)
+
+
 async def search(base: KnowledgeBaseConfig, request: SearchRequest, clients: Clients) -> SearchResult:
     """Return the best passages of one knowledge base."""
     if not request.query.strip():
@@ -151,20 +159,28 @@ def document_view(stored: Stored, explain: Explain) -> DocumentView:
     """Return a document as the API shows it."""
     ready = stored.status == "ready"
     return DocumentView(
-        id=stored.id,
+        id=stored.public_id,
         name=stored.name,
         media_type=stored.media_type,
         bytes=stored.bytes,
         sha256=stored.sha256,
         status=stored.status,
-        error=None
-        if stored.error_code is None
-        else DocumentError(code=stored.error_code, message=explain(stored.error_code, stored.error_message or "")),
+        error=_error(stored.error_code, stored.error_message, explain),
         pages=stored.pages if ready else None,
         chunks=stored.chunks if ready else None,
         created_at=stored.created_at,
         updated_at=stored.updated_at,
+        outdated=stored.outdated,
+        reindexing=None
+        if stored.again_status is None
+        else Reindexing(
+            status=stored.again_status, error=_error(stored.again_error_code, stored.again_error_message, explain)
+        ),
     )
+
+
+def _error(code: str | None, message: str | None, explain: Explain) -> DocumentError | None:
+    return None if code is None else DocumentError(code=code, message=explain(code, message or ""))
 
 
 async def _usage(database: Database, bases: list[KnowledgeBaseConfig]) -> dict[str, Usage]:
@@ -182,6 +198,8 @@ def _base_view(base: KnowledgeBaseConfig, usage: Usage) -> KnowledgeBaseView:
         bytes=usage.bytes,
         max_documents=base.max_documents,
         max_bytes=base.max_bytes,
+        outdated=usage.outdated,
+        reindexing=usage.reindexing,
     )
 
 

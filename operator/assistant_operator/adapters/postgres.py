@@ -22,6 +22,7 @@ import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
 from assistant_crds import naming
+from assistant_crds.contracts import INDEX_VERSION
 from assistant_observability import logs
 from assistant_operator import scram
 from assistant_operator.adapters import postgres_sql as sql
@@ -61,6 +62,7 @@ class Rows:
     pending: int
     failed: int
     chunks: int
+    outdated: int  # read by an earlier version
 
 
 class Postgres:
@@ -113,8 +115,14 @@ class Postgres:
     async def rows(self, tenant: str, knowledge_bases: Iterable[str]) -> dict[str, Rows]:
         """Return the counts of these knowledge bases, by their keys; those without any document are left out."""
         async with failures("rows"), self.session(tenant) as connection:
-            found = await connection.fetch(sql.COUNTS, list(knowledge_bases))
+            found = await connection.fetch(sql.COUNTS, list(knowledge_bases), INDEX_VERSION)
         return {row[0]: Rows(*(int(value) for value in row[1:])) for row in found}
+
+    async def reindex(self, tenant: str, knowledge_base: str) -> int:
+        """Have the documents read again that an earlier version has read; return how many were queued now."""
+        self._guard()
+        async with failures("reindex"), self.session(tenant) as connection:
+            return int(await connection.fetchval(sql.REINDEX, knowledge_base, INDEX_VERSION) or 0)
 
     async def activity(self) -> dict[str, int]:
         """Return a number by database that grows with every row that is written there; a second or ten late."""
@@ -152,7 +160,7 @@ class Postgres:
                 if not await session.fetchval(sql.HAS_COUNTS):
                     return {}
                 try:
-                    found = await session.fetch(sql.COUNTS, list(knowledge_bases))
+                    found = await session.fetch(sql.COUNTS, list(knowledge_bases), INDEX_VERSION)
                 except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError) as error:
                     _log.warning("documents could not be counted", tenant=tenant, error=reason(error))
                     return {}

@@ -60,9 +60,14 @@ SELECT datname, tup_inserted + tup_updated + tup_deleted FROM pg_stat_database W
 HAS_DOCUMENTS = "SELECT to_regclass('public.documents') IS NOT NULL"
 # A tenant may write any row into its tables: only what is asked for by name comes back, a row for each name at most.
 COUNTS = """
-SELECT knowledge_base, documents, pending, failed, chunks FROM public.knowledge_base_counts
+SELECT knowledge_base, c.documents, c.pending, c.failed, c.chunks, coalesce(o.outdated, 0) AS outdated
+FROM public.knowledge_base_counts c
+LEFT JOIN (SELECT knowledge_base, count(*) AS outdated FROM public.documents
+           WHERE knowledge_base = ANY($1::text[]) AND status = 'ready' AND index_version < $2
+           GROUP BY knowledge_base) o USING (knowledge_base)
 WHERE knowledge_base = ANY($1::text[])
 """
+REINDEX = "SELECT public.reindex_knowledge_base($1, $2)"
 # In portions: what is done stays done when the time is over.
 FORGET = """
 WITH found AS (SELECT id FROM public.documents WHERE knowledge_base = $1 LIMIT $2),

@@ -5,6 +5,7 @@ Assistants being deleted need nothing but to be left out of the configuration, w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,11 +19,13 @@ from assistant_operator.reconcile import events
 from assistant_operator.reconcile.claim import release
 from assistant_operator.reconcile.context import Context, timestamp
 from assistant_operator.reconcile.report import write
+from assistant_operator.reconcile.resolve import ResolvedKnowledgeBase
 from assistant_operator.snapshot import Json, Snapshot, has_finalizer, is_deleting, name_of
 from assistant_operator.status import deleting
 
 # For how long running pods may take to let go of a knowledge base before it is removed under them.
 LET_GO_SECONDS = 30
+REINDEX_LENGTH = 100  # of an annotation's value that tells it from another
 _log = logs.logger(__name__)
 
 
@@ -58,6 +61,25 @@ async def finish_deletions(
             message = f"KnowledgeBase {name_of(raw)} is being deleted; {reason}"
             wrote |= await write(raw, deleting(raw, message, timestamp()), context)
     return Outcome(retry=waiting, wrote=wrote)
+
+
+async def reindex(tenant: str, bases: Iterable[ResolvedKnowledgeBase], context: Context) -> dict[str, str]:
+    """Have documents read again where the annotation asks for it; return what it says, by the key of the base.
+
+    What was acted on stands in the status. Doing it twice is harmless: a status may not have been written.
+    """
+    done = {}
+    for base in bases:
+        asked = ((base.raw["metadata"].get("annotations") or {}).get(naming.ANNOTATION_REINDEX) or "")[:REINDEX_LENGTH]
+        if not asked or asked == (base.raw.get("status") or {}).get("reindexed"):
+            continue
+        try:
+            queued = await context.postgres.reindex(tenant, base.key)
+        except StoreUnreachableError:
+            continue  # at the next run; the status tells of the store
+        _log.info("documents are read again", knowledge_base=name_of(base.raw), documents=queued)
+        done[base.key] = asked
+    return done
 
 
 async def leave_receipt(raw: Json, receipt: Receipt, context: Context) -> None:

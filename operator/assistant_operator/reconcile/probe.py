@@ -81,5 +81,6 @@ async def count(tenant: str, knowledge_bases: frozenset[str], context: Context) 
             failed=row.failed if row else 0,
             chunks=row.chunks if row else 0,
             vectors=number,
+            outdated=row.outdated if row else 0,
         )
     return counts

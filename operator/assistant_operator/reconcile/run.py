@@ -20,7 +20,7 @@ from assistant_operator.reconcile.apply import NUDGE_SECONDS, apply, ensure_acco
 from assistant_operator.reconcile.claim import claim
 from assistant_operator.reconcile.context import Context, Report
 from assistant_operator.reconcile.gather import LargeError, gather
-from assistant_operator.reconcile.knowledge import finish_deletions
+from assistant_operator.reconcile.knowledge import finish_deletions, reindex
 from assistant_operator.reconcile.objects import Problems
 from assistant_operator.reconcile.probe import ask_gateway, ask_pods, ask_service, count
 from assistant_operator.reconcile.report import report
@@ -92,6 +92,11 @@ async def _run(snapshot: Snapshot, context: Context) -> Outcome:
     applied = made | await apply(desired, credentials, snapshot, context, problems)
 
     bases = frozenset(base.key for base in resolved.served_knowledge_bases())
+    again = await problems.step(
+        "Having documents read again",
+        reindex(resolved.identity.key, () if stores.errors else resolved.served_knowledge_bases(), context),
+        {},
+    )
     gateway, answers, counts = await asyncio.gather(
         problems.step("Asking the gateway", ask_gateway(snapshot.namespace, context), GatewayView(None, "")),
         problems.step("Asking the pods", ask_pods(snapshot.pods, context), []),
@@ -108,6 +113,7 @@ async def _run(snapshot: Snapshot, context: Context) -> Outcome:
         answers=answers,
         stores=StoreView(stores.errors, _overloaded(stores.errors, context)),
         counts=counts,
+        reindexed=again,
         apply_error=problems.text,
         apply_reason=problems.reason,
         service_error=await problems.step("Asking the Service", ask_service(snapshot.owned, answers, context), ""),

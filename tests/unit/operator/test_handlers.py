@@ -49,8 +49,12 @@ async def test_a_status_wakes_nobody(triggers, woken):
     assert await event(generation=2) == 2
     assert await event(generation=2, finalizers=[naming.FINALIZER]) == 3
     assert await event(generation=2, finalizers=[naming.FINALIZER], deletionTimestamp="now") == 4
+    asked = {naming.ANNOTATION_REINDEX: "monday"}
+    leaving = {"generation": 2, "finalizers": [naming.FINALIZER], "deletionTimestamp": "now"}
+    assert await event(**leaving, annotations=asked) == 5
+    assert await event(**leaving, annotations=asked | {"other": "x"}) == 5
     await triggers.resource(namespace="acme", event={"type": "DELETED", "object": resource})
-    assert len(woken) == 5
+    assert len(woken) == 6
 
 
 async def test_policies_wake_the_tenant_they_are_of(triggers, woken):

@@ -82,10 +82,33 @@ def test_a_knowledge_base_has_its_own_conditions_and_counts():
     key = resolved(knowledge_base()).knowledge_bases[0].key
     counts = {key: Counts(documents=2, pending=0, failed=1, chunks=5, vectors=7)}
     document = of_base(knowledge_base(), seen=observed(counts=counts))
-    assert [item["type"] for item in document["conditions"]] == ["Ready", *KNOWLEDGE_BASE_CONDITIONS]
+    assert [item["type"] for item in document["conditions"]] == ["Ready", *KNOWLEDGE_BASE_CONDITIONS, "IndexCurrent"]
     assert condition(document, "Ready")["status"] == "True"
     names = ("documents", "pending", "failed", "vectors", "orphans")
     assert [document[name] for name in names] == [2, 0, 1, 7, 2]
+
+
+@pytest.mark.parametrize(("outdated", "status", "reason"), [(0, "True", "Current"), (3, "False", "IndexOutdated")])
+def test_documents_of_an_earlier_version_are_told_with_the_next_step(outdated, status, reason):
+    """They are counted, and a condition says how to have them read again; the knowledge base is Ready all the same."""
+    key = resolved(knowledge_base()).knowledge_bases[0].key
+    counts = {key: Counts(documents=4, pending=0, failed=0, chunks=5, vectors=5, outdated=outdated)}
+    document = of_base(knowledge_base(), seen=observed(counts=counts))
+    assert document["outdated"] == outdated
+    assert told(document, "IndexCurrent") == (status, reason)
+    assert ("kubectl annotate knowledgebase handbook" in condition(document, "IndexCurrent")["message"]) == bool(
+        outdated
+    )
+    assert condition(document, "Ready")["status"] == "True"
+
+
+def test_an_annotation_that_was_acted_on_stands_in_the_status():
+    """It stays there until another one is acted on."""
+    key = resolved(knowledge_base()).knowledge_bases[0].key
+    document = of_base(knowledge_base(), seen=observed(reindexed={key: "monday"}))
+    assert document["reindexed"] == "monday"
+    assert of_base(knowledge_base() | {"status": document})["reindexed"] == "monday"
+    assert "reindexed" not in of_base(knowledge_base())
 
 
 def test_orphans_are_not_judged_while_documents_are_written():

@@ -168,7 +168,12 @@ async def test_counts_and_forgetting_are_what_the_operator_needs(migrated: Tenan
         counts = await owner.fetch("SELECT * FROM knowledge_base_counts ORDER BY knowledge_base")
         # Vectors of documents that are being removed are still accounted for: they are no orphans.
         assert [tuple(row) for row in counts] == [("one", 4, 2, 1, 15), ("two", 1, 0, 0, 1)]
-        assert await owner.fetchval("SELECT forget_knowledge_base('one')") == 5
+        # What reads a document again is pending, and no document of its own.
+        assert await owner.fetchval("SELECT reindex_knowledge_base('one', 1)") == 1
+        assert await owner.fetchval("SELECT reindex_knowledge_base('one', 1)") == 0
+        again = await owner.fetchrow("SELECT * FROM knowledge_base_counts WHERE knowledge_base = 'one'")
+        assert tuple(again) == ("one", 4, 3, 1, 15)
+        assert await owner.fetchval("SELECT forget_knowledge_base('one')") == 6
         assert await owner.fetchval("SELECT forget_knowledge_base('one')") == 0
         assert await owner.fetch("SELECT id FROM documents") == [(kept,)]
     finally:

@@ -149,8 +149,25 @@ async def test_knowledge_bases_say_what_they_hold(client: httpx.AsyncClient) -> 
             "bytes": 5,
             "max_documents": 100,
             "max_bytes": 100_000_000,
+            "outdated": 0,
+            "reindexing": 0,
         }
     )
+
+
+async def test_outdated_documents_are_read_again_on_demand(client: httpx.AsyncClient, world: World) -> None:
+    """They are marked and counted; 202 with what is queued, however often it is asked for."""
+    sent = (await send(client, "a.txt", b"Text.")).json()
+    assert (sent["outdated"], sent["reindexing"]) == (False, None)
+    await world.execute("UPDATE documents SET status = 'ready', run_after = now() + interval '1 hour'")
+    (listed,) = (await client.get(f"{BASE}/handbook/documents")).json()["data"]
+    assert (listed["outdated"], listed["reindexing"]) == (True, None)
+    for _ in range(2):
+        answer = await client.post(f"{BASE}/handbook/reindex")
+        assert (answer.status_code, answer.json()["outdated"], answer.json()["reindexing"]) == (202, 1, 1)
+    (listed,) = (await client.get(f"{BASE}/handbook/documents")).json()["data"]
+    assert (listed["status"], listed["reindexing"]) == ("ready", {"status": "pending", "error": None})
+    problem(await client.post(f"{BASE}/nothing/reindex"), 404, "knowledge_base_not_found")
 
 
 async def test_documents_are_listed_page_by_page(client: httpx.AsyncClient) -> None:
