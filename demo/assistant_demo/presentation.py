@@ -23,6 +23,8 @@ GO_ON = Template("""\
                base_url=os.environ["ASSISTANT_URL"] + "/v1", api_key=os.environ["ASSISTANT_API_KEY"])
            question = [{"role": "user", "content": "Wie hoch ist das Tagegeld?"}]
            print(client.chat.completions.create(model="$assistant", messages=question).choices[0].message.content)
+  sign in  curl "$$ASSISTANT_URL/api/v1/auth/login" -H 'Content-Type: application/json' \\
+             -d "{\\"email\\": \\"$$ASSISTANT_ADMIN_EMAIL\\", \\"password\\": \\"$$ASSISTANT_ADMIN_PASSWORD\\"}"
   kubectl  kubectl edit asst $assistant -n demo    (KUBECONFIG is in $file too)""")
 
 

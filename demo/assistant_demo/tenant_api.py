@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from assistant_demo.errors import DemoError
 Document = dict[str, Any]
 REQUEST_SECONDS = 30.0
 ANSWER_SECONDS = 120.0
-# Whole seconds apart; the API refuses nothing for good in the first moments after a change.
+# What the API answers in the first moments after a change, or while a busy machine keeps a store from answering it.
 RETRIED = frozenset({429, 502, 503, 504})
+TRIES, PAUSE_SECONDS = 6, 2.0
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,17 @@ class Source:
 class TenantApi:
     """Calls a tenant's API with its key."""
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(
+        self, url: str, key: str, *, transport: httpx.BaseTransport | None = None, pause: float = PAUSE_SECONDS
+    ) -> None:
         self.url = url
+        self._pause = pause  # seconds between two tries
         self._client = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=REQUEST_SECONDS, trust_env=False
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=REQUEST_SECONDS,
+            transport=transport,
+            trust_env=False,
         )
 
     def __enter__(self) -> Self:
@@ -63,11 +72,8 @@ class TenantApi:
 
     def upload(self, knowledge_base: str, path: Path) -> Document:
         """Upload a document; the same bytes under the same name again are the same document."""
-        with path.open("rb") as file:
-            answer = self._request(
-                "POST", f"/api/v1/knowledge-bases/{knowledge_base}/documents", files={"file": (path.name, file)}
-            )
-        return self._json(answer)
+        files = {"file": (path.name, path.read_bytes())}
+        return self._json(self._request("POST", f"/api/v1/knowledge-bases/{knowledge_base}/documents", files=files))
 
     def document(self, knowledge_base: str, identifier: str) -> Document:
         """Return a document's state."""
@@ -87,10 +93,17 @@ class TenantApi:
             raise DemoError(f"The answer was cut off: {error}. Ask again, or see kubectl logs.") from error
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        try:
-            return self._client.request(method, path, **options)
-        except httpx.TransportError as error:
-            raise DemoError(f"{method} {self.url}{path} failed: {error}. Is the pod assistant-api running?") from error
+        """Send a request that may be sent twice, again while the API cannot serve it."""
+        for left in reversed(range(TRIES)):
+            try:
+                answer = self._client.request(method, path, **options)
+            except httpx.TransportError as error:
+                hint = "Is the pod assistant-api running?"
+                raise DemoError(f"{method} {self.url}{path} failed: {error}. {hint}") from error
+            if answer.status_code not in RETRIED or not left:
+                break
+            time.sleep(self._pause)
+        return answer
 
     def _json(self, answer: httpx.Response) -> Document:
         if not answer.is_success:

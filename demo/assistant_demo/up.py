@@ -31,6 +31,7 @@ ASSISTANT = "support"
 KNOWLEDGE_BASE = "handbook"
 API_SERVICE, API_PORT = "assistant-api", 8080
 API_KEY_SECRET, API_KEY_KEY = "assistant-api-key", "api-key"
+ADMIN_SECRET, ADMIN_EMAIL, ADMIN_PASSWORD = "assistant-admin", "email", "password"
 QUESTION = "To which torque are the rear axle nuts of the Larkspur L4 tightened, and when are they checked again?"
 READY_SECONDS = 180
 INGEST_SECONDS = 300
@@ -116,14 +117,18 @@ def _describe() -> str:
 
 def connect(cluster: Kubernetes, step: Step, namespace: str) -> Running:
     """Return how to call a tenant's API from here, once it answers."""
-    found = cluster.get("secret", API_KEY_SECRET, namespace)
-    if found is None:
-        raise DemoError(f"The Secret {API_KEY_SECRET} is missing in namespace {namespace}. {_describe()}")
-    key = base64.b64decode(found["data"][API_KEY_KEY]).decode()
+    key = _secret(cluster, namespace, API_KEY_SECRET)[API_KEY_KEY]
     url = reach(cluster, machine.folder(), namespace, API_SERVICE, API_PORT)
     with TenantApi(url, key) as api:
         step.wait(api.answers, seconds=60, hint=f"Look at: kubectl get pods -n {namespace}", every=0.3)
     return Running(cluster, url, key)
+
+
+def _secret(cluster: Kubernetes, namespace: str, name: str) -> dict[str, str]:
+    found = cluster.get("secret", name, namespace)
+    if found is None:
+        raise DemoError(f"The Secret {name} is missing in namespace {namespace}. {_describe()}")
+    return {key: base64.b64decode(value).decode() for key, value in found["data"].items()}
 
 
 def upload(cluster: Kubernetes, api: TenantApi, step: Step) -> str:
@@ -172,8 +177,9 @@ def _show_resources(terminal: Terminal, cluster: Kubernetes) -> None:
 
 
 def _write_environment(running: Running) -> None:
-    """Leave the addresses for shells and programs, readable by the user only: the file holds a key."""
+    """Leave the addresses for shells and programs, readable by the user only: the file holds a key and a password."""
     path = environment_file()
+    admin = _secret(running.cluster, TENANT, ADMIN_SECRET)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     path.touch(mode=0o600)
@@ -181,7 +187,9 @@ def _write_environment(running: Running) -> None:
         "# Written by `make demo`. OpenAI clients take $ASSISTANT_URL/v1 as their base URL.\n"
         f"KUBECONFIG={running.cluster.kubeconfig}\n"
         f"ASSISTANT_URL={running.url}\n"
-        f"ASSISTANT_API_KEY={running.key}\n",
+        f"ASSISTANT_API_KEY={running.key}\n"
+        f"ASSISTANT_ADMIN_EMAIL={admin[ADMIN_EMAIL]}\n"
+        f"ASSISTANT_ADMIN_PASSWORD={admin[ADMIN_PASSWORD]}\n",
         encoding="utf-8",
     )
 

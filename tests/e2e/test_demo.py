@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import httpx
 import openai
 import pytest
 from e2e_platform import Platform
@@ -65,14 +66,20 @@ def test_it_says_what_embeds(demo: str) -> None:
 
 
 def test_it_leaves_what_other_programs_need(demo: str) -> None:
-    """`.cluster/demo.env` holds the kubeconfig, the URL and the key, for its owner only; they work."""
+    """`.cluster/demo.env` holds the kubeconfig, the URL, the key and the first owner, for its owner only; they work."""
     path = up.environment_file()
     assert path.stat().st_mode & 0o777 == 0o600
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
     values = dict(line.split("=", 1) for line in lines)
-    assert set(values) == {"KUBECONFIG", "ASSISTANT_URL", "ASSISTANT_API_KEY"}
+    admin = {"ASSISTANT_ADMIN_EMAIL", "ASSISTANT_ADMIN_PASSWORD"}
+    assert set(values) == {"KUBECONFIG", "ASSISTANT_URL", "ASSISTANT_API_KEY"} | admin
     with openai.OpenAI(base_url=f"{values['ASSISTANT_URL']}/v1", api_key=values["ASSISTANT_API_KEY"]) as client:
         assert [model.id for model in client.models.list()] == ["support"]
+    person = {"email": values["ASSISTANT_ADMIN_EMAIL"], "password": values["ASSISTANT_ADMIN_PASSWORD"]}
+    with httpx.Client(base_url=values["ASSISTANT_URL"], trust_env=False, timeout=30) as client:
+        signed_in = client.post("/api/v1/auth/login", json=person)
+    assert signed_in.status_code == 200, signed_in.text
+    assert signed_in.json()["access_token"]
     assert (machine.folder() / "kubeconfig").stat().st_mode & 0o777 == 0o600
 
 

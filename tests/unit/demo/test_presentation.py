@@ -33,6 +33,8 @@ def test_the_way_on_names_the_address_but_not_the_key(screen) -> None:
     show_how_to_go_on(Terminal(screen), "http://198.18.0.9:8080", ".cluster/demo.env", "support")
     assert "http://198.18.0.9:8080/v1" in screen.getvalue()
     assert '-H "Authorization: Bearer $ASSISTANT_API_KEY"' in screen.getvalue()
+    signing_in = r'-d "{\"email\": \"$ASSISTANT_ADMIN_EMAIL\", \"password\": \"$ASSISTANT_ADMIN_PASSWORD\"}"'
+    assert signing_in in screen.getvalue()
 
 
 def test_a_step_says_what_it_waits_for_and_how_long_it_took(screen) -> None:
