@@ -99,14 +99,15 @@ def test_a_tenant_has_a_bounded_number_of_series():
 
 
 def test_knowledge_is_added_up_over_all_bases():
-    """Documents, those that wait and failed, chunks and vectors; nothing where nothing could be counted."""
-    samples = measures.knowledge({"a": Counts(3, 1, 1, 20, 21), "b": Counts(2, 0, 0, 5, 5)})
+    """Documents, those that wait, failed and are outdated, chunks and vectors; nothing where nothing was counted."""
+    samples = measures.knowledge({"a": Counts(3, 1, 1, 20, 21, outdated=2), "b": Counts(2, 0, 0, 5, 5, outdated=1)})
     assert {labels: value for (_, labels), value in samples.items()} == {
         ("documents",): 5,
         ("pending",): 1,
         ("failed",): 1,
         ("chunks",): 25,
         ("vectors",): 26,
+        ("outdated",): 3,
     }
     assert measures.knowledge({}) == {}
 
