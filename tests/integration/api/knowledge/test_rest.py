@@ -101,6 +101,8 @@ async def test_a_document_goes_in_is_found_and_goes_out(client: httpx.AsyncClien
         "error": None,
         "pages": None,
         "chunks": None,
+        "outdated": False,
+        "reindexing": None,
         "created_at": 0,
         "updated_at": 0,
     }
