@@ -20,7 +20,8 @@ async def test_the_openapi_description_is_true(platform: ClientPlatform, tmp_pat
     told = run(
         platform,
         *(str(program), *settings, "run", f"{platform.api.url}/schema/openapi.json", "--header", key),
-        *("--checks", "all", "--mode", "all", *chosen, "--workers", "2", "--no-color", "--warnings", "off"),
+        # One thread: in several, Python 3.11 fails now and then to parse ("AST constructor recursion depth mismatch").
+        *("--checks", "all", "--mode", "all", *chosen, "--workers", "1", "--no-color", "--warnings", "off"),
         cwd=tmp_path,
     )
     assert "Selected: 57/57" in told
