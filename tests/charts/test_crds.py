@@ -1,4 +1,4 @@
-"""The assistant-crds chart: the same definitions as in crds/, upgradable, and not gone by accident."""
+"""The assistant-crds chart: it renders the definitions of crds/, upgradable, and not gone by accident."""
 
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "crds").glob("*.yaml"))
-COPIES = ROOT / "charts" / "assistant-crds" / "files"
-
-
-def test_the_chart_carries_the_definitions_of_the_crds_room() -> None:
-    """Helm cannot reach outside of a chart, so the chart has copies; they must be equal."""
-    copied = {path.name: path.read_text() for path in COPIES.glob("*.yaml")}
-    assert copied == {path.name: path.read_text() for path in SOURCES}, (
-        "run: cp crds/*.yaml charts/assistant-crds/files/"
-    )
+CHART = ROOT / "charts" / "assistant-crds"
 
 
 def test_rendering_changes_nothing_but_labels_and_annotations(helm: Any) -> None:
@@ -41,14 +33,14 @@ def test_whether_uninstalling_deletes_everything_is_a_choice(helm: Any, value: s
 
 def test_unknown_values_are_refused(helm: Any) -> None:
     """A misspelt value is an error, not ignored."""
-    done = helm.run("template", "crds", str(COPIES.parent), "--set", "kept=false")
+    done = helm.run("template", "crds", str(CHART), "--set", "kept=false")
     assert done.returncode != 0
     assert "'kept' not allowed" in done.stderr
 
 
 def test_definitions_outlive_the_release_and_can_be_taken_up_again(cluster: Any) -> None:
     """After `helm uninstall` every Assistant is still there; installing again takes the definitions over."""
-    chart = str(COPIES.parent)
+    chart = str(CHART)
     removed = cluster.helm.run("uninstall", "crds", "--namespace", "default")
     assert removed.returncode == 0, removed.stderr
     assert len(cluster.get("crd")["items"]) == len(SOURCES)
