@@ -71,14 +71,10 @@ class Operator:
         )
         self._stop = asyncio.Event()
 
-    def wake(self, namespace: str, delay: float = 0.0) -> None:
-        """Ask for a run for a tenant."""
+    def wake(self, namespace: str, delay: float = 0.0, *, changed: bool = False) -> None:
+        """Ask for a run for a tenant, before others if one of its resources was `changed`."""
         self._known.add(namespace)
-        self.queue.add(namespace, delay)
-
-    def _changed(self, namespace: str, changed: bool) -> None:
-        self._known.add(namespace)
-        self.queue.add(namespace, changed=changed)
+        self.queue.add(namespace, delay, changed=changed)
 
     def wake_all(self) -> None:
         """Ask for a run for every tenant that was ever seen."""
@@ -120,7 +116,7 @@ class Operator:
         self.context.memory, self.queue = Memory(), WorkQueue(self._settings.workers)
         self.liveness.lead()
         await self.context.health.check()
-        watches = Watches(self._settings.routes_namespace, self.context.index, self.liveness, self._changed)
+        watches = Watches(self._settings.routes_namespace, self.context.index, self.liveness, self.wake)
         watches.start()
         resync = Resync(self.context, self.wake, self.liveness)
         tasks = {

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import kopf
 
@@ -19,10 +20,10 @@ STOP_SECONDS = 8.0
 class Watches:
     """Runs the watches until stopped. `failed` is set when they end by themselves, which is a reason to start anew."""
 
-    def __init__(self, routes_namespace: str, index: Index, liveness: Liveness, wake: handlers.Wake) -> None:
+    def __init__(self, routes_namespace: str, index: Index, liveness: Liveness, wake: Callable[..., None]) -> None:
         def wake_home(namespace: str, changed: bool) -> None:
             if namespace:
-                self._tell_home(wake, namespace, changed)
+                self._tell_home(partial(wake, namespace, changed=changed))
 
         self._home = asyncio.get_running_loop()
         self._registry = kopf.OperatorRegistry()

@@ -23,6 +23,7 @@ from assistant_api.audit.repository import Filter
 from assistant_api.audit.schemas import AuditEntryView, AuditPage, AuditReport
 from assistant_api.clients import Database
 from assistant_api.errors import invalid_field
+from assistant_api.parameters import check_limit
 from assistant_observability import logs
 
 MAX_PAGE = 200
@@ -127,8 +128,7 @@ class Audit:
 
 async def read(database: Database, wanted: Filter, limit: int, cursor: str | None) -> AuditPage:
     """Return a page of entries, the newest first, from `cursor` on."""
-    if not 1 <= limit <= MAX_PAGE:
-        raise invalid_field("limit", "range", low="1", high=str(MAX_PAGE))
+    check_limit(limit, MAX_PAGE)
     if cursor is not None and not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 18):
         raise invalid_field("cursor", "value")
     before = None if cursor is None else int(cursor)

@@ -19,10 +19,10 @@ from assistant_api.conversations.schemas import (
     NewConversation,
 )
 from assistant_api.errors import ApiError, invalid_field
+from assistant_api.parameters import check_limit, identifier
 from assistant_api.tenant_config import Served
 
 MAX_CONVERSATIONS = 10_000  # of one caller
-MAX_PAGE = 100
 MAX_WORDS = 200  # characters of what is searched
 
 
@@ -106,18 +106,9 @@ def view(found: Conversation) -> ConversationView:
     )
 
 
-def check_limit(limit: int) -> None:
-    """Refuse a page that is too large, or none."""
-    if not 1 <= limit <= MAX_PAGE:
-        raise invalid_field("limit", "range", low="1", high=str(MAX_PAGE))
-
-
 def conversation_id(identity: str) -> UUID:
-    """Return the id of a conversation; whatever cannot be one is the id of nothing."""
-    try:
-        return UUID(identity)
-    except ValueError as error:
-        raise ApiError(errors.CONVERSATION_NOT_FOUND) from error
+    """Return the id of a conversation."""
+    return identifier(identity, errors.CONVERSATION_NOT_FOUND)
 
 
 def _view_of(found: Conversation | None) -> ConversationView:

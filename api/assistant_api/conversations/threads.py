@@ -29,10 +29,11 @@ from assistant_api.conversations.schemas import (
     TurnView,
     decode_annotations,
 )
-from assistant_api.conversations.service import check_limit, check_text, conversation_id, view
+from assistant_api.conversations.service import check_text, conversation_id, view
 from assistant_api.conversations.turns import Turns
 from assistant_api.errors import ApiError, invalid_field
 from assistant_api.i18n import Catalogs
+from assistant_api.parameters import check_limit, identifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +150,8 @@ async def rate(owner: str, database: Database, identity: str, message: str, new:
 
 
 def message_id(message: str) -> UUID:
-    """Return the id of a message; whatever cannot be one is the id of nothing."""
-    try:
-        return UUID(message)
-    except ValueError as error:
-        raise ApiError(errors.MESSAGE_NOT_FOUND) from error
+    """Return the id of a message."""
+    return identifier(message, errors.MESSAGE_NOT_FOUND)
 
 
 async def find(owner: str, database: Database, identity: str, message: str) -> Message:

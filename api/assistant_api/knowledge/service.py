@@ -23,11 +23,11 @@ from assistant_api.knowledge.schemas import (
     SearchResult,
 )
 from assistant_api.knowledge.upload import Upload
+from assistant_api.parameters import check_limit, identifier
 from assistant_api.tenant_config import Served
 from assistant_crds.contracts import KnowledgeBaseConfig
 from assistant_observability import traces
 
-MAX_PAGE = 100
 MAX_SEARCH = 50
 
 
@@ -101,8 +101,7 @@ async def list_documents(
     base: KnowledgeBaseConfig, database: Database, limit: int, cursor: str | None, explain: Explain
 ) -> DocumentPage:
     """Return a page of documents, the newest first."""
-    if not 1 <= limit <= MAX_PAGE:
-        raise invalid_field("limit", "range", low="1", high=str(MAX_PAGE))
+    check_limit(limit)
     try:
         before = None if cursor is None else repository.from_cursor(cursor)
     except ValueError as error:
@@ -204,8 +203,4 @@ def _base_view(base: KnowledgeBaseConfig, usage: Usage) -> KnowledgeBaseView:
 
 
 def _identity(document: str) -> UUID:
-    # Whatever cannot be an id is the id of nothing.
-    try:
-        return UUID(document)
-    except ValueError as error:
-        raise ApiError(errors.DOCUMENT_NOT_FOUND) from error
+    return identifier(document, errors.DOCUMENT_NOT_FOUND)

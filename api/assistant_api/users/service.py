@@ -34,6 +34,7 @@ from assistant_api.errors import (
     ApiError,
     invalid_field,
 )
+from assistant_api.parameters import check_limit
 from assistant_api.users import repository
 from assistant_api.users.first_owner import ensure_owner
 from assistant_api.users.repository import NewInvitation, NewUser
@@ -51,7 +52,6 @@ from assistant_api.users.schemas import (
     UserView,
 )
 
-MAX_PAGE = 100
 MOST_INVITATIONS = 200
 MOST_ACTIVITY = 1000
 NO_VERSION = 2**31 - 1  # above every version: no token of the user holds
@@ -145,8 +145,7 @@ async def withdraw(accounts: Accounts, identity: Identity, invitation: UUID, ori
 
 async def list_users(accounts: Accounts, limit: int, cursor: str | None) -> UserPage:
     """Return a page of people."""
-    if not 1 <= limit <= MAX_PAGE:
-        raise invalid_field("limit", "range", low="1", high=str(MAX_PAGE))
+    check_limit(limit)
     after = None if cursor is None else _from_cursor(cursor)
     async with accounts.database.reading() as connection:
         rows = await repository.page(connection, after, limit + 1)
