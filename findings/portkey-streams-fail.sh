@@ -5,7 +5,7 @@
 # Seen:     the whole answer of the same provider is passed on (200), the streamed one is a 500 "Something went wrong";
 #           the log says "TypeError: immutable": the gateway adds a header to an answer of `fetch`, whose headers may
 #           not be changed once @hono/node-server has put its own `Response` in place of Node's.
-# Here:     bench/gateway/tools.py has its server keep Node's own `Response`, so that streams can be compared.
+# Here:     tools/bench/gateway/tools.py has its server keep Node's own `Response`, so that streams can be compared.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

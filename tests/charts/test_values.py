@@ -11,7 +11,12 @@ CHART = Path(__file__).parents[2] / "charts" / "assistant-platform"
 VALUE_SETS = {
     "defaults": [],
     "small": ["--values", str(CHART / "values-small.yaml")],
-    "demo": ["--values", str(CHART / "values-small.yaml"), "--values", str(CHART.parents[1] / "demo" / "values.yaml")],
+    "demo": [
+        "--values",
+        str(CHART / "values-small.yaml"),
+        "--values",
+        str(CHART.parents[1] / "tools" / "demo" / "values.yaml"),
+    ],
     "everything on": [
         "--set=providers.openai.url=https://api.openai.com/v1,providers.openai.keyRef=openai",
         "--set=providerKeys.keys.openai=sk-x,telemetry.otlpEndpoint=http://collector.observability.svc:4318",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("crds", "observability", "http", "operator", "gateway", "api", "cluster", "demo")
+ROOMS = ("crds", "observability", "http", "operator", "gateway", "api", "tools/cluster", "tools/demo")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)(?:\[[^]]*\])?==([^\s;]+)", re.IGNORECASE | re.MULTILINE)
@@ -22,7 +22,7 @@ def pins(text: str) -> dict[str, str]:
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_is_not_itself_a_package(room: str) -> None:
     """operator/__init__.py would hide the standard library's operator."""
-    assert (ROOT / room / f"assistant_{room}" / "__init__.py").is_file()
+    assert (ROOT / room / f"assistant_{Path(room).name}" / "__init__.py").is_file()
     assert not (ROOT / room / "__init__.py").exists()
 
 

@@ -2,7 +2,7 @@
 
 A hybrid score says how good a chunk is among those of its own search: the best chunk of a knowledge base that has
 nothing to say gets as much as the best one of the right knowledge base. So each one's scores are weighed by its best
-evidence (likeness, matching words), compared with the best evidence anywhere. Measured in `bench/retrieval`.
+evidence (likeness, matching words), compared with the best evidence anywhere. Measured in `tools/bench/retrieval`.
 """
 
 from __future__ import annotations

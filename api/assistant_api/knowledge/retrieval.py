@@ -19,7 +19,7 @@ from assistant_api.knowledge.vectors import Hit, Vectors, VectorStoreError
 from assistant_crds.contracts import KnowledgeBaseConfig
 from assistant_observability import genai, metrics, traces
 
-ALPHA = 0.5  # weight of likeness next to words; measured in bench/retrieval
+ALPHA = 0.5  # weight of likeness next to words; measured in tools/bench/retrieval
 MAX_QUERY_CHARACTERS = 4_000
 DATABASE_SECONDS = 3.0
 # Chunks of documents that are not ready yet, or no longer, are found too and left out: so many times as many are asked.

@@ -31,7 +31,7 @@ COUNT_SECONDS = 10.0
 # Weaviate deletes at most 10,000 objects per call; rounds without progress mean that something else is wrong.
 _DELETE_ROUNDS = 20
 _PROPERTIES = ["document_id", "chunk_index", "document_name", "page", "text"]
-# Words as they were written come before their other spellings; measured in `bench/retrieval`.
+# Words as they were written come before their other spellings; measured in `tools/bench/retrieval`.
 _SEARCHED = ["text", f"{VECTOR_SPELLINGS}^0.5"]
 _GRPC_AWAY = frozenset({4, 8, 14})  # DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE
 _CHUNK_NAMESPACE = uuid5(NAMESPACE_URL, "urn:assistantplatform:chunk")

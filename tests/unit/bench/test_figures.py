@@ -1,4 +1,4 @@
-"""The arithmetic of bench/gateway: what it reports follows from what it saw."""
+"""The arithmetic of tools/bench/gateway: what it reports follows from what it saw."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parents[3] / "bench" / "gateway"
+BENCH = Path(__file__).parents[3] / "tools" / "bench" / "gateway"
 sys.path.append(str(BENCH))
 
 import figures  # noqa: E402

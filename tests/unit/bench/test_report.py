@@ -1,4 +1,4 @@
-"""The requirements that bench/gateway checks: each can be met and can be missed."""
+"""The requirements that tools/bench/gateway checks: each can be met and can be missed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[3] / "bench" / "gateway"))
+sys.path.append(str(Path(__file__).parents[3] / "tools" / "bench" / "gateway"))
 
 import report
 from figures import Fidelity

@@ -19,7 +19,7 @@ from assistant_cluster.images.parts import Part
 from assistant_cluster.progress import Progress
 from assistant_cluster.runtime import ContainerRuntime
 
-DOCKERFILES = [Part(name, parts.ROOT / name / "Dockerfile") for name in parts.PLATFORM]
+DOCKERFILES = [Part(name, parts.ROOT / folder / "Dockerfile") for name, folder in parts.PLATFORM.items()]
 TARGETS = """\
 http://mirror.example/debian/ bookworm main Debian
 http://mirror.example/debian/ bookworm-updates main Debian
@@ -92,7 +92,7 @@ def test_an_unknown_part_is_refused_with_the_known_ones() -> None:
 def test_an_image_holds_its_own_package_and_no_other_parts(part: Part) -> None:
     """A part's image has its package, what both sides share, and its own lock; the operator migrations as data too."""
     packages = {name for name in parts.copied(part.dockerfile.read_text()) if "/assistant_" in name}
-    own = {name for name in packages if name.startswith(f"{part.name}/")}
+    own = {name for name in packages if name.startswith(f"{parts.PLATFORM[part.name]}/")}
     shared = {"crds/assistant_crds", "observability/assistant_observability"}
     if part.name in {"gateway", "api"}:
         shared.add("http/assistant_http")

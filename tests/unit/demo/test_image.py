@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-DEMO = Path(__file__).parents[3] / "demo"
+DEMO = Path(__file__).parents[3] / "tools" / "demo"
 PACKAGE = "assistant_demo"
 
 
@@ -22,5 +22,5 @@ def modules_of(name: str, found: set[str]) -> set[str]:
 
 def test_it_holds_the_modules_that_the_model_server_needs_and_no_others() -> None:
     """They are copied by name, so that a change of the demo's other modules makes no new image."""
-    copied = re.findall(rf"{DEMO.name}/{PACKAGE}/(\w+)\.py", (DEMO / "Dockerfile").read_text())
+    copied = re.findall(rf"tools/{DEMO.name}/{PACKAGE}/(\w+)\.py", (DEMO / "Dockerfile").read_text())
     assert sorted(copied) == sorted({"__init__"} | modules_of("model_server", set()))

@@ -16,12 +16,12 @@ from assistant_api.knowledge.vectors import Vectors
 from assistant_cluster import stores
 
 NOISE = 0.005  # less than one answer of the forty one place further down
-BENCH = Path(__file__).parents[4] / "bench" / "retrieval" / "measure.py"
+BENCH = Path(__file__).parents[4] / "tools" / "bench" / "retrieval" / "measure.py"
 
 
 @pytest.fixture(scope="module")
 def measure() -> ModuleType:
-    """The measurement in `bench/retrieval`."""
+    """The measurement in `tools/bench/retrieval`."""
     spec = importlib.util.spec_from_file_location("retrieval_measure", BENCH)
     assert spec is not None
     assert spec.loader is not None

@@ -1,6 +1,6 @@
 """How well the right chunk is found: words alone, likeness alone, both; in one knowledge base and spread over two.
 
-    .venv/bin/python bench/retrieval/measure.py
+    .venv/bin/python tools/bench/retrieval/measure.py
 
 The corpus is the demo's handbook (English and German) and a licence, which answers nothing; `questions.json` has 40
 questions, each with words of the chunk that answers it. The vectors are the demo's stand-in for an embedding model,
@@ -17,7 +17,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import msgspec
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 sys.path.append(str(ROOT / "tests" / "integration" / "api" / "support"))
 
 from api_tenant import DIMENSIONS, Tenant, make_tenant  # noqa: E402
@@ -65,8 +65,8 @@ class Score:
 
 def corpus() -> list[Path]:
     """The documents, the demo's first."""
-    demo = sorted((ROOT / "demo" / "handbook").rglob("*.md")) + sorted((ROOT / "demo" / "handbook").glob("*.txt"))
-    return [*demo, ROOT / "LICENSE"]
+    handbook = ROOT / "tools" / "demo" / "handbook"
+    return [*sorted(handbook.rglob("*.md")), *sorted(handbook.glob("*.txt")), ROOT / "LICENSE"]
 
 
 async def fill(tenant: Tenant, vectors: Vectors, max_tokens: int, *, spread: bool) -> int:

@@ -1,6 +1,6 @@
 """This checkout's gateway and chain beside those of an older commit, in one run, as ratios.
 
-    python bench/gateway/against.py [COMMIT] [--quick] [--rounds 5]
+    python tools/bench/gateway/against.py [COMMIT] [--quick] [--rounds 5]
 
 Both run at once in the same Python environment, each with Redis and Postgres of its own; rounds alternate, and the one
 that begins changes with each round. CPU is processor time of the subject's own processes. Leaves with 1 if a ratio's
@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 sys.path.append(str(ROOT / "tests" / "integration" / "gateway" / "support"))
 
 import subjects  # noqa: E402
@@ -36,8 +36,10 @@ from assistant_cluster.server import free_ports  # noqa: E402
 
 BASE = "dcfb673"
 BOUND = 1.05
-ROOMS = ("crds", "observability", "http", "operator", "gateway", "api", "cluster", "demo")
-MORE = ("bench/gateway", "tests/integration/gateway/support")
+PARTS = ("crds", "observability", "http", "operator", "gateway", "api")
+TOOLS = ("cluster", "demo", "bench/gateway")
+# In older commits the tools lay at the top.
+FOLDERS = (*PARTS, *(f"tools/{tool}" for tool in TOOLS), *TOOLS, "tests/integration/gateway/support")
 FIGURES = {
     "cpu_request": "CPU per request",
     "cpu_event": "CPU per event, two streams",
@@ -69,8 +71,8 @@ def served(tree: Path, bench: Bench) -> Iterator[tuple[dict[str, Subject], int]]
     """Start gateway and chain of a checkout; yields them, and the process id of their Redis."""
     folder = bench.folder / tree.name
     folder.mkdir(exist_ok=True)
-    path = os.pathsep.join(str(tree / room) for room in (*ROOMS, *MORE))
-    script = str(ROOT / "bench" / "gateway" / "serve_tree.py")
+    path = os.pathsep.join(str(tree / room) for room in FOLDERS)
+    script = str(ROOT / "tools" / "bench" / "gateway" / "serve_tree.py")
     command = [sys.executable, "-P", script, str(bench.core), bench.mock, str(folder)]
     with (folder / "serve.log").open("wb") as log:
         child = subprocess.Popen(

@@ -1,6 +1,6 @@
 """What the operator costs at rest, and what it writes then, beside that of an older commit in the same run.
 
-    python bench/operator/measure.py [--tenants 200] [--seconds 120] [--against dcfb673]
+    python tools/bench/operator/measure.py [--tenants 200] [--seconds 120] [--against dcfb673]
 
 API server, etcd, Postgres, Redis and Weaviate are real; the gateway answers from the policies, and pods are simulated:
 each has an address of its own on the loopback interface and serves its namespace's configuration. One tenant is one
@@ -43,8 +43,9 @@ from assistant_crds.contracts import (
 )
 from assistant_operator.adapters.cluster import ALL_NAMESPACES, Cluster
 
-ROOT = Path(__file__).parents[2]
-ROOMS = ("api", "cluster", "crds", "gateway", "http", "observability", "operator")
+ROOT = Path(__file__).parents[3]
+# In older commits the cluster's room lay at the top.
+ROOMS = ("api", "tools/cluster", "cluster", "crds", "gateway", "http", "observability", "operator")
 PLATFORM, ROUTES = "assistant-platform", "assistant-platform-routes"
 OURS = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
 REACHABLE = ModelProbe(reachable=True, reason="Reachable", message="The model's provider answers.")

@@ -1,6 +1,6 @@
 """How many pairs of reserve and settle one process gets through, on a Redis of its own.
 
-    python bench/limits/reserve_settle.py [--pairs 50000] [--callers 200] [--tenants 1] [--rounds 5]
+    python tools/bench/limits/reserve_settle.py [--pairs 50000] [--callers 200] [--tenants 1] [--rounds 5]
 
 The pairs go through the gateway's own client, with a limit of each kind on tenant and assistant and an entry of a
 ledger's size. Each round is followed by its peer: as many pairs of PING through redis-py, pipelined by as many as there

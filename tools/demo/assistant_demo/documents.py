@@ -1,4 +1,4 @@
-"""The documents that the demo uploads: the files in `demo/handbook`, and a PDF printed from the text in `print/`.
+"""The documents that the demo uploads: the files in `tools/demo/handbook`, and a PDF printed from the text in `print/`.
 
 The PDF is printed on demand, byte for byte the same each time, so that the repository holds text only and a second
 upload is recognised as the same document.

@@ -14,8 +14,8 @@ from assistant_cluster.errors import ClusterError
 from assistant_cluster.progress import Progress
 from assistant_cluster.runtime import IMAGE_PREFIX
 
-ROOT = Path(__file__).parents[3]
-PLATFORM = ("operator", "gateway", "api", "demo")
+ROOT = Path(__file__).parents[4]
+PLATFORM = {"operator": "operator", "gateway": "gateway", "api": "api", "demo": "tools/demo"}  # and their folders
 STORES = ("postgres", "redis", "weaviate")
 TAG_DIGITS = 12
 
@@ -58,10 +58,10 @@ class Part:
 def part(name: str, progress: Progress) -> Part:
     """Describe a part; Weaviate's program is found, or got, on the way."""
     if name in PLATFORM:
-        return Part(name, ROOT / name / "Dockerfile")
+        return Part(name, ROOT / PLATFORM[name] / "Dockerfile")
     if name not in STORES:
         raise ClusterError(f"There is no part {name!r}. Parts are: {', '.join((*PLATFORM, *STORES))}.")
-    folder = ROOT / "cluster" / "images" / name
+    folder = ROOT / "tools" / "cluster" / "images" / name
     if name == "weaviate":
         return Part(name, folder / "Dockerfile", Path(ensure("weaviate", progress).command()[0]).parent)
     return Part(name, folder / "Dockerfile", folder)

@@ -1,6 +1,6 @@
 """The most memory that one gateway process needs while a hostile tenant does what it can, with its own server's help.
 
-    python bench/gateway/hostile.py [--seconds 8] [ATTACK ...]
+    python tools/bench/gateway/hostile.py [--seconds 8] [ATTACK ...]
 
 The attacks are those of tests/integration/neighbours that go through the gateway: each for so many seconds by itself,
 because all at once get into each other's way at the tenant's own share, and at last all. Leaves with 1 above 200 MiB.
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NEIGHBOURS = ROOT / "tests" / "integration" / "neighbours" / "support"
 sys.path += [str(ROOT / "tests" / "integration" / "gateway" / "support"), str(NEIGHBOURS)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from assistant_cluster import kubeconfig
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONTEXT = "assistant-platform"
 
 

@@ -1,4 +1,4 @@
-"""From figures to words: what has to hold, whether it does, and the table for bench/README.md."""
+"""From figures to words: what has to hold, whether it does, and the table for tools/bench/README.md."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ PEER = "litellm"
 BASE = "direct"
 FLOORS = frozenset({"nginx", "envoy"})  # they pass bytes on and do nothing else
 OF_PORTKEY = 0.8
-BEGIN = "<!-- bench/gateway: begin -->"
-END = "<!-- bench/gateway: end -->"
+BEGIN = "<!-- tools/bench/gateway: begin -->"
+END = "<!-- tools/bench/gateway: end -->"
 
 Rounds = Mapping[str, Sequence[Round]]
 

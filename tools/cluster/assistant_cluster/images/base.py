@@ -15,7 +15,7 @@ from assistant_cluster.errors import ClusterError
 from assistant_cluster.images.parts import ROOT
 from assistant_cluster.runtime import IMAGE_PREFIX
 
-SCRIPT = ROOT / "cluster" / "images" / "base" / "build.sh"
+SCRIPT = ROOT / "tools" / "cluster" / "images" / "base" / "build.sh"
 PACKAGES = ("python3", "python3-venv", "ca-certificates", "tini")
 # The first releases whose Python is 3.11 or newer.
 OLDEST = {"debian": 12.0, "ubuntu": 24.04}

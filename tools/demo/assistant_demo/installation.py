@@ -17,9 +17,9 @@ from assistant_demo.kubernetes import CommandError, Kubernetes, Object, manifest
 from assistant_demo.settings import MULTILINGUAL, STAND_IN, STAND_IN_NAMESPACE, STAND_IN_PORT, STAND_IN_SERVICE, Model
 from assistant_demo.terminal import Step
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CHARTS = ROOT / "charts"
-MANIFESTS = ROOT / "demo" / "manifests"
+MANIFESTS = ROOT / "tools" / "demo" / "manifests"
 NAMESPACE = "assistant-platform"
 RELEASE = "assistant-platform"
 CRDS_RELEASE = "assistant-crds"
@@ -51,7 +51,7 @@ def install(cluster: Kubernetes, step: Step, model: Model, *layers: Mapping[str,
         key = model.key or _stand_in_key(cluster)
         cluster.apply(secret(PROVIDER_KEYS, NAMESPACE, {model.provider: key}))
     changed = _release(cluster, step, CRDS_RELEASE, CHARTS / "assistant-crds", [], [])
-    files = [CHARTS / "assistant-platform" / "values-small.yaml", ROOT / "demo" / "values.yaml"]
+    files = [CHARTS / "assistant-platform" / "values-small.yaml", ROOT / "tools" / "demo" / "values.yaml"]
     if not _release(cluster, step, RELEASE, CHARTS / "assistant-platform", files, list(layers)):
         return changed
     _refresh_catalogue(cluster)

@@ -1,12 +1,12 @@
 """Our gateway and our whole chain beside LiteLLM Proxy, Portkey, nginx and Envoy, against one mock, in one run.
 
-    python bench/gateway/run.py [--quick] [--rounds 5] [--write]
+    python tools/bench/gateway/run.py [--quick] [--rounds 5] [--write]
 
 The subject of the moment has one core for itself; load generator, mock provider, Redis and Postgres share the other.
 Rounds are interleaved: every round asks every subject, each time beginning with another one. Reported are ratios
 between figures of one round, as median with smallest and largest. CPU is processor time of the subject's processes:
 unlike latencies and rates it hardly depends on what else the machine does. Everything stays on the loopback interface.
-Leaves with 1 if a requirement is missed. `--write` puts the table into bench/README.md.
+Leaves with 1 if a requirement is missed. `--write` puts the table into tools/bench/README.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 sys.path.append(str(ROOT / "tests" / "integration" / "gateway" / "support"))
 
 import peers  # noqa: E402
@@ -44,8 +44,8 @@ from assistant_cluster import stores  # noqa: E402
 from assistant_cluster.server import free_ports  # noqa: E402
 from assistant_crds import contracts  # noqa: E402
 
-README = ROOT / "bench" / "README.md"
-RESERVE = ROOT / "bench" / "limits" / "reserve_settle.py"
+README = ROOT / "tools" / "bench" / "README.md"
+RESERVE = ROOT / "tools" / "bench" / "limits" / "reserve_settle.py"
 PAIRS = 5000
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--subject-core", type=int, help="core of the subjects (the first that may be used)")
     parser.add_argument("--ends-core", type=int, help="core of load generator, mock and stores (the second)")
-    parser.add_argument("--write", action="store_true", help="put the table into bench/README.md")
+    parser.add_argument("--write", action="store_true", help="put the table into tools/bench/README.md")
     parser.add_argument("--note", default="", help="a sentence for the table: what else the machine did")
     chosen = parser.parse_args()
     chosen.rounds = chosen.rounds or (2 if chosen.quick else 5)
@@ -185,7 +185,7 @@ class Run:
         return [*found, *report.of_the_mock(self.rounds)]
 
     def text(self, verdicts: list[Verdict]) -> str:
-        """What goes into bench/README.md."""
+        """What goes into tools/bench/README.md."""
         chosen = self.chosen
         kind = "quick run" if chosen.quick else "full run"
         when = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,10 +1,9 @@
 """Start gateway and tenant API of one checkout, with stores of their own, and say where they are.
 
-    python -P bench/gateway/serve_tree.py CORE MOCK FOLDER
+    python -P tools/bench/gateway/serve_tree.py CORE MOCK FOLDER
 
-`bench/gateway/against.py` starts it once per checkout, with PYTHONPATH at the rooms and the bench/gateway of that
-checkout, so that every module is of that checkout: contracts, migrations, the parts of the benchmark. Ends with its
-standard input.
+`against.py` starts it once per checkout, with PYTHONPATH at that checkout's folders, so that every module is of that
+checkout: contracts, migrations, the parts of the benchmark. Ends with its standard input.
 """
 
 from __future__ import annotations

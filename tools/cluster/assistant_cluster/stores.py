@@ -42,7 +42,7 @@ __all__ = [
     "weaviate_environment",
 ]
 
-SCRIPTS = Path(__file__).parents[2] / "charts" / "assistant-platform" / "files"
+SCRIPTS = Path(__file__).parents[3] / "charts" / "assistant-platform" / "files"
 ATTEMPTS = 3  # a free port can be taken by someone else between finding and using it
 
 

@@ -1,6 +1,6 @@
 """How fast documents become knowledge, and what the worker costs: start, idle, pick-up, throughput, recovery.
 
-    .venv/bin/python bench/ingestion/measure.py
+    .venv/bin/python tools/bench/ingestion/measure.py
 
 Everything runs on this machine: real stores with a tenant's own credentials, a worker as a pod starts it, and a
 gateway of a few lines that embeds in no time worth mentioning.
@@ -20,7 +20,7 @@ import asyncpg
 import msgspec
 from fpdf import FPDF
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 sys.path.append(str(ROOT / "tests" / "integration" / "api" / "support"))
 
 from api_gateway import FakeGateway  # noqa: E402
