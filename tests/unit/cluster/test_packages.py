@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from cluster_programs import Programs
 
+from assistant_cluster import packages
 from assistant_cluster.errors import ClusterError
-from assistant_cluster.packages import ensure_packages, missing, no_service_starts
+from assistant_cluster.packages import enabled_units, ensure_packages, missing, no_service_starts
 from assistant_cluster.progress import Progress
 
 QUIET = Progress(quiet=True)
@@ -89,3 +90,23 @@ def test_a_policy_of_the_machines_owner_is_kept(tmp_path: Path) -> None:
     with no_service_starts(policy):
         pass
     assert policy.read_text() == "#!/bin/sh\nexit 104\n"
+
+
+@pytest.mark.skipif(NOT_ROOT, reason="only root installs packages")
+def test_no_service_starts_at_the_next_boot(debian: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the installation enabled is disabled again; what was enabled before stays."""
+    wants = tmp_path / "system" / "multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "ssh.service").touch()
+    debian.add("apt-get", f"touch {wants}/etcd.service")
+    debian.add("systemctl")
+    monkeypatch.setattr(packages, "enabled_units", lambda: enabled_units(tmp_path / "system"))
+    ensure_packages(["etcd-server"], QUIET, purpose="the node")
+    assert [call for call in debian.calls if call.startswith("systemctl")] == ["systemctl disable --quiet etcd.service"]
+
+
+def test_a_service_that_stays_enabled_is_named(debian: Programs, capsys: pytest.CaptureFixture[str]) -> None:
+    """The installation goes on; what systemctl printed is said."""
+    debian.add("systemctl", "echo 'Access denied' >&2; exit 1")
+    packages.disable_units({"etcd.service"}, Progress())
+    assert "systemctl disable --quiet etcd.service` failed: Access denied" in capsys.readouterr().out

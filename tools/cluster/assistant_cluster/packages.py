@@ -1,6 +1,6 @@
 """Debian packages that the node, image building and tests need; installs what is missing and says so first.
 
-No service starts because of it: the node runs its own copies, and tests start their own stores.
+No service starts because of it, now or at the next boot: the node runs its own copies, tests start their own stores.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ IMAGES = ("buildah", "debootstrap")
 STORES = ("postgresql", "redis-server")
 
 POLICY = Path("/usr/sbin/policy-rc.d")
+UNITS = Path("/etc/systemd/system")
 INSTALL_SECONDS = 900
 
 
@@ -50,6 +51,7 @@ def ensure_packages(packages: Iterable[str], progress: Progress, *, purpose: str
     progress(f"Installing Debian packages for {purpose}: {names}")
     progress("  (they stay installed; none of their services is started or enabled by this)")
     clusters = _postgres_clusters()
+    units = enabled_units()
     with no_service_starts():
         try:
             _apt("install", *wanted)
@@ -57,6 +59,7 @@ def ensure_packages(packages: Iterable[str], progress: Progress, *, purpose: str
             # Fresh machines have no package lists, or lists that name versions which are gone.
             _apt("update")
             _apt("install", *wanted)
+    disable_units(enabled_units() - units, progress)
     for version, name in _postgres_clusters() - clusters:
         # Debian's package makes an empty server of its own. Nobody asked for it.
         subprocess.run(["pg_dropcluster", version, name], capture_output=True, timeout=60, check=False)
@@ -102,6 +105,21 @@ def no_service_starts(policy: Path = POLICY) -> Iterator[None]:
         yield
     finally:
         policy.unlink(missing_ok=True)
+
+
+def enabled_units(folder: Path = UNITS) -> set[str]:
+    """Return the names of the systemd units that start at boot, by the links that say so."""
+    return {link.name for kind in ("wants", "requires") for link in folder.glob(f"*.{kind}/*")}
+
+
+def disable_units(units: set[str], progress: Progress) -> None:
+    """Keep units, and the init scripts of their names, from starting at boot; says so when that fails."""
+    if not units or shutil.which("systemctl") is None:
+        return
+    command = ["systemctl", "disable", "--quiet", *sorted(units)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode != 0:
+        progress(f"  These start at the next boot, because `{' '.join(command)}` failed: {done.stderr.strip()}")
 
 
 def _postgres_clusters() -> set[tuple[str, str]]:
