@@ -22,7 +22,6 @@ from assistant_gateway.attempts import Attempt, Attempts
 from assistant_gateway.catalog import Catalog
 from assistant_gateway.config import Settings
 from assistant_gateway.connections import Connections
-from assistant_gateway.decoding import LARGEST_DECODED
 from assistant_gateway.delivery import deliver
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import STRANGER, Pause, Turns
@@ -46,6 +45,7 @@ from assistant_gateway.slow_refusals import SlowRefusals
 from assistant_gateway.streaming import StreamOptions
 from assistant_gateway.usage_query import parse_query
 from assistant_gateway.usage_report import UsageReports, unavailable
+from assistant_gateway.wire.decoding import LARGEST_DECODED
 from assistant_http.answers import Answer
 from assistant_observability import logs, metrics
 

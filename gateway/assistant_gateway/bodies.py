@@ -12,9 +12,9 @@ import msgspec
 
 from assistant_gateway import errors, lengths, system_messages
 from assistant_gateway.catalog import ROUTING_FIELDS, Target
-from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE, is_absent, is_filled_array
 from assistant_gateway.providers import families
 from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute
+from assistant_gateway.wire.decoding import LARGEST_DECODED, UNREADABLE, is_absent, is_filled_array
 
 Fields = dict[str, msgspec.Raw]
 

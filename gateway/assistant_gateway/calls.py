@@ -17,7 +17,7 @@ from typing import NamedTuple
 from prometheus_client import Counter, Histogram
 
 from assistant_gateway.model_labels import Model, ModelLabels
-from assistant_gateway.usage import Usage
+from assistant_gateway.wire.usage import Usage
 from assistant_observability import genai, metrics
 
 CHAT_ROADS = frozenset({"chat", "stream"})  # the others are embeddings

@@ -20,9 +20,9 @@ from typing import Any
 import msgspec
 
 from assistant_gateway import shape
-from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE, is_absent, is_array, is_one_of
 from assistant_gateway.fairness import Pause, next_round
 from assistant_gateway.forms import has_escapes, long_form, longest_form
+from assistant_gateway.wire.decoding import LARGEST_DECODED, UNREADABLE, is_absent, is_array, is_one_of
 
 TEMPLATE_TOKENS = 512  # system prompts that templates add: Llama's and Qwen's are below 60, gpt-oss's below 200
 TOOLS_TOKENS = 1024  # what comes with tools, whatever they are: Anthropic's are below 700, Llama's below 200

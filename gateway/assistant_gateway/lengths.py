@@ -15,8 +15,8 @@ import msgspec
 
 from assistant_gateway import errors
 from assistant_gateway.catalog import Target
-from assistant_gateway.decoding import is_absent, is_one_of
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.wire.decoding import is_absent, is_one_of
 
 STANDARD = ("max_tokens", "max_completion_tokens")
 # Other names of the same limit: OpenAI's Responses, llama.cpp, Ollama, TGI, SGLang, Anthropic's and others' older APIs.

@@ -13,14 +13,14 @@ import msgspec
 from assistant_gateway import counting, ledger, lengths
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.catalog import Target
-from assistant_gateway.counts import MOST_TOKENS
-from assistant_gateway.decoding import is_one_of
-from assistant_gateway.events import EventRelay
-from assistant_gateway.generated import Generated, estimate
 from assistant_gateway.limits.levels import Amount
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.rates import Bill, Price
-from assistant_gateway.usage import DETAILS, Usage, charged
+from assistant_gateway.wire.completion_text import CompletionText, estimate
+from assistant_gateway.wire.counts import MOST_TOKENS
+from assistant_gateway.wire.decoding import is_one_of
+from assistant_gateway.wire.sse import EventRelay
+from assistant_gateway.wire.usage import DETAILS, Usage, charged
 
 NOTHING = Amount(0, 0)
 _ANYTHING = Usage(input=MOST_TOKENS, output=MOST_TOKENS)
@@ -73,9 +73,9 @@ class Metered:
             return charged(said, Usage(input=prompt), held, trusted=not self.target.own)
         hidden = self._allowed_output() if self.price is not None and self.price.reasons else 0
         if self.stream is not None:
-            text = self.stream.generated.size
+            text = self.stream.completion_text.size
         elif outcome is Outcome.OK:
-            written = Generated()
+            written = CompletionText()
             written.add_answer(self.body)
             text = written.size
         else:  # nobody saw the answer, but it may have been written in full

@@ -9,7 +9,6 @@ import msgspec
 from assistant_gateway import counting, errors, lengths
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.catalog import Target
-from assistant_gateway.decoding import UNREADABLE
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import Pause, next_round
 from assistant_gateway.limits.levels import LARGEST, Amount
@@ -21,7 +20,8 @@ from assistant_gateway.price_map import PriceMap
 from assistant_gateway.prices import STATE_THEIR_COST, TIERS, price_of, served_price, tier_of
 from assistant_gateway.rates import FREE, Bill, Price
 from assistant_gateway.tokenizers import Tokenizers
-from assistant_gateway.usage import Source, Usage
+from assistant_gateway.wire.decoding import UNREADABLE
+from assistant_gateway.wire.usage import Source, Usage
 from assistant_observability import logs, metrics
 
 OUTPUT_TOKENS = 4096  # of one answer, where neither client nor policy says it and a limit has to know

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from assistant_gateway.decoding import LARGEST_DECODED
 from assistant_gateway.fairness import Pause
+from assistant_gateway.wire.decoding import LARGEST_DECODED
 
 PIECE_BYTES = 8 * 1024
 AT_ONCE = 16  # pieces without a pause that are only counted; of others each is a pause's worth

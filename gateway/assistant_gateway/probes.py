@@ -24,7 +24,6 @@ from assistant_crds.contracts import ModelProbe, TenantProbe
 from assistant_gateway import errors
 from assistant_gateway.breaker import State
 from assistant_gateway.catalog import Target
-from assistant_gateway.decoding import UNREADABLE
 from assistant_gateway.egress import asking
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.gates import Gates
@@ -35,6 +34,7 @@ from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.remembered import Key, Remembered
 from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute, Tenant, resolve
 from assistant_gateway.trial_embedding import TrialEmbeddings
+from assistant_gateway.wire.decoding import UNREADABLE
 from assistant_http.answers import Answer
 from assistant_http.errors import HttpError
 

@@ -12,7 +12,7 @@ from decimal import ROUND_CEILING, Decimal
 
 import msgspec
 
-from assistant_gateway.usage import Usage
+from assistant_gateway.wire.usage import Usage
 
 _media_of = operator.attrgetter(
     *("audio_input", "image_input", "video_input", "audio_output", "image_output", "video_output")

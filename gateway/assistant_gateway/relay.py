@@ -12,13 +12,11 @@ from typing import NamedTuple, cast
 
 from aiohttp import web
 
-from assistant_gateway import chunks, errors, lengths
+from assistant_gateway import errors, lengths
 from assistant_gateway.answers import checked
 from assistant_gateway.calls import Outcome, outcome_of
 from assistant_gateway.catalog import Target
-from assistant_gateway.decoding import LARGEST_DECODED
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.events import EventRelay
 from assistant_gateway.fairness import Pace, Turns
 from assistant_gateway.idle import IdleWatch
 from assistant_gateway.memory import lease_of
@@ -26,7 +24,10 @@ from assistant_gateway.metered import Metered
 from assistant_gateway.outline import holds, outline
 from assistant_gateway.providers import openai_wire
 from assistant_gateway.streaming import InterruptedByShutdown, Stream, StreamOptions, broken, too_much
-from assistant_gateway.usage import chunk_of
+from assistant_gateway.wire import chunks
+from assistant_gateway.wire.decoding import LARGEST_DECODED
+from assistant_gateway.wire.sse import EventRelay
+from assistant_gateway.wire.usage import chunk_of
 from assistant_http.answers import Answer
 from assistant_http.errors import HttpError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from assistant_gateway.usage import Usage
+from assistant_gateway.wire.usage import Usage
 from assistant_observability import logs
 from assistant_observability.requests import REQUESTS, Request
 

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from assistant_gateway.decoding import LARGEST_DECODED
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import Pause, next_round
+from assistant_gateway.wire.decoding import LARGEST_DECODED
 
 PIECE_BYTES = 64 * 1024  # a millisecond or two at worst
 MOST_OBJECTS = 50_000  # and arrays; of a body that is larger than `LARGEST_DECODED`

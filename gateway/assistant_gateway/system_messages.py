@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE
+from assistant_gateway.wire.decoding import LARGEST_DECODED, UNREADABLE
 
 ROLES = frozenset({"system", "developer"})
 # How servers, and the templates that they run, refuse a second system message or one that does not stand first.

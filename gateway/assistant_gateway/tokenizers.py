@@ -21,8 +21,8 @@ from typing import Any
 import msgspec
 
 from assistant_gateway.counting import Bound, Fields, chat_bound
-from assistant_gateway.decoding import UNREADABLE
 from assistant_gateway.fairness import BusyError, Shares
+from assistant_gateway.wire.decoding import UNREADABLE
 from assistant_observability import logs
 
 LONGEST_TEXT = 2 * 1024 * 1024  # bytes; counting takes up to a second per MiB, so longer ones keep their bound

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from opentelemetry import trace
 
 from assistant_gateway.calls import Call, Outcome, operation_of
-from assistant_gateway.usage import Usage
+from assistant_gateway.wire.usage import Usage
 from assistant_observability import genai, traces
 
 _HEADERS = ("traceparent", "tracestate")

@@ -17,12 +17,12 @@ import msgspec
 
 from assistant_gateway import bodies
 from assistant_gateway.catalog import Target
-from assistant_gateway.decoding import UNREADABLE
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.providers import families
 from assistant_gateway.providers.openai_wire import Upstream, refusal
 from assistant_gateway.remembered import Key, Remembered
 from assistant_gateway.routing import EmbeddingRoute
+from assistant_gateway.wire.decoding import UNREADABLE
 from assistant_http.answers import Answer
 from assistant_http.errors import HttpError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from assistant_gateway.decoding import UNREADABLE
+from assistant_gateway.wire.decoding import UNREADABLE
 
 LARGEST_ERROR = 64 * 1024
 LONGEST_TEXT = 500  # of an error that is no JSON

@@ -25,7 +25,6 @@ import msgspec
 from assistant_gateway import errors
 from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.events import DONE, TooLargeError
 from assistant_gateway.providers import families, openai_wire, translatable
 from assistant_gateway.providers.collector import undisturbed
 from assistant_gateway.providers.error_bodies import Detail
@@ -33,6 +32,7 @@ from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.providers.rehearsal import RehearsedUpstream, rehearse
 from assistant_gateway.providers.translated import TranslatedAnswer
 from assistant_gateway.providers.transport import Exchange, NoTransport, Transport, current
+from assistant_gateway.wire.sse import DONE, TooLargeError
 from assistant_http.errors import HttpError
 from assistant_observability import logs
 

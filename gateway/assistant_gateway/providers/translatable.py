@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from assistant_gateway import errors
-from assistant_gateway.decoding import UNREADABLE
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.wire.decoding import UNREADABLE
 
 # What has no effect on an answer, and OpenAI's defaults: left out where a family has no such field.
 _WITHOUT_EFFECT = frozenset(

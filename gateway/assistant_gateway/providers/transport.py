@@ -16,9 +16,9 @@ from yarl import URL
 from assistant_gateway import errors
 from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.events import TooLargeError
 from assistant_gateway.providers import families, refusals
 from assistant_gateway.providers.openai_wire import Upstream, error_body
+from assistant_gateway.wire.sse import TooLargeError
 from assistant_http.answers import Answer
 
 # LiteLLM's headers that the connection, or the target, has its own of.

@@ -14,7 +14,7 @@ from assistant_gateway.catalog import Provider, target
 from assistant_gateway.price_map import PriceMap
 from assistant_gateway.prices import served_price
 from assistant_gateway.providers.litellm import load
-from assistant_gateway.usage import usage_of
+from assistant_gateway.wire.usage import usage_of
 
 LONG = os.environ.get("TEST_LONG") == "1"
 FAMILIES = (

@@ -36,7 +36,7 @@ MODELS = {
     "bedrock": "anthropic.claude-haiku-4-5-20251001-v1:0",
     "cohere": "command-a-03-2025",
 }
-ENTRIES = {  # as the families' native answers give: tests/unit/gateway/wire/cases.yaml
+ENTRIES = {  # as the families' native answers give: tests/unit/gateway/wire/recorded/cases.yaml
     "anthropic": {"input": 1321, "cached": 1000, "cache_write": 300, "output": 15, "reasoning": 0},
     "gemini": {"input": 49, "cached": 5, "cache_write": 0, "output": 66, "reasoning": 63},
     "bedrock": {"input": 1130, "cached": 1000, "cache_write": 100, "output": 628, "reasoning": 0},

@@ -14,7 +14,6 @@ from assistant_gateway import ledger
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.catalog import Provider, Target, target
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.events import EventRelay
 from assistant_gateway.limits.levels import Amount, Level, Limits
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Admitted, Remaining
@@ -24,7 +23,8 @@ from assistant_gateway.metering import Meter
 from assistant_gateway.price_map import PriceMap
 from assistant_gateway.prices import ModelSettings
 from assistant_gateway.tokenizers import Tokenizers
-from assistant_gateway.usage import chunk_of
+from assistant_gateway.wire.sse import EventRelay
+from assistant_gateway.wire.usage import chunk_of
 
 CALLS = 20_000 if os.environ.get("TEST_LONG") == "1" else 2_000
 LIMITED = Level("tenant", "", tokens=10**12, budget=10**12)

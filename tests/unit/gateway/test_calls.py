@@ -7,7 +7,7 @@ from prometheus_client import REGISTRY
 
 from assistant_gateway import model_labels
 from assistant_gateway.calls import Call, Outcome, forget_tenant, keep_series, outcome_of
-from assistant_gateway.usage import Usage
+from assistant_gateway.wire.usage import Usage
 
 LABELS = {"tenant": "calls-test", "assistant": "a", "provider": "p", "model": "m"}
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assistant_gateway import forms
-from assistant_gateway.decoding import LARGEST_DECODED
 from assistant_gateway.forms import LONGEST_EXPANSION, long_form, longest_form
+from assistant_gateway.wire.decoding import LARGEST_DECODED
 
 
 def test_no_character_grows_by_more_than_the_longest_expansion() -> None:

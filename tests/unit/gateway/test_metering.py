@@ -15,7 +15,6 @@ from assistant_gateway import ledger, lengths
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.catalog import Provider, Target, target
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.events import EventRelay
 from assistant_gateway.limits import answers
 from assistant_gateway.limits import limiter as limiter_module
 from assistant_gateway.limits.levels import Amount, Level, Limits
@@ -29,7 +28,8 @@ from assistant_gateway.metering import Meter
 from assistant_gateway.price_map import PriceMap
 from assistant_gateway.prices import ModelSettings
 from assistant_gateway.tokenizers import Tokenizers
-from assistant_gateway.usage import Usage
+from assistant_gateway.wire.sse import EventRelay
+from assistant_gateway.wire.usage import Usage
 
 PRICED = {"m": ModelSettings(input_per_million="1", output_per_million="2")}
 BUDGET = Level("assistant", "a", budget=1_000_000, period="Day")

@@ -23,7 +23,7 @@ from assistant_gateway.prices import (
     price_of,
     tier_of,
 )
-from assistant_gateway.usage import Usage
+from assistant_gateway.wire.usage import Usage
 
 PUBLIC: dict[str, dict[str, Any]] = {
     "gpt-small": {

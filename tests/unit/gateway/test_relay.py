@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from assistant_gateway.decoding import LARGEST_DECODED
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import Turns
 from assistant_gateway.relay import Relay, Sizes
+from assistant_gateway.wire.decoding import LARGEST_DECODED
 
 SECRET = b"sk-0123456789"
 PART = 50_000

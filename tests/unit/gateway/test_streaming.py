@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from assistant_gateway.events import EventRelay
 from assistant_gateway.fairness import Pace, Turns
 from assistant_gateway.streaming import LOOK_BYTES, PIECE_BYTES, Stream
+from assistant_gateway.wire.sse import EventRelay
 
 ODD = b'data: {"choices":[{}]}\n\n'
 PLAIN = b'data: {"choices":[{"index":0,"delta":{"content":"word "},"finish_reason":null}]}\n\n'

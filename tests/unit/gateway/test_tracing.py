@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.tracing import CallTrace
-from assistant_gateway.usage import Usage
+from assistant_gateway.wire.usage import Usage
 from assistant_observability import genai
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

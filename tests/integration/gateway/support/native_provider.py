@@ -2,7 +2,7 @@
 
 What one does is said by the last message's text: `good`, `tool`, `tools` (two at once, after a text), `cut`, `hangs`,
 `says-429` and so on. Usage is that of
-the recorded answers in `tests/unit/gateway/wire`.
+the recorded answers in `tests/unit/gateway/wire/recorded`.
 """
 
 from __future__ import annotations

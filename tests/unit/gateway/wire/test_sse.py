@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistant_gateway import chunks
-from assistant_gateway.events import EventRelay, TooLargeError
+from assistant_gateway.wire import chunks
+from assistant_gateway.wire.sse import EventRelay, TooLargeError
 
 NULL_USAGE = {"choices": [{"delta": {"content": 'say "usage": {'}}], "usage": None}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 2}}
@@ -175,7 +175,7 @@ def test_odd_streams_say_the_same_in_any_pieces(parts: list[bytes], done: bool, 
     assert drained(whole, data) == drained(cut, data, pieces)
     for name in ("usage", "done", "finished", "failed", "begun"):
         assert getattr(whole, name) == getattr(cut, name)
-    assert whole.generated.size == cut.generated.size
+    assert whole.completion_text.size == cut.completion_text.size
 
 
 def test_odd_events_go_on_as_every_client_reads_them() -> None:
@@ -189,7 +189,7 @@ def test_odd_events_go_on_as_every_client_reads_them() -> None:
     texts = [chunk["choices"][0]["delta"]["content"] for chunk in chunks]
     assert texts == [*"abcdefg", 'say "finish_reason": "" and data: [DONE]', ""]
     assert [chunk["choices"][0].get("finish_reason") for chunk in chunks] == [*[None] * 8, "stop"]
-    assert stream.generated.size == len("abcdefg") + len(texts[7])
+    assert stream.completion_text.size == len("abcdefg") + len(texts[7])
     assert (stream.done, stream.failed, stream.usage is not None) == (True, False, True)
 
 
@@ -293,7 +293,7 @@ def test_events_that_differ_in_their_text_alone_go_on_as_they_are(texts: list[st
     blocks = [b"".join(sent[at : at + together]) for at in range(0, len(sent), together)]
     stream = relay()
     assert [stream.feed(block) for block in blocks] == blocks
-    assert stream.generated.size == len("".join(["first", *texts]).encode())
+    assert stream.completion_text.size == len("".join(["first", *texts]).encode())
     assert (stream.done, stream.finished, stream.failed) == (False, False, False)
     last = event(content("z")) + event({"error": {"message": "x"}}) + event(content("z"))
     assert stream.feed(last) == event(content("z"))
@@ -314,7 +314,7 @@ def test_a_large_event_goes_on_as_it_is() -> None:
     }
     assert stream.feed(event(last)) == event(last)
     assert stream.finished
-    assert stream.generated.size >= 600_000
+    assert stream.completion_text.size >= 600_000
     assert stream.looked == 3
 
 

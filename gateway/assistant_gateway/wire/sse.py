@@ -13,10 +13,10 @@ from collections import deque
 
 import msgspec
 
-from assistant_gateway import chunks
-from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE, is_filled_array
-from assistant_gateway.generated import Generated
-from assistant_gateway.usage import SEEN, Usage, chunk_of, merge
+from assistant_gateway.wire import chunks
+from assistant_gateway.wire.completion_text import CompletionText
+from assistant_gateway.wire.decoding import LARGEST_DECODED, UNREADABLE, is_filled_array
+from assistant_gateway.wire.usage import SEEN, Usage, chunk_of, merge
 from assistant_http.events import Event, Frames, data_of, parse, split
 
 DONE = b"data: [DONE]\n\n"
@@ -107,7 +107,7 @@ class EventRelay:
         self._between = slice(0)
         self._seam = _NEVER
         self._moulds = 0
-        self.generated = Generated()
+        self.completion_text = CompletionText()
         self.looked = 0  # events that were looked into: each costs as much as many that are plain
 
     @property
@@ -123,7 +123,7 @@ class EventRelay:
             if b'"' in text:  # several of them in a row
                 text = text.replace(self._seam, b"")
             if b'"' not in text and b"\n" not in text and b"\r" not in text:
-                self.generated.add(data)
+                self.completion_text.add(data)
                 return data if self._secret is None or self._secret not in text else data.replace(self._secret, b"***")
         return self._pass(data) if frames.whole(data) and not data.endswith(DONE) else None
 
@@ -174,7 +174,7 @@ class EventRelay:
 
     def _pass(self, block: bytes) -> bytes:
         if self._fast and len(block) <= LARGEST_DECODED and _is_plain(block):
-            self.generated.add(block)
+            self.completion_text.add(block)
             if self._moulds < _MOULDS:
                 self._learn(block)
         else:
@@ -202,7 +202,7 @@ class EventRelay:
         """Take one event that may be anything; return it as it goes on, if it does."""
         large = len(found) > LARGEST_DECODED
         if self._fast and not large and _is_plain(found):
-            self.generated.add(found)
+            self.completion_text.add(found)
             if self._moulds < _MOULDS:
                 self._learn(found)
             return found
@@ -253,7 +253,7 @@ class EventRelay:
         tidied = chunks.tidied(data).replace(b"\n", b" ")  # a line end in JSON is a space between members
         if found != b"data: " + tidied + b"\n\n":
             found = event._replace(comments=(), data=tidied).written()
-        self.generated.add(found)
+        self.completion_text.add(found)
         before = event._replace(data=None).written()
         return before + found if not SEEN.search(found) or self._note_usage(found) else before
 
@@ -280,7 +280,7 @@ class EventRelay:
         if finish is not None:
             self._ended |= choice
             self._slow_down()
-        self.generated.add(found)
+        self.completion_text.add(found)
         return found
 
     def _fail(self, why: str) -> bytes:

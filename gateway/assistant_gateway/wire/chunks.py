@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE
+from assistant_gateway.wire.decoding import LARGEST_DECODED, UNREADABLE
 from assistant_http.events import Event
 
 # How choices end that were broken off: SGLang's, vLLM's, OpenRouter's, DeepSeek's and others' words.

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE
-from assistant_gateway.usage import Source, Usage
+from assistant_gateway.wire.decoding import LARGEST_DECODED, UNREADABLE
+from assistant_gateway.wire.usage import Source, Usage
 
 BATCH_BYTES = 32 * 1024  # kept per stream before they are looked into
 
@@ -50,7 +50,7 @@ _event = msgspec.json.Decoder(_Event)
 _plain = msgspec.json.Decoder(list[_PlainEvent])
 
 
-class Generated:
+class CompletionText:
     """Grows with the blocks of events of one stream, or takes one whole answer."""
 
     __slots__ = ("_blocks", "_counted", "_kept")

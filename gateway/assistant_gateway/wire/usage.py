@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from assistant_gateway.counts import (
+from assistant_gateway.wire.counts import (
     LONGEST_NAME,
     by_the_piece,
     count,
@@ -28,8 +28,8 @@ from assistant_gateway.counts import (
     stated,
     text,
 )
-from assistant_gateway.decoding import LARGEST_DECODED, UNREADABLE
-from assistant_gateway.units import COUNTS, DETAILS, TEXTS, Source, Usage, consistent
+from assistant_gateway.wire.decoding import LARGEST_DECODED, UNREADABLE
+from assistant_gateway.wire.units import COUNTS, DETAILS, TEXTS, Source, Usage, consistent
 
 __all__ = ["DETAILS", "SEEN", "Chunk", "Source", "Usage", "charged", "chunk_of", "merge", "usage_of"]
 

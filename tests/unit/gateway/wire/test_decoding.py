@@ -11,11 +11,11 @@ import pytest
 from assistant_gateway import bodies
 from assistant_gateway.answers import checked
 from assistant_gateway.catalog import Provider, target
-from assistant_gateway.decoding import is_array, is_filled_array
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.events import EventRelay
 from assistant_gateway.providers.openai_wire import error_detail
-from assistant_gateway.usage import chunk_of
+from assistant_gateway.wire.decoding import is_array, is_filled_array
+from assistant_gateway.wire.sse import EventRelay
+from assistant_gateway.wire.usage import chunk_of
 
 DEEP = b"[" * 3000 + b"]" * 3000
 MANY = b"[" + b"{}," * 700_000 + b"{}]"
@@ -49,7 +49,7 @@ def test_usage_that_is_nested_too_deeply_is_no_usage(place: str) -> None:
         b'data: {"choices":[],"usage":{},"' + place.encode() + b'":{"usage":{"prompt_tokens":' + DEEP + b"}}}\n\n"
     )
     assert stream.usage is None
-    assert stream.generated.size == 0
+    assert stream.completion_text.size == 0
 
 
 def test_an_answer_that_is_nested_too_deeply_is_no_answer() -> None:

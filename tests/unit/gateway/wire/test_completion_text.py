@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistant_gateway import generated
-from assistant_gateway.decoding import LARGEST_DECODED
-from assistant_gateway.events import EventRelay
-from assistant_gateway.generated import Generated, estimate
+from assistant_gateway.wire import completion_text
+from assistant_gateway.wire.completion_text import CompletionText, estimate
+from assistant_gateway.wire.decoding import LARGEST_DECODED
+from assistant_gateway.wire.sse import EventRelay
 
 
 def event(delta: dict[str, Any] | None = None, **more: Any) -> bytes:
@@ -45,31 +45,31 @@ def test_text_about_usage_is_no_usage() -> None:
 @given(st.lists(st.text(max_size=30), max_size=80), st.booleans(), st.integers(1, 2000))
 def test_all_text_is_kept_whatever_the_batches(pieces: list[str], plain: bool, batch: int) -> None:
     """Written the usual way or with fields nobody knows: the same text, in the same order."""
-    before, generated.BATCH_BYTES = generated.BATCH_BYTES, batch
+    before, completion_text.BATCH_BYTES = completion_text.BATCH_BYTES, batch
     try:
-        taken = Generated()
+        taken = CompletionText()
         for piece in pieces:
             taken.add(event({"content": piece} if plain else {"role": "assistant", "content": piece, "new": None}))
         assert taken.size == len("".join(pieces).encode(errors="replace"))
         assert taken.size == len("".join(pieces).encode(errors="replace")), "asking twice does not count twice"
     finally:
-        generated.BATCH_BYTES = before
+        completion_text.BATCH_BYTES = before
 
 
 def test_memory_per_stream_is_bounded() -> None:
     """Of a long stream neither events nor text are kept, however its events are written."""
-    taken = Generated()
+    taken = CompletionText()
     for number in range(5000):
         taken.add(event({"content": "x" * 30} if number % 2 else {"content": "x" * 30, "new": None}))
     assert taken.size == 150_000
-    kept = [value for slot in Generated.__slots__ if isinstance(value := getattr(taken, slot), list)]
-    assert sum(len(piece) for value in kept for piece in value) <= generated.BATCH_BYTES
+    kept = [value for slot in CompletionText.__slots__ if isinstance(value := getattr(taken, slot), list)]
+    assert sum(len(piece) for value in kept for piece in value) <= completion_text.BATCH_BYTES
 
 
 def test_an_event_too_large_to_look_into_counts_with_its_bytes() -> None:
     """What a server sends in one event is not decoded into objects; its own length is the bound of its text."""
     large = event({"content": "x", "other": [{}] * LARGEST_DECODED})
-    taken = Generated()
+    taken = CompletionText()
     assert peak_of(lambda: taken.add(large)) < 3 * len(large)
     assert len(large) - 100 <= taken.size <= len(large)
 
@@ -77,7 +77,7 @@ def test_an_event_too_large_to_look_into_counts_with_its_bytes() -> None:
 def test_what_is_nested_too_deeply_has_no_text_and_no_error() -> None:
     """Neither decoding nor walking through an answer ends in an error."""
     for depth in (300, 900, 2000):
-        taken = Generated()
+        taken = CompletionText()
         taken.add_answer(b'{"choices":[{"message":{"a":' + b"[" * depth + b"]" * depth + b"}}]}")
         assert taken.size == 0
 

@@ -15,13 +15,13 @@ import msgspec
 import pytest
 import yaml
 
-import assistant_gateway
-from assistant_gateway.usage import Usage
+from assistant_gateway import wire
+from assistant_gateway.wire.usage import Usage
 
-WIRE = Path(__file__).parent / "wire"
-SOURCES = Path(assistant_gateway.__file__).parent
+WIRE = Path(__file__).parent / "recorded"
+SOURCES = Path(wire.__file__).parent
 CASES: dict[str, dict[str, Any]] = yaml.safe_load((WIRE / "cases.yaml").read_text())
-MODULES = ("counts", "units", "usage", "generated", "events")  # in the order in which they import each other
+MODULES = ("counts", "units", "usage", "completion_text", "sse")  # in the order in which they import each other
 UNSAID = {name: "reported" if name == "source" else value for name, value in msgspec.structs.asdict(Usage()).items()}
 
 
@@ -42,7 +42,7 @@ class Code:
                 assert source.count(change["find"]) == 1, f"{change['find']!r} has to be once in {name}.py"
                 source = source.replace(change["find"], change["replace"])
             for other in MODULES:
-                source = source.replace(f"from assistant_gateway.{other} import", f"from replayed_{other} import")
+                source = source.replace(f"from assistant_gateway.wire.{other} import", f"from replayed_{other} import")
             module = types.ModuleType(f"replayed_{name}")
             sys.modules[module.__name__] = module
             exec(compiled(source, name), module.__dict__)
@@ -50,19 +50,19 @@ class Code:
 
     def entry(self, name: str, body: bytes) -> dict[str, Any]:
         """Return what is charged for a call with this answer."""
-        usage, generated, events = (self.modules[module] for module in MODULES[2:])
+        usage, completion_text, sse = (self.modules[module] for module in MODULES[2:])
         if name.endswith(".sse"):
-            relay = events.EventRelay(keep_usage=False, secret=None, limit=2**20)
+            relay = sse.EventRelay(keep_usage=False, secret=None, limit=2**20)
             relay.feed(body)
             relay.finish()
-            reported, text = relay.usage, relay.generated.size
+            reported, text = relay.usage, relay.completion_text.size
         else:
             chunk = usage.chunk_of(body)
-            written = generated.Generated()
+            written = completion_text.CompletionText()
             written.add_answer(body)
             reported, text = chunk.reported(), written.size
         held = usage.Usage(input=5000, output=2000)
-        charged = usage.charged(reported, generated.estimate(40, text), held, trusted=True)
+        charged = usage.charged(reported, completion_text.estimate(40, text), held, trusted=True)
         return {name: _plain(value) for name, value in msgspec.structs.asdict(charged).items()}
 
 
@@ -109,12 +109,12 @@ def test_every_recorded_answer_is_a_case() -> None:
 def test_streams_may_arrive_in_any_pieces(name: str, clean_modules: None) -> None:
     """Byte by byte or at once: the same statement and the same text."""
     code = Code()
-    events, body = code.modules["events"], recorded(name)
-    whole = events.EventRelay(keep_usage=True, secret=None, limit=2**20)
+    sse, body = code.modules["sse"], recorded(name)
+    whole = sse.EventRelay(keep_usage=True, secret=None, limit=2**20)
     passed = whole.feed(body) + whole.finish()
-    pieces = events.EventRelay(keep_usage=True, secret=None, limit=2**20)
+    pieces = sse.EventRelay(keep_usage=True, secret=None, limit=2**20)
     also = b"".join(pieces.feed(body[at : at + 1]) for at in range(len(body))) + pieces.finish()
-    assert (pieces.usage, pieces.generated.size, also) == (whole.usage, whole.generated.size, passed)
+    assert (pieces.usage, pieces.completion_text.size, also) == (whole.usage, whole.completion_text.size, passed)
 
 
 def test_a_client_may_hang_up_at_any_byte(clean_modules: None) -> None:
