@@ -26,15 +26,15 @@ from assistant_api.conversations.controller import ConversationController
 from assistant_api.conversations.message_controller import MessageController
 from assistant_api.conversations.turns import Turns
 from assistant_api.description import CompleteJson, CompleteYaml
-from assistant_api.edge import Edge
 from assistant_api.errors import OPENAI_PREFIX, respond
 from assistant_api.health.controller import HealthController
 from assistant_api.health.service import Health
 from assistant_api.i18n import Catalogs
 from assistant_api.knowledge.controller import KnowledgeController
 from assistant_api.knowledge.retrieval import retrieve as retrieve_passages
+from assistant_api.middleware import RequestMiddleware
 from assistant_api.providers.controller import ProviderController
-from assistant_api.tenant_config import Served, TenantConfigHolder
+from assistant_api.tenant_config import ActiveConfig, TenantConfigHolder
 from assistant_api.usage.controller import UsageController
 from assistant_api.users.controller import (
     InvitationController,
@@ -57,7 +57,7 @@ def create_app(
     catalogs: Catalogs,
     retrieve: Retrieve = retrieve_passages,
     keys: Keys | None = None,
-) -> Edge:
+) -> RequestMiddleware:
     """Return the ASGI application. It starts and stops the watch of `config` and closes `clients` at its end.
 
     Without `keys` nobody can sign in.
@@ -86,12 +86,12 @@ def create_app(
             Router(REST_PREFIX, route_handlers=[AuthController, RegistrationController]),
         ],
         dependencies={
-            "served": Provide(lambda: config.current, sync_to_thread=False),
+            "active_config": Provide(lambda: config.current, sync_to_thread=False),
             "clients": Provide(lambda: clients, sync_to_thread=False),
             "health": Provide(lambda: health, sync_to_thread=False),
             "accounts": Provide(lambda: accounts, sync_to_thread=False),
         },
-        signature_types=[Served, Clients, Health, Accounts],
+        signature_types=[ActiveConfig, Clients, Health, Accounts],
         state=State(
             {
                 "config": config,
@@ -114,7 +114,7 @@ def create_app(
     allowed = {
         route.path_format: ", ".join(sorted(route.methods)) for route in app.routes if isinstance(route, HTTPRoute)
     }
-    return Edge(app, config, catalogs, health.drain, {("POST", PATH): chat}, allowed)
+    return RequestMiddleware(app, config, catalogs, health.drain, {("POST", PATH): chat}, allowed)
 
 
 @asynccontextmanager
@@ -125,9 +125,9 @@ async def _running(app: Litestar) -> AsyncIterator[None]:
     turns: Turns = app.state.turns
     warming: set[asyncio.Task[None]] = set()
 
-    def warm(served: Served) -> None:
+    def warm(active_config: ActiveConfig) -> None:
         # The first question must not wait for the vector store's client to be imported.
-        if served.knowledge_bases and not warming:
+        if active_config.knowledge_bases and not warming:
             warming.add(asyncio.create_task(_warm(clients, health)))
 
     config.subscribe(warm)

@@ -40,7 +40,7 @@ def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 @dataclass(frozen=True, slots=True)
-class WholeAnswer:
+class BufferedResponse:
     """An ASGI response whose body is there. `headers` are those besides the content's type and length."""
 
     status: int

@@ -11,6 +11,7 @@ from litestar.types import Receive
 
 from assistant_api.asgi import JSON
 from assistant_api.decoding import MALFORMED
+from assistant_api.disconnect import ClientDisconnectedError
 from assistant_api.errors import (
     REQUEST_TIMEOUT,
     REQUEST_TOO_LARGE,
@@ -19,7 +20,6 @@ from assistant_api.errors import (
     content_type_not,
     from_validation,
 )
-from assistant_api.hangup import CallerGoneError
 
 Decoded = TypeVar("Decoded")
 
@@ -135,7 +135,7 @@ async def _read(receive: Receive, limit: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise CallerGoneError
+            raise ClientDisconnectedError
         parts.append(part := message["body"])
         if (left := left - len(part)) < 0:
             raise ApiError(REQUEST_TOO_LARGE, limit=limit)

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from litestar.types import Scope
 
-from assistant_api.asgi import WholeAnswer, headers_of
+from assistant_api.asgi import BufferedResponse, headers_of
 
 Headers = tuple[tuple[bytes, bytes], ...]
 ORIGIN = b"origin"
@@ -38,7 +38,7 @@ def headers_for(origin: str, allowed: Sequence[str]) -> Headers:
     return _headers(origin) if origin in allowed else ()
 
 
-def preflight(scope: Scope) -> WholeAnswer | None:
+def preflight(scope: Scope) -> BufferedResponse | None:
     """Return the answer to a browser that asks beforehand, None where this OPTIONS is no such question.
 
     It carries no key and says nothing of what there is. All headers that the page wants to send may be sent: clients
@@ -52,7 +52,7 @@ def preflight(scope: Scope) -> WholeAnswer | None:
     wanted = asked.get("access-control-request-headers", "")
     if _NAMES.fullmatch(wanted):
         answer["access-control-allow-headers"] = wanted
-    return WholeAnswer(200, answer, b"", "text/plain")
+    return BufferedResponse(200, answer, b"", "text/plain")
 
 
 @lru_cache(maxsize=64)

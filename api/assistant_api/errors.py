@@ -18,17 +18,17 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException, MethodNotAllowedException, ValidationException
 from litestar.types import Scope
 
-from assistant_api.asgi import JSON, WholeAnswer, headers_of
+from assistant_api.asgi import JSON, BufferedResponse, headers_of
+from assistant_api.disconnect import ClientDisconnectedError
 from assistant_api.gateway import GatewayError, GatewayUnreachableError
-from assistant_api.hangup import CallerGoneError
 from assistant_api.i18n import Catalogs
 from assistant_api.tenant_config import NotConfiguredError
 from assistant_observability import logs
 
 PROBLEM_JSON = "application/problem+json"
 OPENAI_PREFIX = "/v1"
-CALLER_GONE_CODE = "caller_gone"
-CALLER_GONE = 499  # nobody reads it; the access metric counts it, as nginx does
+CLIENT_DISCONNECTED_CODE = "client_disconnected"
+CLIENT_CLOSED_REQUEST = 499  # nobody reads it; the access metric counts it, as nginx does
 _BOUND = re.compile(r"Expected `(?P<type>[^`]+)` (?P<length>of length )?(?P<bound>[<>]?=? ?[\d.]+)")
 # Members whose values are named when another is given; msgspec names the wrong one only.
 _CHOICES = {"role": "system, developer, user, assistant, tool, function"}
@@ -214,7 +214,7 @@ def is_limit(error: GatewayError) -> bool:
     return error.code in LIMITS and LIMITS[error.code].status == error.status
 
 
-def is_ours(error: GatewayError) -> bool:
+def is_translated(error: GatewayError) -> bool:
     """Whether the gateway's error is to be told in our words; of the others only the provider knows more."""
     known = error.code in KINDS and error.status in {429, 502, 504}
     return error.status in {401, 403, 404} or known or is_limit(error)
@@ -261,7 +261,7 @@ def _said(error: GatewayError, limit: str, remaining: str) -> dict[str, str]:
 
 def respond(request: Request[Any, Any, State], error: Exception) -> Response[bytes]:
     """Turn any exception into the response of its kind; Litestar's handler of every exception."""
-    answer = answer_to(error, request.scope, request.app.state.catalogs)
+    answer = to_response(error, request.scope, request.app.state.catalogs)
     return Response(
         answer.content, status_code=answer.status, media_type=answer.media_type, headers=dict(answer.headers)
     )
@@ -273,11 +273,11 @@ def storage_unavailable(request: Request[Any, Any, State], error: Exception) -> 
     return respond(request, ApiError(STORAGE_UNAVAILABLE, retry_after=5))
 
 
-def answer_to(error: Exception, scope: Scope, catalogs: Catalogs) -> WholeAnswer:
+def to_response(error: Exception, scope: Scope, catalogs: Catalogs) -> BufferedResponse:
     """Return what the caller is told of an exception."""
-    if isinstance(error, CallerGoneError):
-        scope["state"]["code"] = CALLER_GONE_CODE
-        return WholeAnswer(CALLER_GONE, {}, b"")
+    if isinstance(error, ClientDisconnectedError):
+        scope["state"]["code"] = CLIENT_DISCONNECTED_CODE
+        return BufferedResponse(CLIENT_CLOSED_REQUEST, {}, b"")
     api_error = _as_api_error(error, scope)
     scope["state"]["code"] = api_error.kind.code
     language = catalogs.negotiate(headers_of(scope).get("accept-language"))
@@ -291,7 +291,7 @@ def answer_to(error: Exception, scope: Scope, catalogs: Catalogs) -> WholeAnswer
     }
     if api_error.kind.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return WholeAnswer(api_error.kind.status, headers, content, JSON if openai else PROBLEM_JSON)
+    return BufferedResponse(api_error.kind.status, headers, content, JSON if openai else PROBLEM_JSON)
 
 
 def is_openai(path: str) -> bool:

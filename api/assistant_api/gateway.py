@@ -18,9 +18,9 @@ import msgspec
 
 from assistant_api.decoding import MALFORMED
 from assistant_crds.contracts import NOT_STARTED_HEADER, TOTAL_SECONDS
-from assistant_http import answers
 from assistant_http.client import HttpClient
 from assistant_http.errors import HttpError, NotConnectedError, StaleConnectionError
+from assistant_http.response import MAX_RESPONSE_BYTES, Response
 from assistant_observability import logs, traces
 
 Road = Literal["ingest", "search"]
@@ -31,7 +31,7 @@ CONNECT_SECONDS = 2.0
 MARGIN_SECONDS = 30.0
 EMBEDDINGS_SECONDS = {"search": 15.0, "ingest": 120.0}
 # Numbers take ten times as much once they are decoded, and the API has less memory than the worker.
-EMBEDDINGS_BYTES = {"search": 1 << 20, "ingest": answers.MAX_ANSWER}
+EMBEDDINGS_BYTES = {"search": 1 << 20, "ingest": MAX_RESPONSE_BYTES}
 PING_SECONDS = 2.0
 PROVIDERS_SECONDS = 12.0  # the gateway waits 8 for those that do not answer
 USAGE_SECONDS = 15.0  # the gateway gives up earlier, and says why
@@ -110,7 +110,7 @@ class _Embeddings(msgspec.Struct):
     data: list[_Embedding]
 
 
-class Answer(answers.Answer, Protocol):
+class GatewayResponse(Response, Protocol):
     """An answer of the gateway; to close it lets the gateway drop the provider's call in turn."""
 
     async def read(self) -> bytes:
@@ -120,7 +120,7 @@ class Answer(answers.Answer, Protocol):
 class Gateway(Protocol):
     """What the API asks of the gateway."""
 
-    async def chat(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def chat(self, body: bytes, headers: Mapping[str, str]) -> GatewayResponse:
         """Start `POST /v1/chat/completions`; returns when the status line is there."""
 
     async def embeddings(self, texts: Sequence[str], knowledge_base: str, road: Road) -> list[list[float]]:
@@ -173,7 +173,7 @@ class GatewayClient:
         self._token = token
         self._http: HttpClient | None = None
 
-    async def chat(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def chat(self, body: bytes, headers: Mapping[str, str]) -> GatewayResponse:
         """See `Gateway.chat`."""
         return await self._send("POST", "/v1/chat/completions", headers, body)
 
@@ -232,20 +232,20 @@ class GatewayClient:
         path: str,
         headers: Mapping[str, str] = _NONE,
         body: bytes = b"",
-        most: int = answers.MAX_ANSWER,
+        most: int = MAX_RESPONSE_BYTES,
     ) -> bytes:
         """Ask, and return the body; `seconds` are for all of it, which has `most` bytes at most."""
         try:
             async with asyncio.timeout(seconds):
-                answer = await self._send(method, path, headers, body)
+                response = await self._send(method, path, headers, body)
                 try:
-                    content = await _read(answer, most)
+                    content = await _read(response, most)
                 finally:
-                    answer.close()
+                    response.close()
         except TimeoutError as error:
             raise GatewayUnreachableError("timed out") from error
-        if answer.status >= 400:
-            raise error_of(answer.status, content, answer.headers)
+        if response.status >= 400:
+            raise error_of(response.status, content, response.headers)
         return content
 
     def _headers(self, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
@@ -259,19 +259,19 @@ class GatewayClient:
         traces.inject(sent)
         return sent
 
-    async def _send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def _send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> GatewayResponse:
         sent = self._headers(headers, body)
         now = asyncio.get_running_loop().time
         stale, pauses = False, iter(() if path == _MODELS else PAUSES)  # a check of health says what is so now
         while True:  # asked again is only what no gateway has begun: no call is made twice that may be billed
             client, started, pause = self._open(), now(), 0.0
             try:
-                answer = await client.request(method, self._url(), sent, body, path=path)
-                if answer.status != 503 or NOT_STARTED_HEADER not in answer.headers:
-                    return answer
+                response = await client.request(method, self._url(), sent, body, path=path)
+                if response.status != 503 or NOT_STARTED_HEADER not in response.headers:
+                    return response
                 if not (pause := next(pauses, 0.0)):
-                    return answer
-                answer.close()
+                    return response
+                response.close()
             except NotConnectedError:  # during a rollout one pod may be gone
                 if not (pause := next(pauses, 0.0)):
                     raise
@@ -310,10 +310,10 @@ def _whole(index: int | str | None) -> int | None:
     return int(index) if isinstance(index, int) or (index and index.isdecimal()) else None
 
 
-async def _read(answer: Answer, most: int) -> bytes:
+async def _read(response: GatewayResponse, most: int) -> bytes:
     """Return the whole body, of at most `most` bytes; GatewayUnreachableError when it is larger, or cut."""
     parts: list[bytes] = []
-    while part := await answer.next():
+    while part := await response.next():
         most -= len(part)
         if most < 0:
             raise GatewayUnreachableError("the answer is too large")

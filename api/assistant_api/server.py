@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import uvicorn
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from assistant_api.chunks import ChunksProtocol
+from assistant_api.direct_write import DirectWriteProtocol
 from assistant_observability import logs, metrics
 
 GOODBYE_SECONDS = 2  # for the errors with which requests end that took too long
@@ -44,7 +44,7 @@ def server(app: ASGIApp, host: str, port: int, shutdown_seconds: float, *, lifes
             host=host,
             port=port,
             loop="none",
-            http=ChunksProtocol,
+            http=DirectWriteProtocol,
             ws="none",
             lifespan="on" if lifespan else "off",
             interface="asgi3",

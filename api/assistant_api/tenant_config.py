@@ -24,12 +24,12 @@ LARGE_BYTES = 200_000
 
 _log = logs.logger(__name__)
 
-Subscriber = Callable[["Served"], Awaitable[None] | None]
-Identity = tuple[int, int, int]  # inode, modification time (ns), size
+Subscriber = Callable[["ActiveConfig"], Awaitable[None] | None]
+FileIdentity = tuple[int, int, int]  # inode, modification time (ns), size
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ActiveConfig:
     """One document with the look-ups that every request needs. Immutable: a request keeps the one it started with."""
 
     document: TenantConfig
@@ -39,7 +39,7 @@ class Served:
     api_key_digests: Mapping[str, bytes]  # name of the key -> SHA-256
 
     @classmethod
-    def of(cls, document: TenantConfig) -> Served:
+    def of(cls, document: TenantConfig) -> ActiveConfig:
         """Index `document`; ValueError when a key's digest is not hexadecimal."""
         return cls(
             document=document,
@@ -67,8 +67,8 @@ class TenantConfigHolder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._served: Served | None = None
-        self._seen: Identity | None = None
+        self._active: ActiveConfig | None = None
+        self._seen: FileIdentity | None = None
         self._subscribers: list[Subscriber] = []
         self._task: asyncio.Task[None] | None = None
         self.problem: str | None = "not loaded yet"
@@ -81,38 +81,38 @@ class TenantConfigHolder:
         return holder
 
     @property
-    def current(self) -> Served:
+    def current(self) -> ActiveConfig:
         """The configuration in use."""
-        if self._served is None:
+        if self._active is None:
             raise NotConfiguredError(self.problem or "not loaded yet")
-        return self._served
+        return self._active
 
     @property
     def generation(self) -> str:
         """The generation in use, or "" before the first one."""
-        return self._served.document.generation if self._served else ""
+        return self._active.document.generation if self._active else ""
 
     @property
     def namespace(self) -> str:
         """The tenant's namespace, or "" before the first configuration."""
-        return self._served.document.tenant.namespace if self._served else ""
+        return self._active.document.tenant.namespace if self._active else ""
 
     @property
     def allowed_origins(self) -> Sequence[str]:
         """Origins of web pages whose scripts may call; none before the first configuration."""
-        return self._served.document.allowed_origins if self._served else ()
+        return self._active.document.allowed_origins if self._active else ()
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Call `subscriber` with each configuration that comes into use from now on."""
         self._subscribers.append(subscriber)
 
-    def replace(self, document: TenantConfig) -> Served:
+    def replace(self, document: TenantConfig) -> ActiveConfig:
         """Put `document` into use at once, without telling subscribers."""
-        self._served = Served.of(document)
+        self._active = ActiveConfig.of(document)
         self.problem = None
-        return self._served
+        return self._active
 
-    def load(self) -> Served | None:
+    def load(self) -> ActiveConfig | None:
         """Read the file if it is another than the one seen last; return what came into use, or None.
 
         Never raises for a missing or broken file: that is told in `problem`.
@@ -130,7 +130,7 @@ class TenantConfigHolder:
         self._seen = identity
         try:
             document = parts.join(content, lambda name: self._path.with_name(name).read_bytes())
-            served = Served.of(document)
+            active_config = ActiveConfig.of(document)
         except parts.IncompleteError as error:
             # The kubelet swaps all files at once, but may have seen some of the ConfigMaps earlier than others.
             self._report(f"{self._path.name} is not complete yet: {error}")
@@ -141,9 +141,9 @@ class TenantConfigHolder:
             self._report(f"{self._path.name} is not a valid configuration: {error}")
             return None
         self.problem = None
-        if self._served is not None and self._served.document.generation == document.generation:
+        if self._active is not None and self._active.document.generation == document.generation:
             return None
-        self._served = served
+        self._active = active_config
         metrics.CONFIG_RELOADS.labels("loaded").inc()
         _log.info(
             "configuration in use",
@@ -151,7 +151,7 @@ class TenantConfigHolder:
             assistants=len(document.assistants),
             knowledge_bases=len(document.knowledge_bases),
         )
-        return served
+        return active_config
 
     async def start(self) -> None:
         """Load the file and watch it until `stop`."""
@@ -173,21 +173,21 @@ class TenantConfigHolder:
                 continue
             # A large document is decoded beside the event loop: requests run on.
             is_large = found is not None and found[2] > LARGE_BYTES
-            served = await asyncio.to_thread(self.load) if is_large else self.load()
-            if served is not None:
-                await self._tell(served)
+            active_config = await asyncio.to_thread(self.load) if is_large else self.load()
+            if active_config is not None:
+                await self._notify(active_config)
 
-    def _identity(self) -> Identity | None:
+    def _identity(self) -> FileIdentity | None:
         try:
             found = self._path.stat()
         except OSError:
             return None
         return (found.st_ino, found.st_mtime_ns, found.st_size)
 
-    async def _tell(self, served: Served) -> None:
+    async def _notify(self, active_config: ActiveConfig) -> None:
         for subscriber in self._subscribers:
             try:
-                result = subscriber(served)
+                result = subscriber(active_config)
                 if inspect.isawaitable(result):
                     await result
             except Exception:  # noqa: BLE001  one subscriber must not keep the others from the news

@@ -46,7 +46,7 @@ from assistant_gateway.streaming import StreamOptions
 from assistant_gateway.usage_query import parse_query
 from assistant_gateway.usage_report import UsageReports, unavailable
 from assistant_gateway.wire.decoding import LARGEST_DECODED
-from assistant_http.answers import Answer
+from assistant_http.response import Response
 from assistant_observability import logs, metrics
 
 ROADS = frozenset({"ingest", "search"})
@@ -218,7 +218,7 @@ class Gateway:
         if chat.stream and self.draining:  # it would be cut: whoever asks again reaches a process that stays
             raise errors.not_started(errors.shutting_down())
 
-        async def relay(made: Attempt, metered: Metered, response: Answer) -> Result:
+        async def relay(made: Attempt, metered: Metered, response: Response) -> Result:
             headers = self._headers(request, made)
             if chat.stream:
                 options = StreamOptions(chat.wants_usage, headers, made.permit.answered)

@@ -30,7 +30,7 @@ from assistant_gateway.relay import Result
 from assistant_gateway.request_log import LINE, Line
 from assistant_gateway.routing import Destination
 from assistant_gateway.tracing import CallTrace
-from assistant_http.answers import Answer
+from assistant_http.response import Response
 from assistant_observability import logs
 
 LONGEST_USER = 256
@@ -48,7 +48,7 @@ class Ask:
     terms: Terms
     embedding: bool
     fields: Callable[[Attempt], Fields]  # as they go to that destination
-    relay: Callable[[Attempt, Metered, Answer], Awaitable[Result]]
+    relay: Callable[[Attempt, Metered, Response], Awaitable[Result]]
     turn: Pause = next_round  # before each step of it that others may be at, too: waits for a turn
     pause: Pause = next_round  # between two pieces of work on a large request: lets others have their turn
 
@@ -119,7 +119,7 @@ class Forwarder:
         if span is not None:
             span.end(outcome, used)
 
-    async def _send(self, target: Target, metered: Metered, headers: Mapping[str, str]) -> Answer:
+    async def _send(self, target: Target, metered: Metered, headers: Mapping[str, str]) -> Response:
         """Send one request, the only place that does; return the head of its answer.
 
         Raises:

@@ -7,7 +7,7 @@ import math
 
 from aiohttp import web
 
-from assistant_http.answers import Answer
+from assistant_http.response import Response
 
 END_SECONDS = 1.0
 
@@ -19,7 +19,7 @@ class DeadlineError(TimeoutError):
 class IdleWatch:
     """One timer per answer: notices that nothing has moved for too long, at next to no cost per event."""
 
-    def __init__(self, response: Answer, request: web.Request, seconds: float, deadline: float) -> None:
+    def __init__(self, response: Response, request: web.Request, seconds: float, deadline: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._response = response
         self._request = request

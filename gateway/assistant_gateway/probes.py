@@ -35,8 +35,8 @@ from assistant_gateway.remembered import Key, Remembered
 from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute, Tenant, resolve
 from assistant_gateway.trial_embedding import TrialEmbeddings
 from assistant_gateway.wire.decoding import UNREADABLE
-from assistant_http.answers import Answer
 from assistant_http.errors import HttpError
+from assistant_http.response import Response
 
 PROBE_SECONDS = 5.0
 KEPT_SECONDS = 10.0
@@ -250,7 +250,7 @@ def _own_models(tenant: Tenant) -> frozenset[str]:
     return frozenset(to.model for to in (*chats, *(base.to for base in tenant.knowledge_bases.values())) if to.own)
 
 
-async def _listed(response: Answer, largest: int) -> frozenset[str]:
+async def _listed(response: Response, largest: int) -> frozenset[str]:
     """Return the names of a list of models, none when it is larger than `largest` bytes or no such list."""
     if response.status != 200:
         return frozenset()

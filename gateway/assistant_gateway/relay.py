@@ -28,8 +28,8 @@ from assistant_gateway.wire import chunks
 from assistant_gateway.wire.decoding import LARGEST_DECODED
 from assistant_gateway.wire.sse import EventRelay
 from assistant_gateway.wire.usage import chunk_of
-from assistant_http.answers import Answer
 from assistant_http.errors import HttpError
+from assistant_http.response import Response
 
 # The last three are those of servers that do not say what they send.
 STREAM_TYPES = frozenset({"text/event-stream", "text/plain", "application/octet-stream", ""})
@@ -68,7 +68,7 @@ class Relay:
         self._most = most
         self._pieces = pieces
         self._pace = Pace(STREAM_RATE, STREAM_AT_ONCE)
-        self._streams: set[Answer] = set()
+        self._streams: set[Response] = set()
 
     @property
     def running(self) -> int:
@@ -83,7 +83,7 @@ class Relay:
     async def answer(
         self,
         request: web.Request,
-        response: Answer,
+        response: Response,
         target: Target,
         metered: Metered,
         headers: Mapping[str, str],
@@ -109,7 +109,7 @@ class Relay:
         answer = web.Response(body=raw, content_type="application/json", headers=headers)
         return Result(answer, Outcome.OK)
 
-    async def _whole(self, request: web.Request, response: Answer, target: Target, metered: Metered) -> bytes:
+    async def _whole(self, request: web.Request, response: Response, target: Target, metered: Metered) -> bytes:
         """Return the body of an answer.
 
         Raises:
@@ -144,7 +144,7 @@ class Relay:
         return body if grown is None else cast("bytes", grown)
 
     async def stream(
-        self, request: web.Request, response: Answer, target: Target, metered: Metered, options: StreamOptions
+        self, request: web.Request, response: Response, target: Target, metered: Metered, options: StreamOptions
     ) -> Result:
         """Pass on a stream of events. Once its head is out nothing is raised but the client's going away: whoever gets
         an error from here may still be answered by another provider.
@@ -197,7 +197,7 @@ async def _room(request: web.Request, size: int, watch: IdleWatch | None) -> Non
         watch.moved()  # it was not the provider who took its time
 
 
-async def _not_a_stream(target: Target, response: Answer, metered: Metered) -> GatewayError:
+async def _not_a_stream(target: Target, response: Response, metered: Metered) -> GatewayError:
     body = await openai_wire.error_body(response)
     detail = openai_wire.error_detail(target, body)
     if detail is not None:

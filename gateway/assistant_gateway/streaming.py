@@ -22,8 +22,8 @@ from assistant_gateway.metered import Metered
 from assistant_gateway.providers import openai_wire
 from assistant_gateway.wire.decoding import LARGEST_DECODED
 from assistant_gateway.wire.sse import DONE, EventRelay, TooLargeError
-from assistant_http.answers import Answer
 from assistant_http.errors import HttpError
+from assistant_http.response import Response
 
 MAX_UNSENT = 32 * 1024  # bytes that the client has not taken yet; beyond that the provider has to wait
 STREAM_BYTES = 64 * 1024  # of events on their way, before a stream is charged for more than every request is
@@ -64,7 +64,7 @@ class Stream:
     """One stream. `begin`, then `run`."""
 
     request: web.Request
-    response: Answer
+    response: Response
     relay: EventRelay
     watch: IdleWatch
     metered: Metered

@@ -23,8 +23,8 @@ from assistant_gateway.providers.openai_wire import Upstream, refusal
 from assistant_gateway.remembered import Key, Remembered
 from assistant_gateway.routing import EmbeddingRoute
 from assistant_gateway.wire.decoding import UNREADABLE
-from assistant_http.answers import Answer
 from assistant_http.errors import HttpError
+from assistant_http.response import Response
 
 SECONDS = 5.0
 KEPT_SECONDS = 6 * 3600.0
@@ -85,7 +85,7 @@ def _is_good(problem: str) -> bool:
     return not problem
 
 
-async def _verdict(route: EmbeddingRoute, target: Target, answer: Answer) -> str:
+async def _verdict(route: EmbeddingRoute, target: Target, answer: Response) -> str:
     model = repr(route.to.model)
     if answer.status in _REFUSALS:
         refused = await refusal(target, answer)
@@ -106,7 +106,7 @@ async def _verdict(route: EmbeddingRoute, target: Target, answer: Answer) -> str
     return ""
 
 
-async def _body(answer: Answer) -> bytes:
+async def _body(answer: Response) -> bytes:
     body = bytearray()
     while len(body) <= LARGEST_ANSWER and (chunk := await answer.next()):
         body += chunk

@@ -14,7 +14,7 @@ from aiohappyeyeballs import AddrInfoType
 
 from assistant_http.errors import InvalidUrlError
 
-KNOWN_SECONDS = 10.0  # so long a name's addresses are used again
+ADDRESS_TTL_SECONDS = 10.0  # so long a name's addresses are used again
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[AddrInfoType]]]
 
@@ -53,19 +53,19 @@ def address_of(url: str) -> Address:
 
 
 @dataclass(slots=True)
-class _Known:
+class _CacheEntry:
     """The addresses of a host, or the question for them that is under way."""
 
     until: float
     found: asyncio.Future[Sequence[AddrInfoType]]
 
 
-class Names:
+class AddressCache:
     """The addresses of hosts, each asked for once in a while, however large the crowd that wants to connect."""
 
     def __init__(self, resolve: Resolve | None) -> None:
         self._resolve = resolve or _look_up
-        self._known: dict[Origin, _Known] = {}
+        self._entries: dict[Origin, _CacheEntry] = {}
 
     async def addresses(self, origin: Origin) -> Sequence[AddrInfoType]:
         """Return where to connect to.
@@ -74,17 +74,17 @@ class Names:
             OSError: the name does not resolve, or may not be connected to.
         """
         now = asyncio.get_running_loop().time()
-        known = self._known.get(origin)
+        known = self._entries.get(origin)
         if known is None or known.until < now:
-            self._known = {name: value for name, value in self._known.items() if value.until >= now}
+            self._entries = {name: value for name, value in self._entries.items() if value.until >= now}
             asking = asyncio.ensure_future(self._resolve(origin.host, origin.port))
-            asking.add_done_callback(lambda done: self._answered(origin, done))
-            known = self._known[origin] = _Known(now + KNOWN_SECONDS, asking)
+            asking.add_done_callback(lambda done: self._resolved(origin, done))
+            known = self._entries[origin] = _CacheEntry(now + ADDRESS_TTL_SECONDS, asking)
         return await asyncio.shield(known.found)  # one that gives up must not end the question for the others
 
-    def _answered(self, origin: Origin, asked: asyncio.Future[Sequence[AddrInfoType]]) -> None:
+    def _resolved(self, origin: Origin, asked: asyncio.Future[Sequence[AddrInfoType]]) -> None:
         if asked.cancelled() or asked.exception() is not None:
-            self._known.pop(origin, None)
+            self._entries.pop(origin, None)
 
 
 async def _look_up(host: str, port: int) -> Sequence[AddrInfoType]:

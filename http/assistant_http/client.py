@@ -13,12 +13,12 @@ from collections.abc import Mapping
 
 from aiohappyeyeballs import start_connection
 
-from assistant_http.addresses import Address, Names, Origin, Resolve, address_of
-from assistant_http.answers import Response
+from assistant_http.addresses import Address, AddressCache, Origin, Resolve, address_of
 from assistant_http.connection import Connection
 from assistant_http.errors import ConnectTimeoutError, HttpError, NotConnectedError
+from assistant_http.response import ClientResponse
 
-NEXT_ADDRESS_SECONDS = 0.25  # then a name's second address is tried beside the first (RFC 8305)
+HAPPY_EYEBALLS_DELAY_SECONDS = 0.25  # then a name's second address is tried beside the first (RFC 8305)
 
 
 class HttpClient:
@@ -37,7 +37,7 @@ class HttpClient:
         self.quiet_seconds = quiet_seconds
         self.connections: set[Connection] = set()
         self._idle: dict[Origin, list[Connection]] = {}
-        self._names = Names(resolve)
+        self._addresses = AddressCache(resolve)
         self._tls: ssl.SSLContext | None = None
 
     async def request(  # noqa: PLR0913  the rest is named
@@ -50,7 +50,7 @@ class HttpClient:
         path: str = "",
         connect_seconds: float | None = None,
         head_seconds: float | None = None,
-    ) -> Response:
+    ) -> ClientResponse:
         """Ask, and return when status and headers are there.
 
         Args:
@@ -68,16 +68,16 @@ class HttpClient:
             HttpError: the connection was lost, nothing came for too long, or it was no HTTP.
         """
         address = address_of(url)
-        connection = self._kept(address.origin) or await self._connect(
+        connection = self._take_idle(address.origin) or await self._connect(
             address.origin, self.connect_seconds if connect_seconds is None else connect_seconds
         )
-        return await connection.ask(_head(method, address, path, headers, len(body)), body, head_seconds)
+        return await connection.exchange(_head(method, address, path, headers, len(body)), body, head_seconds)
 
-    def keep(self, connection: Connection) -> None:
+    def release(self, connection: Connection) -> None:
         """See `Pool.keep`."""
         self._idle.setdefault(connection.origin, []).append(connection)
 
-    def forget(self, connection: Connection) -> None:
+    def discard(self, connection: Connection) -> None:
         """See `Pool.forget`."""
         self.connections.discard(connection)
         idle = self._idle.get(connection.origin, [])
@@ -90,15 +90,15 @@ class HttpClient:
         """Close the connections that lie idle: the next request makes its own, which may lead to another process."""
         for connections in list(self._idle.values()):
             for connection in list(connections):
-                connection.drop(HttpError("closed"))
+                connection.abort(HttpError("closed"))
         self._idle.clear()
 
     async def close(self) -> None:
         """Close every connection; what is under way fails."""
         for connection in list(self.connections):
-            connection.drop(HttpError("closed"))
+            connection.abort(HttpError("closed"))
 
-    def _kept(self, origin: Origin) -> Connection | None:
+    def _take_idle(self, origin: Origin) -> Connection | None:
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
@@ -110,12 +110,12 @@ class HttpClient:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds):
-                addresses = await self._names.addresses(origin)
-                connected = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
+                addresses = await self._addresses.addresses(origin)
+                connected = await start_connection(addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_SECONDS)
                 _, connection = await loop.create_connection(
                     lambda: Connection(self, origin),
                     sock=connected,
-                    ssl=self._trust() if origin.secure else None,
+                    ssl=self._tls_context() if origin.secure else None,
                     server_hostname=origin.host if origin.secure else None,
                 )
         except TimeoutError as error:
@@ -124,7 +124,7 @@ class HttpClient:
             raise NotConnectedError(type(error).__name__) from error
         return connection
 
-    def _trust(self) -> ssl.SSLContext:
+    def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:  # reads the machine's certificates: not before it is needed
             self._tls = ssl.create_default_context()
             self._tls.set_alpn_protocols(["http/1.1"])

@@ -8,12 +8,12 @@ from typing import Protocol, cast
 import httptools
 
 from assistant_http.addresses import Origin
-from assistant_http.answers import Response
 from assistant_http.errors import HeadTimeoutError, HttpError, NotHttpError, StaleConnectionError
+from assistant_http.response import ClientResponse
 
-MAX_HEAD = 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024
 # So many bytes may wait to be read; then the server has to wait until its reader has caught up.
-MAX_UNREAD = 128 * 1024
+MAX_UNREAD_BYTES = 128 * 1024
 
 
 class Pool(Protocol):
@@ -23,10 +23,10 @@ class Pool(Protocol):
     quiet_seconds: float
     connections: set[Connection]
 
-    def keep(self, connection: Connection) -> None:
+    def release(self, connection: Connection) -> None:
         """Have a connection carry another exchange later."""
 
-    def forget(self, connection: Connection) -> None:
+    def discard(self, connection: Connection) -> None:
         """Know no more of a connection that is gone."""
 
 
@@ -39,31 +39,33 @@ class Connection(asyncio.Protocol):
         self._pool = pool
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport
-        self._head: asyncio.Future[Response] | None = None  # whoever waits for the answer to begin
-        self._response: Response | None = None  # the answer that is arriving
+        self._head: asyncio.Future[ClientResponse] | None = None  # whoever waits for the answer to begin
+        self._response: ClientResponse | None = None  # the answer that is arriving
         self._fields: list[tuple[bytes, bytes]] = []
-        self._framing = 0  # bytes in a row that belong to no body
-        self._asked = 0  # how many requests it has carried
-        self._silent = True  # nothing has come since the last one
+        self._framing_bytes = 0  # bytes in a row that belong to no body
+        self._exchanges = 0  # how many requests it has carried
+        self._no_bytes_yet = True  # nothing has come since the last one
         self._until_closed = False  # the answer ends with the connection
         self._reusable = False
         self._ended = False
-        self._moved = self._loop.time()  # when something last happened
+        self._last_activity = self._loop.time()  # when something last happened
         self._timer: asyncio.TimerHandle | None = None  # runs from the first request on
 
-    async def ask(self, head: bytes, body: bytes, seconds: float | None = None) -> Response:
+    async def exchange(self, head: bytes, body: bytes, seconds: float | None = None) -> ClientResponse:
         """Send a request; return when the answer's head is there, which has to be within so many seconds."""
-        self._moved = self._loop.time()
+        self._last_activity = self._loop.time()
         self._ended = False
-        self._framing = 0
-        self._asked += 1
-        self._silent = True
-        waiter: asyncio.Future[Response] = self._loop.create_future()
+        self._framing_bytes = 0
+        self._exchanges += 1
+        self._no_bytes_yet = True
+        waiter: asyncio.Future[ClientResponse] = self._loop.create_future()
         self._head = waiter
         if self._timer is None:
-            self._timer = self._loop.call_later(min(self._pool.idle_seconds, self._pool.quiet_seconds), self._look)
+            self._timer = self._loop.call_later(
+                min(self._pool.idle_seconds, self._pool.quiet_seconds), self._check_timeouts
+            )
         self._transport.writelines((head, body))
-        late = None if seconds is None else self._loop.call_later(seconds, self._give_up, waiter)
+        late = None if seconds is None else self._loop.call_later(seconds, self._fail_late_head, waiter)
         try:
             return await waiter
         except asyncio.CancelledError:  # whoever asked does not wait any more
@@ -71,7 +73,7 @@ class Connection(asyncio.Protocol):
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 waiter.result().close()
             else:
-                self.drop(HttpError("closed"))
+                self.abort(HttpError("closed"))
             raise
         finally:
             if late is not None:
@@ -81,18 +83,18 @@ class Connection(asyncio.Protocol):
         """Whether an idle connection may carry another exchange; a stale one is dropped."""
         if self._transport.is_closing():
             return False
-        if self._loop.time() - self._moved < self._pool.idle_seconds:
+        if self._loop.time() - self._last_activity < self._pool.idle_seconds:
             return True
         self._transport.abort()
         return False
 
-    def go_on(self, response: Response) -> None:
+    def resume(self, response: ClientResponse) -> None:
         """Let the server send on, after its reader was slow."""
-        response.held = False
-        self._moved = self._loop.time()
+        response.paused = False
+        self._last_activity = self._loop.time()
         self._transport.resume_reading()
 
-    def drop(self, error: Exception) -> None:
+    def abort(self, error: Exception) -> None:
         """End the connection and the exchange on it."""
         self._transport.abort()
         self._fail(error)
@@ -108,12 +110,12 @@ class Connection(asyncio.Protocol):
         """Fail what is under way, unless it is an answer of which nobody said where it ends (RFC 9112, 6.3)."""
         if self._timer is not None:
             self._timer.cancel()
-        self._pool.forget(self)
+        self._pool.discard(self)
         if self._until_closed and self._response is not None and exc is None:
             response, self._response = self._response, None
             response.end()
             return
-        stale = self._silent and self._asked > 1
+        stale = self._no_bytes_yet and self._exchanges > 1
         why = type(exc).__name__ if exc else "connection closed"
         self._fail(StaleConnectionError(why) if stale else HttpError(why))
 
@@ -122,16 +124,16 @@ class Connection(asyncio.Protocol):
         if self._head is None and self._response is None:  # nobody asked
             self._transport.abort()
             return
-        self._moved = self._loop.time()
-        self._silent = False
-        self._framing += len(data)
+        self._last_activity = self._loop.time()
+        self._no_bytes_yet = False
+        self._framing_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.drop(NotHttpError(type(error).__name__))
+            self.abort(NotHttpError(type(error).__name__))
             return
-        if self._framing > MAX_HEAD:
-            self.drop(NotHttpError("endless head or trailer"))
+        if self._framing_bytes > MAX_HEAD_BYTES:
+            self.abort(NotHttpError("endless head or trailer"))
             return
         response = self._response
         if response is None:
@@ -170,19 +172,19 @@ class Connection(asyncio.Protocol):
         self._reusable = self._parser.should_keep_alive()
         coding = headers.get("transfer-encoding", "").lower()  # names of codings have no case (RFC 9112, 7)
         self._until_closed = "content-length" not in headers and "chunked" not in coding
-        self._framing = 0
-        self._response = Response(status, headers, self)
+        self._framing_bytes = 0
+        self._response = ClientResponse(status, headers, self)
 
     def on_body(self, body: bytes) -> None:
         """Keep the bytes for their reader; hold the server back while it is behind."""
         response = self._response
         if response is None or self._ended:
             return
-        self._framing = 0
+        self._framing_bytes = 0
         response.parts.append(body)
-        response.unread += len(body)
-        if response.unread > MAX_UNREAD and not response.held:
-            response.held = True
+        response.unread_bytes += len(body)
+        if response.unread_bytes > MAX_UNREAD_BYTES and not response.paused:
+            response.paused = True
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
@@ -192,19 +194,19 @@ class Connection(asyncio.Protocol):
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def _finish(self, response: Response) -> None:
+    def _finish(self, response: ClientResponse) -> None:
         self._response = None
         if self._reusable and not self._transport.is_closing() and not self._transport.get_write_buffer_size():
-            if response.held:
-                self.go_on(response)
-            self._pool.keep(self)
+            if response.paused:
+                self.resume(response)
+            self._pool.release(self)
         else:
             self._transport.abort()
         response.end()
 
-    def _give_up(self, waiter: asyncio.Future[Response]) -> None:
+    def _fail_late_head(self, waiter: asyncio.Future[ClientResponse]) -> None:
         if not waiter.done():
-            self.drop(HeadTimeoutError("timed out"))
+            self.abort(HeadTimeoutError("timed out"))
 
     def _fail(self, error: Exception) -> None:
         head, self._head = self._head, None
@@ -214,14 +216,14 @@ class Connection(asyncio.Protocol):
         if response is not None:
             response.end(error)
 
-    def _look(self) -> None:
+    def _check_timeouts(self) -> None:
         """End what has been idle or quiet for too long. One timer for a connection's life: none to move per request."""
         busy = self._head is not None or self._response is not None
-        if self._response is not None and self._response.held:
-            self._moved = self._loop.time()  # its reader is slow, not the server
+        if self._response is not None and self._response.paused:
+            self._last_activity = self._loop.time()  # its reader is slow, not the server
         limit = self._pool.quiet_seconds if busy else self._pool.idle_seconds
-        left = self._moved + limit - self._loop.time()
+        left = self._last_activity + limit - self._loop.time()
         if left > 0:
-            self._timer = self._loop.call_later(min(left, self._pool.idle_seconds), self._look)
+            self._timer = self._loop.call_later(min(left, self._pool.idle_seconds), self._check_timeouts)
         else:
-            self.drop(HttpError("timed out"))
+            self.abort(HttpError("timed out"))

@@ -8,7 +8,7 @@ from litestar.params import FromPath
 
 from assistant_api.assistants import service
 from assistant_api.assistants.schemas import Model, ModelList
-from assistant_api.tenant_config import Served
+from assistant_api.tenant_config import ActiveConfig
 
 
 class ModelController(Controller):
@@ -18,11 +18,11 @@ class ModelController(Controller):
     tags = ["OpenAI"]
 
     @get("/", summary="List the assistants", sync_to_thread=False)
-    def list_models(self, served: NamedDependency[Served]) -> ModelList:
+    def list_models(self, active_config: NamedDependency[ActiveConfig]) -> ModelList:
         """Return every assistant of this tenant."""
-        return service.models(served)
+        return service.models(active_config)
 
     @get("/{name:str}", summary="Get one assistant", sync_to_thread=False)
-    def get_model(self, served: NamedDependency[Served], name: FromPath[str]) -> Model:
+    def get_model(self, active_config: NamedDependency[ActiveConfig], name: FromPath[str]) -> Model:
         """Return the assistant called `name`."""
-        return service.model(served, service.find(served, name))
+        return service.model(active_config, service.find(active_config, name))

@@ -25,7 +25,7 @@ from assistant_api.clients import Database
 from assistant_api.config import Settings
 from assistant_api.database.errors import DATABASE_ERRORS
 from assistant_api.errors import INVALID_TOKEN, SIGN_IN_UNAVAILABLE, ApiError, request_id
-from assistant_api.tenant_config import Served, TenantConfigHolder
+from assistant_api.tenant_config import ActiveConfig, TenantConfigHolder
 from assistant_observability import logs, metrics
 
 _BEARER = "bearer "
@@ -109,13 +109,13 @@ class Accounts:
         mac = hmac.digest(key, refresh_token.encode(), hashlib.sha256)
         return f"rt_{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"
 
-    async def identify(self, authorization: str, served: Served) -> Identity:
+    async def identify(self, authorization: str, active_config: ActiveConfig) -> Identity:
         """Return who sent this access token; the 401 does not say what is wrong with it."""
         scheme, token = authorization[: len(_BEARER)], authorization[len(_BEARER) :]
         claims: Claims | None = None
         if scheme.lower() == _BEARER and len(token) <= MAX_TOKEN:
             with contextlib.suppress(InvalidTokenError):
-                claims = (await self.tokens()).verify(token, served.document.tenant.key)
+                claims = (await self.tokens()).verify(token, active_config.document.tenant.key)
         if claims is None or await self.revocations.revoked(claims):
             metrics.IDENTITY_FAILURES.labels("api", "token").inc()
             raise ApiError(INVALID_TOKEN)

@@ -16,14 +16,14 @@ from assistant_api.auth.accounts import is_token
 from assistant_api.auth.schemas import API_KEY, Identity
 from assistant_api.errors import INVALID_API_KEY, ApiError
 from assistant_api.gateway import on_behalf_of
-from assistant_api.tenant_config import Served
+from assistant_api.tenant_config import ActiveConfig
 from assistant_observability import metrics
 
 _PREFIX = "bearer "
 _MAX_CREDENTIAL = 4096  # longer ones are not hashed
 
 
-def identify(authorization: str | None, served: Served) -> Identity:
+def identify(authorization: str | None, active_config: ActiveConfig) -> Identity:
     """Return who sent this `Authorization` header; the 401 does not say what is wrong with it."""
     if not authorization or authorization[: len(_PREFIX)].lower() != _PREFIX or len(authorization) > _MAX_CREDENTIAL:
         metrics.IDENTITY_FAILURES.labels("api", "missing").inc()
@@ -31,7 +31,7 @@ def identify(authorization: str | None, served: Served) -> Identity:
     digest = hashlib.sha256(authorization[len(_PREFIX) :].strip().encode()).digest()
     found: str | None = None
     # Every key is compared, each in constant time: the time taken tells nothing.
-    for name, known in served.api_key_digests.items():
+    for name, known in active_config.api_key_digests.items():
         if hmac.compare_digest(digest, known):
             found = name
     if found is None:
@@ -46,12 +46,12 @@ async def require_identity(connection: ASGIConnection[Any, Any, Any, Any], _hand
     Asynchronous although it waits for nothing: Litestar runs synchronous guards in a thread, at 0.2 ms each.
     """
     state = connection.app.state
-    served: Served = state.config.current
+    active_config: ActiveConfig = state.config.current
     authorization = connection.headers.get("authorization")
     if authorization is not None and is_token(authorization):
-        identity = await state.accounts.identify(authorization, served)
+        identity = await state.accounts.identify(authorization, active_config)
     else:
-        identity = identify(authorization, served)
+        identity = identify(authorization, active_config)
     connection.scope["auth"] = identity
     connection.scope["state"]["key"] = identity.name
     on_behalf_of(identity.user)

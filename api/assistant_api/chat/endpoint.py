@@ -14,28 +14,28 @@ import msgspec
 from litestar.types import Receive, Scope, Send
 
 from assistant_api import errors
-from assistant_api.asgi import WholeAnswer, encoded, headers_of, origin_of
+from assistant_api.asgi import BufferedResponse, encoded, headers_of, origin_of
 from assistant_api.auth.accounts import Accounts, is_token
 from assistant_api.auth.service import identify
 from assistant_api.body import Bodies, read_json_body
 from assistant_api.chat.citations import Sources, annotate
-from assistant_api.chat.service import Answered, Asked, Retrieve, ask, understand
+from assistant_api.chat.service import ChatResult, ParsedChat, Retrieve, ask, parse_request
 from assistant_api.chat.stream import EVENT_STREAM, EventStream
-from assistant_api.chunks import chunks_of
 from assistant_api.clients import Clients
 from assistant_api.decoding import MALFORMED
+from assistant_api.direct_write import direct_writer
+from assistant_api.disconnect import ClientDisconnectedError, cancel_on_disconnect
 from assistant_api.gateway import (
     MAX_ERROR_BYTES,
-    Answer,
     ErrorEnvelope,
+    GatewayResponse,
     GatewayUnreachableError,
     error_of,
     on_behalf_of,
     passed_on,
 )
-from assistant_api.hangup import CallerGoneError, until_hangup
 from assistant_api.i18n import Catalogs
-from assistant_api.tenant_config import Served, TenantConfigHolder
+from assistant_api.tenant_config import ActiveConfig, TenantConfigHolder
 from assistant_api.tokens import tokens_of
 
 PATH = "/v1/chat/completions"
@@ -68,98 +68,102 @@ class Chat:
         """Answer a request."""
         scope["path_template"] = PATH
         try:
-            response = await self._answer(scope, receive)
+            response = await self._respond(scope, receive)
         except Exception as error:  # noqa: BLE001  as Litestar does for the other routes
-            response = errors.answer_to(error, scope, self._catalogs)
+            response = errors.to_response(error, scope, self._catalogs)
         await response(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> WholeAnswer | EventStream:
+    async def _respond(self, scope: Scope, receive: Receive) -> BufferedResponse | EventStream:
         started = time.perf_counter()
         headers = headers_of(scope)
-        served = self._config.current
+        active_config = self._config.current
         authorization = headers.get("authorization")
         if authorization is not None and is_token(authorization):
-            identity = await self._accounts.identify(authorization, served)
+            identity = await self._accounts.identify(authorization, active_config)
         else:
-            identity = identify(authorization, served)
+            identity = identify(authorization, active_config)
         on_behalf_of(identity.user)
         noted = scope["state"]
         noted["key"] = identity.name
         async with self._bodies.room(headers, MAX_BODY):
-            chunks = chunks_of(scope)
-            body = await read_json_body(headers, receive, MAX_BODY, complete=chunks is not None and chunks.received)
-            asked = understand(body, served)
-            noted["assistant"] = asked.assistant.name
+            writer = direct_writer(scope)
+            body = await read_json_body(headers, receive, MAX_BODY, complete=writer is not None and writer.received)
+            parsed_chat = parse_request(body, active_config)
+            noted["assistant"] = parsed_chat.assistant.name
             # A key speaks for whom it names; who signed in is known.
-            if (user := asked.request.end_user) and not identity.is_person:
+            if (user := parsed_chat.request.end_user) and not identity.is_person:
                 on_behalf_of(user)
-            answered = await self._ask(asked, served, scope, receive)
-        if isinstance(answered, WholeAnswer):
-            return answered
-        return self._stream(scope, headers, asked, answered, started)
+            chat_result = await self._ask(parsed_chat, active_config, scope, receive)
+        if isinstance(chat_result, BufferedResponse):
+            return chat_result
+        return self._stream(scope, headers, parsed_chat, chat_result, started)
 
-    async def _ask(self, asked: Asked, served: Served, scope: Scope, receive: Receive) -> WholeAnswer | Answered:
+    async def _ask(
+        self, parsed_chat: ParsedChat, active_config: ActiveConfig, scope: Scope, receive: Receive
+    ) -> BufferedResponse | ChatResult:
         """Return the whole answer, or a stream that has begun."""
         sent = {"x-request-id": errors.request_id(scope)}
-        answered: Answered | None = None
+        chat_result: ChatResult | None = None
         try:
-            async with until_hangup(receive):
-                answered = await ask(asked, served, self._clients, self._retrieve, sent)
-                return answered if _is_stream(answered.answer) else await _whole(answered, asked, scope)
-        except CallerGoneError:
-            if answered is not None:
-                answered.answer.close()
+            async with cancel_on_disconnect(receive):
+                chat_result = await ask(parsed_chat, active_config, self._clients, self._retrieve, sent)
+                return (
+                    chat_result if _is_stream(chat_result.response) else await _whole(chat_result, parsed_chat, scope)
+                )
+        except ClientDisconnectedError:
+            if chat_result is not None:
+                chat_result.response.close()
             raise
 
     def _stream(
-        self, scope: Scope, headers: Mapping[str, str], asked: Asked, answered: Answered, started: float
+        self, scope: Scope, headers: Mapping[str, str], parsed_chat: ParsedChat, chat_result: ChatResult, started: float
     ) -> EventStream:
         language = self._catalogs.negotiate(headers.get("accept-language"))
         interrupted = errors.ApiError(errors.STREAM_INTERRUPTED)
         return EventStream(
-            answered.answer,
-            headers=[*_STREAM_HEADERS, *encoded(passed_on(answered.answer.headers))],
-            sources=_sources(answered, scope),
-            assistant=asked.assistant.name,
+            chat_result.response,
+            headers=[*_STREAM_HEADERS, *encoded(passed_on(chat_result.response.headers))],
+            sources=_sources(chat_result, scope),
+            assistant=parsed_chat.assistant.name,
             started=started,
             interrupted=lambda: errors.openai_envelope(interrupted, self._catalogs, language, errors.request_id(scope)),
         )
 
 
-def _is_stream(answer: Answer) -> bool:
-    return answer.status == 200 and answer.headers.get("content-type", "").startswith(EVENT_STREAM)
+def _is_stream(response: GatewayResponse) -> bool:
+    return response.status == 200 and response.headers.get("content-type", "").startswith(EVENT_STREAM)
 
 
-def _sources(answered: Answered, scope: Scope) -> Sources | None:
-    return Sources(answered.passages, origin_of(scope)) if answered.passages else None
+def _sources(chat_result: ChatResult, scope: Scope) -> Sources | None:
+    return Sources(chat_result.passages, origin_of(scope)) if chat_result.passages else None
 
 
-async def _whole(answered: Answered, asked: Asked, scope: Scope) -> WholeAnswer:
-    answer, noted = answered.answer, scope["state"]
+async def _whole(chat_result: ChatResult, parsed_chat: ParsedChat, scope: Scope) -> BufferedResponse:
+    response, noted = chat_result.response, scope["state"]
     try:
-        content = await answer.read()
+        content = await response.read()
     except GatewayUnreachableError as error:
         raise errors.from_gateway(error) from error
     finally:
-        answer.close()
-    if answer.status != 200:
-        return _refusal(answer, content, asked.request.model, noted)
+        response.close()
+    if response.status != 200:
+        return _refusal(response, content, parsed_chat.request.model, noted)
     noted["tokens"] = tokens_of(content)
-    if sources := _sources(answered, scope):
+    if sources := _sources(chat_result, scope):
         content = annotate(content, sources)
-    return WholeAnswer(200, passed_on(answer.headers), content)
+    return BufferedResponse(200, passed_on(response.headers), content)
 
 
-def _refusal(answer: Answer, content: bytes, model: str, noted: dict[str, Any]) -> WholeAnswer:
+def _refusal(response: GatewayResponse, content: bytes, model: str, noted: dict[str, Any]) -> BufferedResponse:
     """Return the gateway's error: translated where we know its code, as it is where only the provider knows."""
-    error = error_of(answer.status, content, answer.headers)
-    headers = passed_on(answer.headers)
-    if errors.is_ours(error) or not _is_envelope(content):
+    error = error_of(response.status, content, response.headers)
+    headers = passed_on(response.headers)
+    if errors.is_translated(error) or not _is_envelope(content):
         api_error = errors.from_gateway(error, model)
         api_error.headers = {**headers, **api_error.headers}
         raise api_error
     noted["code"] = error.code
-    return WholeAnswer(answer.status, headers, content)
+    return BufferedResponse(response.status, headers, content)
 
 
 def _is_envelope(content: bytes) -> bool:

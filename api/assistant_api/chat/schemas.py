@@ -94,7 +94,7 @@ class Choice(msgspec.Struct):
     finish_reason: str | float | bool | None = None
 
 
-class Chunk(msgspec.Struct):
+class StreamChunk(msgspec.Struct):
     """One event of a stream, as far as citations need it."""
 
     choices: list[Choice] | None = None

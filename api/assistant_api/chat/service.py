@@ -16,9 +16,9 @@ from assistant_api.chat.schemas import ChatRequest
 from assistant_api.clients import Clients
 from assistant_api.decoding import MALFORMED
 from assistant_api.errors import KNOWLEDGE_UNAVAILABLE, ApiError, from_gateway, from_validation
-from assistant_api.gateway import Answer, GatewayError, GatewayUnreachableError
+from assistant_api.gateway import GatewayError, GatewayResponse, GatewayUnreachableError
 from assistant_api.knowledge.schemas import Passage
-from assistant_api.tenant_config import Served
+from assistant_api.tenant_config import ActiveConfig
 from assistant_crds.contracts import AssistantConfig, KnowledgeBaseConfig
 from assistant_observability import genai, logs, traces
 
@@ -34,7 +34,7 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ParsedChat:
     """A request that was understood: who is asked, what, and the members to send on."""
 
     assistant: AssistantConfig
@@ -43,14 +43,14 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class ChatResult:
     """The gateway's answer, not read yet, and the passages that it may cite."""
 
-    answer: Answer
+    response: GatewayResponse
     passages: Sequence[Passage]
 
 
-def understand(body: bytes, served: Served) -> Asked:
+def parse_request(body: bytes, active_config: ActiveConfig) -> ParsedChat:
     """Check the caller's JSON; the ApiError names the first field that is wrong."""
     try:
         request = _decode_request(body)
@@ -58,43 +58,47 @@ def understand(body: bytes, served: Served) -> Asked:
     except MALFORMED as error:
         raise from_validation(error) from error
     request.tools = None  # checked; a list of small objects takes twenty times what its bytes took
-    return Asked(find(served, request.model), request, members)
+    return ParsedChat(find(active_config, request.model), request, members)
 
 
 async def ask(
-    asked: Asked, served: Served, clients: Clients, retrieve: Retrieve, headers: Mapping[str, str]
-) -> Answered:
+    parsed_chat: ParsedChat,
+    active_config: ActiveConfig,
+    clients: Clients,
+    retrieve: Retrieve,
+    headers: Mapping[str, str],
+) -> ChatResult:
     """Find the passages, ask the gateway, return its answer as soon as its status is known."""
-    assistant = asked.assistant
-    bases = served.knowledge_bases_of(assistant)
-    passages = await _passages(asked, bases, clients, retrieve) if bases else None
+    assistant = parsed_chat.assistant
+    bases = active_config.knowledge_bases_of(assistant)
+    passages = await _passages(parsed_chat, bases, clients, retrieve) if bases else None
     system = system_message(assistant.instructions, passages)
-    members = {**asked.members, "messages": with_system_message(asked.members["messages"], system)}
+    members = {**parsed_chat.members, "messages": with_system_message(parsed_chat.members["messages"], system)}
     with traces.child(
         _tracer,
         f"{genai.OPERATION_CHAT} {assistant.name}",
         {
             genai.OPERATION_NAME: genai.OPERATION_CHAT,
             genai.ASSISTANT: assistant.name,
-            genai.TENANT: served.document.tenant.namespace,
+            genai.TENANT: active_config.document.tenant.namespace,
         },
     ):
         try:
-            answer = await clients.gateway.chat(msgspec.json.encode(members), headers)
+            response = await clients.gateway.chat(msgspec.json.encode(members), headers)
         except GatewayUnreachableError as error:
             _log.warning("gateway unreachable", assistant=assistant.name, reason=str(error))
             raise from_gateway(error) from error
-    return Answered(answer, passages or [])
+    return ChatResult(response, passages or [])
 
 
 async def _passages(
-    asked: Asked, bases: list[KnowledgeBaseConfig], clients: Clients, retrieve: Retrieve
+    parsed_chat: ParsedChat, bases: list[KnowledgeBaseConfig], clients: Clients, retrieve: Retrieve
 ) -> list[Passage]:
     """Return the passages for the question. Without knowledge there is no answer: 503, never a guess in silence."""
-    query = question(asked.request.messages)
+    query = question(parsed_chat.request.messages)
     if not query:
         return []
-    assistant = asked.assistant
+    assistant = parsed_chat.assistant
     try:
         async with asyncio.timeout(RETRIEVAL_SECONDS):
             return await retrieve(query, bases, assistant.max_chunks, assistant.min_score, clients)

@@ -16,23 +16,23 @@ import msgspec
 from litestar.types import Receive, Scope, Send
 
 from assistant_api.chat.citations import Sources, Tracker
-from assistant_api.chat.schemas import MAX_CHOICES, Chunk
-from assistant_api.chunks import Chunks, chunks_of
+from assistant_api.chat.schemas import MAX_CHOICES, StreamChunk
 from assistant_api.decoding import MALFORMED
-from assistant_api.gateway import Answer, GatewayUnreachableError
-from assistant_api.hangup import CallerGoneError, until_hangup
+from assistant_api.direct_write import DirectWriter, direct_writer
+from assistant_api.disconnect import ClientDisconnectedError, cancel_on_disconnect
+from assistant_api.gateway import GatewayResponse, GatewayUnreachableError
 from assistant_api.tokens import tokens_of
 from assistant_http.events import Frames, data_of, split
 from assistant_observability import logs, metrics
 
 EVENT_STREAM = "text/event-stream"
 # What the log says of a stream that did not come to its end.
-STREAM_INTERRUPTED, CALLER_GONE = "stream_interrupted", "caller_gone"
+STREAM_INTERRUPTED, CLIENT_DISCONNECTED = "stream_interrupted", "client_disconnected"
 _DONE = b"[DONE]"
 STALL_SECONDS = 60.0  # a caller who reads nothing for so long, while there is something to read, has gone
 _MAX_EVENT = 1 << 20  # an event that does not end within this is relayed unread
 
-_decode_chunk = msgspec.json.Decoder(Chunk).decode
+_decode_chunk = msgspec.json.Decoder(StreamChunk).decode
 _log = logs.logger(__name__)
 
 
@@ -66,7 +66,7 @@ class CitingRelay(Relay):
         super().__init__()
         self._sources = sources
         self._trackers: dict[int, Tracker] = {}
-        self._last = Chunk()
+        self._last = StreamChunk()
 
     def _passed(self, block: bytes) -> bytes:
         """See `Relay._passed`."""
@@ -161,7 +161,7 @@ class EventStream:
 
     def __init__(
         self,
-        answer: Answer,
+        response: GatewayResponse,
         *,
         headers: Sequence[tuple[bytes, bytes]],
         sources: Sources | None,
@@ -169,45 +169,45 @@ class EventStream:
         started: float,
         interrupted: Callable[[], bytes],
     ) -> None:
-        self._answer = answer
+        self._response = response
         self._headers = headers
         self._relay = CitingRelay(sources) if sources else Relay()
         self._assistant = assistant
         self._started = started
         self._interrupted = interrupted
-        self._chunks: Chunks | None = None
+        self._writer: DirectWriter | None = None
         self._sent = (b"", b"")  # the last two blocks: the usage is in one of them
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer."""
-        self._chunks = chunks_of(scope)
+        self._writer = direct_writer(scope)
         noted = scope.setdefault("state", {})
         noted["interrupt"] = self.interrupt
         try:
-            async with until_hangup(receive):
+            async with cancel_on_disconnect(receive):
                 await send({"type": "http.response.start", "status": 200, "headers": list(self._headers)})
                 if not await self._body(send):
                     noted["code"] = STREAM_INTERRUPTED
-        except CallerGoneError:
-            noted["code"] = CALLER_GONE
+        except ClientDisconnectedError:
+            noted["code"] = CLIENT_DISCONNECTED
             _log.debug("caller went away during a stream", assistant=self._assistant)
         finally:
-            self._answer.close()
+            self._response.close()
             noted["tokens"] = tokens_of(b"".join(self._sent))
 
     def interrupt(self) -> None:
         """End the stream with an error event, because the process has to end."""
-        self._answer.fail(GatewayUnreachableError("the tenant API is going down"))
+        self._response.fail(GatewayUnreachableError("the tenant API is going down"))
 
     async def _body(self, send: Send) -> bool:
         """Send the events; return whether they came to their end."""
-        waiting, straight, whole = True, None, True
+        waiting, sink, whole = True, None, True
         try:
             async with asyncio.timeout(None) as limit, _Patience(limit) as patience:
-                while data := await self._answer.next(straight):
+                while data := await self._response.next(sink):
                     if waiting:
                         metrics.FIRST_TOKEN.labels(self._assistant).observe(time.perf_counter() - self._started)
-                        waiting, straight = False, self._straight
+                        waiting, sink = False, self._write_directly
                     out = self._relay.feed(data)
                     if out:
                         self._sent = (self._sent[1], out)
@@ -216,16 +216,16 @@ class EventStream:
                         patience.since = None
             tail = self._relay.end()
         except TimeoutError as error:
-            raise CallerGoneError from error
+            raise ClientDisconnectedError from error
         except GatewayUnreachableError as error:
             _log.warning("stream interrupted", assistant=self._assistant, reason=str(error))
             tail, whole = b"data: " + self._interrupted() + b"\n\n", False
         await send({"type": "http.response.body", "body": tail, "more_body": False})
         return whole
 
-    def _straight(self, data: bytes) -> bool:
+    def _write_directly(self, data: bytes) -> bool:
         """Send what `data` completes at once; False, and nothing done, where that has to be waited for."""
-        if self._chunks is None or (transport := self._chunks.transport()) is None:
+        if self._writer is None or (transport := self._writer.transport()) is None:
             return False
         if out := self._relay.feed(data):
             self._sent = (self._sent[1], out)

@@ -14,21 +14,21 @@ import msgspec
 
 from assistant_api import errors
 from assistant_api.chat.citations import Sources
-from assistant_api.chat.schemas import Chunk
-from assistant_api.chat.service import Retrieve, ask, understand
+from assistant_api.chat.schemas import StreamChunk
+from assistant_api.chat.service import Retrieve, ask, parse_request
 from assistant_api.chat.stream import EVENT_STREAM
 from assistant_api.clients import Clients
 from assistant_api.decoding import MALFORMED
 from assistant_api.errors import ApiError, from_gateway
-from assistant_api.gateway import MARGIN_SECONDS, Answer, ErrorEnvelope, GatewayUnreachableError, error_of
-from assistant_api.tenant_config import Served
+from assistant_api.gateway import MARGIN_SECONDS, ErrorEnvelope, GatewayResponse, GatewayUnreachableError, error_of
+from assistant_api.tenant_config import ActiveConfig
 from assistant_api.tokens import Tokens, tokens_of
 from assistant_http.events import Frames, data_of, split
 from assistant_observability import logs
 
 MAX_ANSWER = 512 * 1024  # characters; what goes on beyond them is cut off, and says so
 
-_decode_chunk = msgspec.json.Decoder(Chunk).decode
+_decode_chunk = msgspec.json.Decoder(StreamChunk).decode
 _decode_error = msgspec.json.Decoder(ErrorEnvelope).decode
 _log = logs.logger(__name__)
 
@@ -39,7 +39,7 @@ class Question:
 
     assistant: str
     messages: Sequence[Mapping[str, Any]]
-    served: Served
+    active_config: ActiveConfig
     clients: Clients
     retrieve: Retrieve
     request_id: str
@@ -61,7 +61,7 @@ async def answer(question: Question, say: Callable[[str], None], result: Result)
     To be cancelled when nobody wants the answer any more, which ends the model's work, too.
     """
     try:
-        async with asyncio.timeout(question.served.document.gateway_seconds + MARGIN_SECONDS):
+        async with asyncio.timeout(question.active_config.document.gateway_seconds + MARGIN_SECONDS):
             await _answer(question, say, result)
     except ApiError as error:
         result.error = error
@@ -84,22 +84,22 @@ async def _answer(question: Question, say: Callable[[str], None], result: Result
             "stream_options": {"include_usage": True},
         }
     )
-    asked = understand(body, question.served)
+    parsed_chat = parse_request(body, question.active_config)
     sent = {"x-request-id": question.request_id}
-    answered = await ask(asked, question.served, question.clients, question.retrieve, sent)
-    found = answered.answer
+    chat_result = await ask(parsed_chat, question.active_config, question.clients, question.retrieve, sent)
+    found = chat_result.response
     try:
         if found.status != 200 or not found.headers.get("content-type", "").startswith(EVENT_STREAM):
             refused = error_of(found.status, await found.read(), found.headers)
             _log.info("answer refused", assistant=question.assistant, status=refused.status, code=refused.code)
             raise from_gateway(refused, question.assistant)
         result.model = found.headers.get("x-assistant-model")
-        await _read(found, Sources(answered.passages, ""), say, result)
+        await _read(found, Sources(chat_result.passages, ""), say, result)
     finally:
         found.close()
 
 
-async def _read(found: Answer, sources: Sources, say: Callable[[str], None], result: Result) -> None:
+async def _read(found: GatewayResponse, sources: Sources, say: Callable[[str], None], result: Result) -> None:
     frames, tracker, length = Frames(), sources.tracker(), 0
     try:
         while data := await found.next():

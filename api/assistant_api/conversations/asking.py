@@ -22,7 +22,7 @@ from assistant_api.conversations.history import CONTEXT_BYTES, Said, history
 from assistant_api.conversations.running import Beginning, Start, Step
 from assistant_api.conversations.turns import Turns
 from assistant_api.errors import ApiError, invalid_field
-from assistant_api.tenant_config import Served
+from assistant_api.tenant_config import ActiveConfig
 
 MAX_MESSAGES = 2_000  # of one conversation, with all branches
 TITLE_CHARACTERS = 80  # of a title that is taken from the first message
@@ -57,7 +57,7 @@ class Ask:
 class Tools:
     """What an answer takes."""
 
-    served: Served
+    active_config: ActiveConfig
     clients: Clients
     turns: Turns
     retrieve: Retrieve
@@ -81,7 +81,7 @@ async def begin(ask: Ask, tools: Tools) -> Begun:
         if start is None:
             raise ApiError(errors.CONVERSATION_NOT_FOUND)
         _check_target(ask, start)
-        assistant = find(tools.served, start.assistant)
+        assistant = find(tools.active_config, start.assistant)
         asked, path = _question(ask, start.path)
         sent = history([Said(step.depth, step.role, step.content) for step in path], asked)
         beginning = _beginning(ask, start.path, sent.omitted_turns)
@@ -93,7 +93,9 @@ async def begin(ask: Ask, tools: Tools) -> Begun:
             begun = await _begin_again(beginning, tools)
         if not begun:
             raise ApiError(errors.CONVERSATION_FULL, limit=MAX_MESSAGES)
-    question = Question(assistant.name, sent.messages, tools.served, tools.clients, tools.retrieve, ask.request_id)
+    question = Question(
+        assistant.name, sent.messages, tools.active_config, tools.clients, tools.retrieve, ask.request_id
+    )
     tools.turns.start(ask.conversation, beginning.answer, beginning.lease, question)
     return Begun(beginning.answer, sent.omitted_turns)
 

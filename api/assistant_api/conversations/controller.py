@@ -27,7 +27,7 @@ from assistant_api.conversations.schemas import (
 from assistant_api.conversations.threads import shown_to
 from assistant_api.database.errors import DATABASE_ERRORS
 from assistant_api.errors import invalid_field, storage_unavailable
-from assistant_api.tenant_config import Served
+from assistant_api.tenant_config import ActiveConfig
 
 MAX_BODY = 16 * 1024  # of what is no message
 
@@ -49,11 +49,11 @@ class ConversationController(Controller):
 
     @post("/", summary="Begin a conversation", operation_class=CreateOperation)
     async def create(
-        self, request: ApiRequest, served: NamedDependency[Served], clients: NamedDependency[Clients]
+        self, request: ApiRequest, active_config: NamedDependency[ActiveConfig], clients: NamedDependency[Clients]
     ) -> ConversationView:
         """Begin a conversation with an assistant. Without a title it takes the first words that are said in it."""
         new = await read_json_as(decode_new_conversation, request.headers, request.receive, MAX_BODY)
-        return await service.create(new, request.auth.user, served, clients.database)
+        return await service.create(new, request.auth.user, active_config, clients.database)
 
     @get("/", summary="List conversations")
     async def list_conversations(

@@ -9,7 +9,7 @@ import msgspec
 
 from assistant_api.clients import Database
 from assistant_api.conversations import messages
-from assistant_api.conversations.messages import Message
+from assistant_api.conversations.messages import StoredMessage
 from assistant_api.conversations.schemas import ConversationView
 from assistant_api.conversations.threads import Shown
 
@@ -39,7 +39,7 @@ async def as_markdown(conversation: ConversationView, database: Database, shown:
             yield _section(message, conversation.assistant, shown).encode()
 
 
-def _section(message: Message, assistant: str, shown: Shown) -> str:
+def _section(message: StoredMessage, assistant: str, shown: Shown) -> str:
     speaker = shown.catalogs.text(shown.language, "conversations.you") if message.role == "user" else assistant
     sources = dict.fromkeys(
         (annotation.url_citation.title, annotation.url_citation.url) for annotation in shown.view(message).annotations
@@ -49,7 +49,7 @@ def _section(message: Message, assistant: str, shown: Shown) -> str:
     return f"\n## {speaker} ({moment})\n\n{message.content.rstrip()}\n" + (f"\n{links}" if links else "")
 
 
-async def _after(database: Database, conversation: UUID, sequence: int) -> list[Message]:
+async def _after(database: Database, conversation: UUID, sequence: int) -> list[StoredMessage]:
     async with database.reading() as connection:
         return await messages.after(connection, conversation, sequence, PAGE)
 
@@ -62,7 +62,7 @@ async def _path_of(database: Database, conversation: ConversationView) -> list[U
         return await messages.path_ids(connection, conversation.id, conversation.active_message_id)
 
 
-async def _some(database: Database, conversation: UUID, identities: list[UUID]) -> list[Message]:
+async def _some(database: Database, conversation: UUID, identities: list[UUID]) -> list[StoredMessage]:
     async with database.reading() as connection:
         found = await messages.some(connection, conversation, identities)
     return [found[identity] for identity in identities if identity in found]

@@ -12,7 +12,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from assistant_api import errors
-from assistant_api.asgi import WholeAnswer
+from assistant_api.asgi import BufferedResponse
 from assistant_api.body import read_json_as
 from assistant_api.chat.stream import EVENT_STREAM
 from assistant_api.clients import Clients
@@ -39,9 +39,9 @@ from assistant_api.conversations.stream import LAST_EVENT_ID, AnswerStream, even
 from assistant_api.conversations.threads import shown_to
 from assistant_api.conversations.turns import Turns
 from assistant_api.database.errors import DATABASE_ERRORS
+from assistant_api.disconnect import cancel_on_disconnect
 from assistant_api.errors import ApiError, invalid_field, storage_unavailable
-from assistant_api.hangup import until_hangup
-from assistant_api.tenant_config import Served
+from assistant_api.tenant_config import ActiveConfig
 
 MAX_MESSAGE_BODY = 256 * 1024
 MAX_KEY = 255  # characters
@@ -76,7 +76,7 @@ class MessageController(Controller):
     async def say(
         self,
         request: ApiRequest,
-        served: NamedDependency[Served],
+        active_config: NamedDependency[ActiveConfig],
         clients: NamedDependency[Clients],
         conversation: FromPath[str],
     ) -> ASGIApp:
@@ -87,7 +87,7 @@ class MessageController(Controller):
         new = await read_json_as(decode_message, request.headers, request.receive, MAX_MESSAGE_BODY)
         _check_content(new.content)
         ask = _ask(request, conversation, "message", new.parent_id, new.content)
-        return await _answer(ask, request, served, clients)
+        return await _answer(ask, request, active_config, clients)
 
     @get(_PATH + "/{message:str}", summary="Get one message")
     async def get_message(
@@ -131,7 +131,7 @@ class MessageController(Controller):
     async def edit(
         self,
         request: ApiRequest,
-        served: NamedDependency[Served],
+        active_config: NamedDependency[ActiveConfig],
         clients: NamedDependency[Clients],
         conversation: FromPath[str],
         message: FromPath[str],
@@ -140,7 +140,7 @@ class MessageController(Controller):
         new = await read_json_as(decode_edited, request.headers, request.receive, MAX_MESSAGE_BODY)
         _check_content(new.content)
         ask = _ask(request, conversation, "edit", threads.message_id(message), new.content)
-        return await _answer(ask, request, served, clients)
+        return await _answer(ask, request, active_config, clients)
 
     @post(
         _PATH + "/{message:str}/regenerate",
@@ -151,14 +151,14 @@ class MessageController(Controller):
     async def regenerate(
         self,
         request: ApiRequest,
-        served: NamedDependency[Served],
+        active_config: NamedDependency[ActiveConfig],
         clients: NamedDependency[Clients],
         conversation: FromPath[str],
         message: FromPath[str],
     ) -> ASGIApp:
         """Have an answer written once more, beside the one that there is; the new one becomes the active one."""
         ask = _ask(request, conversation, "regenerate", threads.message_id(message), "")
-        return await _answer(ask, request, served, clients)
+        return await _answer(ask, request, active_config, clients)
 
     @post(_PATH + "/{message:str}/stop", summary="Stop an answer", status_code=202)
     async def stop(
@@ -215,19 +215,19 @@ def _ask(request: ApiRequest, conversation: str, kind: Kind, target: UUID | None
     )
 
 
-async def _answer(ask: Ask, request: ApiRequest, served: Served, clients: Clients) -> ASGIApp:
+async def _answer(ask: Ask, request: ApiRequest, active_config: ActiveConfig, clients: Clients) -> ASGIApp:
     turns, retrieve = _turns(request), request.app.state.retrieve
-    tools = Tools(served, clients, turns, retrieve)
+    tools = Tools(active_config, clients, turns, retrieve)
     begun = await asking.begin(ask, tools)
     if EVENT_STREAM in request.headers.get("accept", ""):
         first = await _first(begun, ask, request, clients)
         return _stream(request, clients, ask.conversation, begun.answer, 0, first)
-    async with turns.reading(ask.conversation, begun.answer) as turn, until_hangup(request.receive):
+    async with turns.reading(ask.conversation, begun.answer) as turn, cancel_on_disconnect(request.receive):
         await turn.finished()
     if turn.error is not None and not turn.length and begun.omitted_turns is not None:
         raise turn.error
     found: TurnView = await threads.turn(clients.database, ask.conversation, begun.answer, shown_to(request))
-    return WholeAnswer(200, {}, msgspec.json.encode(found))
+    return BufferedResponse(200, {}, msgspec.json.encode(found))
 
 
 async def _first(begun: Begun, ask: Ask, request: ApiRequest, clients: Clients) -> bytes:

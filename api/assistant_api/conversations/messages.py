@@ -114,7 +114,7 @@ SELECT id FROM branch ORDER BY depth DESC LIMIT 1
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class StoredMessage:
     """One message's row, with what belongs to it."""
 
     id: UUID
@@ -137,22 +137,24 @@ class Message:
     comment: str | None
 
 
-async def path(connection: AsyncConnection, conversation: UUID, last: UUID, limit: int) -> list[Message]:
+async def path(connection: AsyncConnection, conversation: UUID, last: UUID, limit: int) -> list[StoredMessage]:
     """Return up to `limit` messages of a path, in its order, that ends with `last`; fewer when they are long."""
     values = {"conversation": conversation, "last": last, "limit": limit}
-    return [Message(*row) for row in await connection.execute(_PATH, values)]
+    return [StoredMessage(*row) for row in await connection.execute(_PATH, values)]
 
 
-async def after(connection: AsyncConnection, conversation: UUID, sequence: int, limit: int) -> list[Message]:
+async def after(connection: AsyncConnection, conversation: UUID, sequence: int, limit: int) -> list[StoredMessage]:
     """Return up to `limit` messages of all branches in the order in which they came, those after `sequence`."""
     values = {"conversation": conversation, "after": sequence, "limit": limit}
-    return [Message(*row) for row in await connection.execute(_ALL, values)]
+    return [StoredMessage(*row) for row in await connection.execute(_ALL, values)]
 
 
-async def some(connection: AsyncConnection, conversation: UUID, identities: Iterable[UUID]) -> dict[UUID, Message]:
+async def some(
+    connection: AsyncConnection, conversation: UUID, identities: Iterable[UUID]
+) -> dict[UUID, StoredMessage]:
     """Return those of the messages that are in the conversation, by their ids."""
     query = _SHOWN.where(messages.c.conversation_id == conversation, messages.c.id.in_(list(identities)))
-    found = [Message(*row) for row in await connection.execute(query)]
+    found = [StoredMessage(*row) for row in await connection.execute(query)]
     return {message.id: message for message in found}
 
 

@@ -32,7 +32,7 @@ _ORDER = (conversations.c.pinned, conversations.c.active_at, conversations.c.id)
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class StoredConversation:
     """One conversation's row."""
 
     id: UUID
@@ -59,13 +59,13 @@ async def count(connection: AsyncConnection, owner: str) -> int:
 
 async def insert(
     connection: AsyncConnection, identity: UUID, owner: str, assistant: str, title: str | None
-) -> Conversation:
+) -> StoredConversation:
     """Add a conversation."""
     query = conversations.insert().values(id=identity, owner=owner, assistant=assistant, title=title)
     return _conversation((await connection.execute(query.returning(*_SHOWN))).one())
 
 
-async def get(connection: AsyncConnection, owner: str, identity: UUID) -> Conversation | None:
+async def get(connection: AsyncConnection, owner: str, identity: UUID) -> StoredConversation | None:
     """Return one conversation, None when it is not the owner's."""
     row = (await connection.execute(select(*_SHOWN).where(*_of(owner, identity)))).one_or_none()
     return None if row is None else _conversation(row)
@@ -73,7 +73,7 @@ async def get(connection: AsyncConnection, owner: str, identity: UUID) -> Conver
 
 async def page(
     connection: AsyncConnection, owner: str, *, archived: bool, words: str, after: Place | None, limit: int
-) -> Sequence[Conversation]:
+) -> Sequence[StoredConversation]:
     """Return up to `limit` conversations that contain `words` ("" for all) in the title or in a message."""
     query = select(*_SHOWN).where(conversations.c.owner == owner, conversations.c.archived == archived)
     if after is not None:
@@ -89,7 +89,7 @@ async def page(
 
 async def change(
     connection: AsyncConnection, owner: str, identity: UUID, values: Mapping[str, object]
-) -> Conversation | None:
+) -> StoredConversation | None:
     """Set some of `title`, `archived` and `pinned`; None when it is not the owner's."""
     if not values:
         return await get(connection, owner, identity)
@@ -112,5 +112,5 @@ def _of(owner: str, identity: UUID) -> tuple[Any, ...]:
     return conversations.c.id == identity, conversations.c.owner == owner
 
 
-def _conversation(row: Sequence[Any]) -> Conversation:
-    return Conversation(*row)
+def _conversation(row: Sequence[Any]) -> StoredConversation:
+    return StoredConversation(*row)

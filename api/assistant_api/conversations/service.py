@@ -9,7 +9,7 @@ from assistant_api.assistants.service import find
 from assistant_api.clients import Database
 from assistant_api.conversations import repository
 from assistant_api.conversations.cursor import from_cursor, to_cursor
-from assistant_api.conversations.repository import Conversation
+from assistant_api.conversations.repository import StoredConversation
 from assistant_api.conversations.schemas import (
     MAX_TITLE,
     UNSET,
@@ -20,16 +20,16 @@ from assistant_api.conversations.schemas import (
 )
 from assistant_api.errors import ApiError, invalid_field
 from assistant_api.parameters import check_limit, identifier
-from assistant_api.tenant_config import Served
+from assistant_api.tenant_config import ActiveConfig
 
 MAX_CONVERSATIONS = 10_000  # of one caller
 MAX_WORDS = 200  # characters of what is searched
 
 
-async def create(new: NewConversation, owner: str, served: Served, database: Database) -> ConversationView:
+async def create(new: NewConversation, owner: str, active_config: ActiveConfig, database: Database) -> ConversationView:
     """Begin a conversation with an assistant that can be asked now."""
     try:
-        assistant = find(served, new.assistant)
+        assistant = find(active_config, new.assistant)
     except ApiError as error:
         error.field = "assistant"  # which chat completions call `model`
         raise
@@ -91,7 +91,7 @@ async def delete(owner: str, database: Database, identity: str) -> None:
             raise ApiError(errors.CONVERSATION_NOT_FOUND)
 
 
-def view(found: Conversation) -> ConversationView:
+def view(found: StoredConversation) -> ConversationView:
     """Return a conversation as the API shows it."""
     return ConversationView(
         id=found.id,
@@ -111,7 +111,7 @@ def conversation_id(identity: str) -> UUID:
     return identifier(identity, errors.CONVERSATION_NOT_FOUND)
 
 
-def _view_of(found: Conversation | None) -> ConversationView:
+def _view_of(found: StoredConversation | None) -> ConversationView:
     if found is None:
         raise ApiError(errors.CONVERSATION_NOT_FOUND)
     return view(found)

@@ -14,11 +14,11 @@ from uuid import UUID
 import msgspec
 from litestar.types import Receive, Scope, Send
 
-from assistant_api.chat.stream import CALLER_GONE, EVENT_STREAM, STALL_SECONDS
+from assistant_api.chat.stream import CLIENT_DISCONNECTED, EVENT_STREAM, STALL_SECONDS
 from assistant_api.conversations.turn import Reader
 from assistant_api.conversations.turns import Turns
+from assistant_api.disconnect import ClientDisconnectedError, cancel_on_disconnect
 from assistant_api.errors import invalid_field
-from assistant_api.hangup import CallerGoneError, until_hangup
 
 LAST_EVENT_ID = "last-event-id"
 PING_SECONDS = 15.0  # proxies close what says nothing
@@ -70,10 +70,10 @@ class AnswerStream:
         async with self._turns.reading(self._conversation, self._answer) as turn:
             noted["interrupt"] = turn.give_up
             try:
-                async with until_hangup(receive):
+                async with cancel_on_disconnect(receive):
                     await self._send(Reader(turn, self._after), send)
-            except (CallerGoneError, TimeoutError):
-                noted["code"] = CALLER_GONE
+            except (ClientDisconnectedError, TimeoutError):
+                noted["code"] = CLIENT_DISCONNECTED
 
     async def _send(self, reader: Reader, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})

@@ -15,8 +15,8 @@ from assistant_api.asgi import origin_of
 from assistant_api.chat.schemas import Annotation
 from assistant_api.clients import Database
 from assistant_api.conversations import messages, repository, running
-from assistant_api.conversations.messages import Message
-from assistant_api.conversations.repository import Conversation
+from assistant_api.conversations.messages import StoredMessage
+from assistant_api.conversations.repository import StoredConversation
 from assistant_api.conversations.schemas import (
     MAX_COMMENT,
     ConversationView,
@@ -44,7 +44,7 @@ class Shown:
     language: str
     origin: str
 
-    def view(self, message: Message) -> MessageView:
+    def view(self, message: StoredMessage) -> MessageView:
         """Return a message as the API shows it."""
         tokens = (message.input_tokens, message.output_tokens)
         return MessageView(
@@ -154,7 +154,7 @@ def message_id(message: str) -> UUID:
     return identifier(message, errors.MESSAGE_NOT_FOUND)
 
 
-async def find(owner: str, database: Database, identity: str, message: str) -> Message:
+async def find(owner: str, database: Database, identity: str, message: str) -> StoredMessage:
     """Return one message's row; ApiError when it is not in this conversation of the caller."""
     conversation = conversation_id(identity)
     async with database.reading() as connection:
@@ -166,7 +166,7 @@ async def find(owner: str, database: Database, identity: str, message: str) -> M
     return found[wanted]
 
 
-def _known(found: Conversation | None) -> Conversation:
+def _known(found: StoredConversation | None) -> StoredConversation:
     if found is None:
         raise ApiError(errors.CONVERSATION_NOT_FOUND)
     return found

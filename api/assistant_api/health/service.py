@@ -108,10 +108,10 @@ class Health:
     def _required(self) -> list[str]:
         """Return what the configured assistants cannot do without."""
         try:
-            served = self._config.current
+            active_config = self._config.current
         except NotConfiguredError:
             return []
-        return [GATEWAY, POSTGRES, WEAVIATE] if served.knowledge_bases else [GATEWAY]
+        return [GATEWAY, POSTGRES, WEAVIATE] if active_config.knowledge_bases else [GATEWAY]
 
     def _overall(self, checks: Mapping[str, Check]) -> Status:
         if not self._config.generation or checks[GATEWAY].status != "healthy":

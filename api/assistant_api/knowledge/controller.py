@@ -45,7 +45,7 @@ from assistant_api.knowledge.schemas import (
     decode_search,
 )
 from assistant_api.knowledge.vectors import VectorStoreError
-from assistant_api.tenant_config import Served
+from assistant_api.tenant_config import ActiveConfig
 from assistant_observability import logs
 
 MAX_SEARCH_BODY = 64 * 1024
@@ -119,17 +119,17 @@ class KnowledgeController(Controller):
 
     @get("/", summary="List the knowledge bases")
     async def list_knowledge_bases(
-        self, served: NamedDependency[Served], clients: NamedDependency[Clients]
+        self, active_config: NamedDependency[ActiveConfig], clients: NamedDependency[Clients]
     ) -> KnowledgeBaseList:
         """Return every knowledge base with what is in it."""
-        return await service.list_knowledge_bases(served, clients.database)
+        return await service.list_knowledge_bases(active_config, clients.database)
 
     @get("/{name:str}", summary="Get one knowledge base")
     async def get_knowledge_base(
-        self, served: NamedDependency[Served], clients: NamedDependency[Clients], name: FromPath[str]
+        self, active_config: NamedDependency[ActiveConfig], clients: NamedDependency[Clients], name: FromPath[str]
     ) -> KnowledgeBaseView:
         """Return one knowledge base with what is in it."""
-        return await service.get_knowledge_base(service.find(served, name), clients.database)
+        return await service.get_knowledge_base(service.find(active_config, name), clients.database)
 
     @post(
         "/{name:str}/documents",
@@ -142,7 +142,7 @@ class KnowledgeController(Controller):
     async def add_document(
         self,
         request: Request[Any, Any, State],
-        served: NamedDependency[Served],
+        active_config: NamedDependency[ActiveConfig],
         clients: NamedDependency[Clients],
         name: FromPath[str],
     ) -> Response[DocumentView]:
@@ -151,7 +151,7 @@ class KnowledgeController(Controller):
         The same file again is answered with the same document (200). Another file of the same name replaces the
         document as soon as it is ready.
         """
-        base = service.find(served, name)
+        base = service.find(active_config, name)
         boundary = upload.boundary_of(request.headers.get("content-type", ""))
         announced = request.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > upload.MAX_BODY_BYTES:
@@ -166,27 +166,27 @@ class KnowledgeController(Controller):
     async def list_documents(
         self,
         request: Request[Any, Any, State],
-        served: NamedDependency[Served],
+        active_config: NamedDependency[ActiveConfig],
         clients: NamedDependency[Clients],
         name: FromPath[str],
         limit: FromQuery[int] = 20,
         cursor: FromQuery[str | None] = None,
     ) -> DocumentPage:
         """Return up to `limit` documents, the newest first, from `cursor` on."""
-        base = service.find(served, name)
+        base = service.find(active_config, name)
         return await service.list_documents(base, clients.database, limit, cursor, _explain(request))
 
     @get("/{name:str}/documents/{document:str}", summary="Get one document")
     async def get_document(
         self,
         request: Request[Any, Any, State],
-        served: NamedDependency[Served],
+        active_config: NamedDependency[ActiveConfig],
         clients: NamedDependency[Clients],
         name: FromPath[str],
         document: FromPath[str],
     ) -> DocumentView:
         """Return one document with its status."""
-        base = service.find(served, name)
+        base = service.find(active_config, name)
         return await service.get_document(base, clients.database, document, _explain(request))
 
     @get(
@@ -197,13 +197,13 @@ class KnowledgeController(Controller):
     )
     async def read_document(
         self,
-        served: NamedDependency[Served],
+        active_config: NamedDependency[ActiveConfig],
         clients: NamedDependency[Clients],
         name: FromPath[str],
         document: FromPath[str],
     ) -> ASGIApp:
         """Return the document as it was uploaded, Markdown as plain text, which browsers show; citations lead here."""
-        base = service.find(served, name)
+        base = service.find(active_config, name)
         return Content(clients.database, await service.find_document(base, clients.database, document))
 
     @delete(
@@ -214,34 +214,34 @@ class KnowledgeController(Controller):
     )
     async def delete_document(
         self,
-        served: NamedDependency[Served],
+        active_config: NamedDependency[ActiveConfig],
         clients: NamedDependency[Clients],
         name: FromPath[str],
         document: FromPath[str],
     ) -> None:
         """Take a document out of every answer at once (202); its text and vectors are removed within seconds."""
-        await service.delete_document(service.find(served, name), clients.database, document)
+        await service.delete_document(service.find(active_config, name), clients.database, document)
 
     @post("/{name:str}/reindex", summary="Read outdated documents again", status_code=202)
     async def reindex(
-        self, served: NamedDependency[Served], clients: NamedDependency[Clients], name: FromPath[str]
+        self, active_config: NamedDependency[ActiveConfig], clients: NamedDependency[Clients], name: FromPath[str]
     ) -> KnowledgeBaseView:
         """Read the documents again that an earlier version has read, and those of which that has failed.
 
         Each is found as it was until it is ready. Repeating the call changes nothing.
         """
-        return await service.reindex(service.find(served, name), clients.database)
+        return await service.reindex(service.find(active_config, name), clients.database)
 
     @post("/{name:str}/search", summary="Search a knowledge base", status_code=200, operation_class=SearchOperation)
     async def search(
         self,
         request: Request[Any, Any, State],
-        served: NamedDependency[Served],
+        active_config: NamedDependency[ActiveConfig],
         clients: NamedDependency[Clients],
         name: FromPath[str],
     ) -> SearchResult:
         """Return the passages that fit a question best."""
-        base = service.find(served, name)
+        base = service.find(active_config, name)
         question = await read_json_as(decode_search, request.headers, request.receive, MAX_SEARCH_BODY)
         return await service.search(base, question, clients)
 

@@ -42,7 +42,7 @@ _tracer = traces.tracer(__name__)
 
 
 @dataclass
-class Rests:
+class Cooldowns:
     """Which knowledge bases are left alone, until when, and how long the next rest would be."""
 
     _until: dict[str, float] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Dispatcher:
         self._config = config
         self._concurrency = concurrency
         self._running: set[asyncio.Task[None]] = set()
-        self._rests = Rests()
+        self._rests = Cooldowns()
         self._wake = asyncio.Event()
         # The connection that listens also looks for jobs: a worker that has nothing to do keeps this one only.
         self._listening: AsyncConnection | None = None
@@ -95,7 +95,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Work until cancelled; jobs under way are then given back."""
-        self._config.subscribe(lambda served: self._wake.set())
+        self._config.subscribe(lambda active_config: self._wake.set())
         listening = asyncio.create_task(self._listen(), name="listen")
         try:
             while True:

@@ -12,7 +12,7 @@ from litestar.types import Receive, Scope, Send
 from assistant_api.asgi import PIECE, STALL_SECONDS
 from assistant_api.clients import Database
 from assistant_api.knowledge import media, repository
-from assistant_api.knowledge.repository import Stored
+from assistant_api.knowledge.repository import StoredDocument
 
 SHOWN_AS = {media.PDF: media.PDF}  # whatever else there is, is text: browsers show that, but save Markdown
 
@@ -20,7 +20,7 @@ SHOWN_AS = {media.PDF: media.PDF}  # whatever else there is, is text: browsers s
 class Content:
     """The ASGI response with a document's bytes; they are read as the caller takes them, so none waits in memory."""
 
-    def __init__(self, database: Database, document: Stored) -> None:
+    def __init__(self, database: Database, document: StoredDocument) -> None:
         self._database = database
         self._document = document
 
@@ -54,7 +54,7 @@ class Content:
             start += len(piece)
 
 
-def _media_type(document: Stored, head: bytes) -> str:
+def _media_type(document: StoredDocument, head: bytes) -> str:
     if (shown := SHOWN_AS.get(document.media_type)) is not None:
         return shown
     try:

@@ -66,7 +66,7 @@ _READY = select(documents.c.id, func.coalesce(documents.c.first_id, documents.c.
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredDocument:
     """One document's row, without its content. `id` is the row's; people know the document by `public_id`."""
 
     id: UUID
@@ -136,7 +136,7 @@ async def lock(connection: AsyncConnection, knowledge_base: str) -> None:
     await connection.execute(documents.delete().where(documents.c.id == placeholder["id"]))
 
 
-async def newest(connection: AsyncConnection, knowledge_base: str, name: str) -> Stored | None:
+async def newest(connection: AsyncConnection, knowledge_base: str, name: str) -> StoredDocument | None:
     """Return the newest version of the document called `name`."""
     query = _shown(knowledge_base).where(documents.c.name == name).order_by(documents.c.sequence.desc()).limit(1)
     row = (await connection.execute(query)).one_or_none()
@@ -190,7 +190,7 @@ async def stored(connection: AsyncConnection, knowledge_base: str, but_for: str)
     return int(names), int(size)
 
 
-async def insert(connection: AsyncConnection, document: NewDocument) -> Stored:
+async def insert(connection: AsyncConnection, document: NewDocument) -> StoredDocument:
     """Add a document that is to be ingested; its content comes with `insert_part`."""
     query = (
         documents.insert()
@@ -225,7 +225,7 @@ async def piece(connection: AsyncConnection, document: UUID, start: int, size: i
     return (await connection.execute(query)).scalar_one_or_none() or b""
 
 
-async def restart(connection: AsyncConnection, document: UUID, traceparent: str | None) -> Stored:
+async def restart(connection: AsyncConnection, document: UUID, traceparent: str | None) -> StoredDocument:
     """Have a failed document ingested again."""
     query = (
         documents.update()
@@ -255,7 +255,7 @@ async def notify(connection: AsyncConnection) -> None:
     await connection.execute(select(func.pg_notify(CHANNEL, "")))
 
 
-async def get(connection: AsyncConnection, knowledge_base: str, document: UUID) -> Stored | None:
+async def get(connection: AsyncConnection, knowledge_base: str, document: UUID) -> StoredDocument | None:
     """Return one document, None when it is not in this knowledge base or is being removed."""
     row = (await connection.execute(_shown(knowledge_base).where(_known_as(document)))).one_or_none()
     return _stored(row) if row else None
@@ -263,7 +263,7 @@ async def get(connection: AsyncConnection, knowledge_base: str, document: UUID) 
 
 async def page(
     connection: AsyncConnection, knowledge_base: str, limit: int, before: int | None
-) -> tuple[list[Stored], int | None]:
+) -> tuple[list[StoredDocument], int | None]:
     """Return up to `limit` documents, the newest first, and where the next page begins (None at the end)."""
     query = _shown(knowledge_base).order_by(documents.c.sequence.desc()).limit(limit + 1)
     if before is not None:
@@ -327,5 +327,5 @@ def _known_as(document: UUID) -> ColumnElement[bool]:
     return or_(documents.c.id == document, documents.c.first_id == document)
 
 
-def _stored(row: Row[Any] | Sequence[Any]) -> Stored:
-    return Stored(*row)
+def _stored(row: Row[Any] | Sequence[Any]) -> StoredDocument:
+    return StoredDocument(*row)

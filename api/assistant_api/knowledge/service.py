@@ -10,7 +10,7 @@ from assistant_api.clients import Clients, Database
 from assistant_api.errors import ApiError, invalid_field
 from assistant_api.knowledge import media, repository
 from assistant_api.knowledge.explanations import Explain
-from assistant_api.knowledge.repository import NewDocument, Stored, Usage
+from assistant_api.knowledge.repository import NewDocument, StoredDocument, Usage
 from assistant_api.knowledge.retrieval import retrieve
 from assistant_api.knowledge.schemas import (
     DocumentError,
@@ -24,24 +24,24 @@ from assistant_api.knowledge.schemas import (
 )
 from assistant_api.knowledge.upload import Upload
 from assistant_api.parameters import check_limit, identifier
-from assistant_api.tenant_config import Served
+from assistant_api.tenant_config import ActiveConfig
 from assistant_crds.contracts import KnowledgeBaseConfig
 from assistant_observability import traces
 
 MAX_SEARCH = 50
 
 
-def find(served: Served, name: str) -> KnowledgeBaseConfig:
+def find(active_config: ActiveConfig, name: str) -> KnowledgeBaseConfig:
     """Return the knowledge base called `name`; ApiError when there is none."""
-    base = served.knowledge_bases.get(name)
+    base = active_config.knowledge_bases.get(name)
     if base is None:
         raise ApiError(errors.KNOWLEDGE_BASE_NOT_FOUND, knowledge_base=name)
     return base
 
 
-async def list_knowledge_bases(served: Served, database: Database) -> KnowledgeBaseList:
+async def list_knowledge_bases(active_config: ActiveConfig, database: Database) -> KnowledgeBaseList:
     """Return every knowledge base with what is in it."""
-    bases = sorted(served.knowledge_bases.values(), key=lambda base: base.name)
+    bases = sorted(active_config.knowledge_bases.values(), key=lambda base: base.name)
     usage = await _usage(database, bases)
     return KnowledgeBaseList(data=[_base_view(base, usage.get(base.key, Usage())) for base in bases])
 
@@ -119,7 +119,7 @@ async def get_document(base: KnowledgeBaseConfig, database: Database, document: 
     return document_view(await find_document(base, database, document), explain)
 
 
-async def find_document(base: KnowledgeBaseConfig, database: Database, document: str) -> Stored:
+async def find_document(base: KnowledgeBaseConfig, database: Database, document: str) -> StoredDocument:
     """Return one document's row; ApiError when it is not in this knowledge base."""
     identity = _identity(document)
     async with database.reading() as connection:
@@ -154,7 +154,7 @@ async def search(base: KnowledgeBaseConfig, request: SearchRequest, clients: Cli
     return SearchResult(data=await retrieve(request.query, [base], int(request.limit), 0.0, clients))
 
 
-def document_view(stored: Stored, explain: Explain) -> DocumentView:
+def document_view(stored: StoredDocument, explain: Explain) -> DocumentView:
     """Return a document as the API shows it."""
     ready = stored.status == "ready"
     return DocumentView(

@@ -21,8 +21,8 @@ from litestar.types import Receive
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from assistant_api import errors
+from assistant_api.disconnect import ClientDisconnectedError
 from assistant_api.errors import ApiError, invalid_field
-from assistant_api.hangup import CallerGoneError
 from assistant_api.knowledge import media
 from assistant_api.knowledge.repository import PART_BYTES
 
@@ -117,7 +117,7 @@ async def body_of(receive_message: Receive) -> AsyncIterator[bytes]:
                 async with asyncio.timeout(IDLE_SECONDS):
                     message = await receive_message()
                 if message["type"] != "http.request":
-                    raise CallerGoneError
+                    raise ClientDisconnectedError
                 content = message["body"]
                 size += len(content)
                 if size > MAX_BODY_BYTES:

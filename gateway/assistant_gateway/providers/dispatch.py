@@ -17,7 +17,7 @@ from assistant_gateway import bodies, errors
 from assistant_gateway.catalog import LOOK_SECONDS, Target
 from assistant_gateway.providers import families
 from assistant_gateway.providers.openai_wire import Upstream
-from assistant_http.answers import Answer
+from assistant_http.response import Response
 from assistant_observability import logs
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Dispatcher:
 
     async def send(
         self, target: Target, *, embedding: bool, fields: dict[str, msgspec.Raw], trace: Mapping[str, str]
-    ) -> Answer:
+    ) -> Response:
         """Send a call and return its answer when it begins; the caller closes it.
 
         Raises:

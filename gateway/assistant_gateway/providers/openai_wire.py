@@ -21,7 +21,6 @@ from assistant_gateway.egress import EgressRefusedError, GuardedResolver, Platfo
 from assistant_gateway.providers import error_bodies, pauses
 from assistant_gateway.providers.error_bodies import LARGEST_ERROR, Detail
 from assistant_http.addresses import Resolve
-from assistant_http.answers import Answer
 from assistant_http.client import HttpClient
 from assistant_http.errors import (
     ConnectTimeoutError,
@@ -32,6 +31,7 @@ from assistant_http.errors import (
     NotHttpError,
     StaleConnectionError,
 )
+from assistant_http.response import Response
 from assistant_observability import metrics
 
 KEEP_ALIVE_SECONDS = 30.0
@@ -93,7 +93,7 @@ class Upstream:
         await self._resolver.close()
         await self._names.close()
 
-    async def post(self, target: Target, url: URL, body: bytes, trace: Mapping[str, str]) -> Answer:
+    async def post(self, target: Target, url: URL, body: bytes, trace: Mapping[str, str]) -> Response:
         """Send a request and return the answer when its head is here, whatever its status; the caller closes it.
 
         Raises:
@@ -114,7 +114,7 @@ class Upstream:
         except HttpError as error:
             raise _failed(target, url, error) from None
 
-    async def get(self, target: Target, url: URL, seconds: float) -> Answer:
+    async def get(self, target: Target, url: URL, seconds: float) -> Response:
         """Ask for a document, for probes.
 
         Raises:
@@ -128,7 +128,7 @@ class Upstream:
         except HttpError as error:
             raise _failed(target, url, error) from None
 
-    async def _send(self, method: str, target: Target, url: URL, body: bytes, trace: Mapping[str, str]) -> Answer:
+    async def _send(self, method: str, target: Target, url: URL, body: bytes, trace: Mapping[str, str]) -> Response:
         client = self._platform
         if target.own:
             client = self._guarded
@@ -195,14 +195,14 @@ def _why(cause: BaseException | None, host: str) -> str:
     return f"no connection to {host}"
 
 
-async def refusal(target: Target, response: Answer) -> errors.GatewayError:
+async def refusal(target: Target, response: Response) -> errors.GatewayError:
     """Return what to tell the client for an answer that is not a success; reads the answer's body, within bounds."""
     body = _without_secret(target, await error_body(response))
     detail = error_bodies.read(body) or error_bodies.text(body) or Detail()
     return translate(target, response.status, detail, pauses.of_headers(response.headers, detail.pause))
 
 
-async def error_body(response: Answer) -> bytes:
+async def error_body(response: Response) -> bytes:
     """Return the body of an answer that says what went wrong, as far as it comes soon and is not too large."""
     body = b""
     try:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
-from assistant_http.answers import Straight
+from assistant_http.response import Sink
 
 
 class TranslatedAnswer:
-    """A success, see `assistant_http.answers.Answer`; refusals are raised before there is one.
+    """A success, see `assistant_http.response.Answer`; refusals are raised before there is one.
 
     `pull` gives the body: pieces of OpenAI's wire, one event each, nothing at the end. `interrupt` wakes up whoever
     waits in it, `close` ends the provider's connection unless that has been read to its end.
@@ -35,7 +35,7 @@ class TranslatedAnswer:
         self._close = close
         self._error: Exception | None = None
 
-    async def next(self, _straight: Straight | None = None) -> bytes:
+    async def next(self, _straight: Sink | None = None) -> bytes:
         """Return the next piece; nothing is handed on by another road.
 
         Raises:

@@ -19,7 +19,7 @@ from assistant_gateway.errors import GatewayError
 from assistant_gateway.providers import families, refusals
 from assistant_gateway.providers.openai_wire import Upstream, error_body
 from assistant_gateway.wire.sse import TooLargeError
-from assistant_http.answers import Answer
+from assistant_http.response import Response
 
 # LiteLLM's headers that the connection, or the target, has its own of.
 _OURS = frozenset({"host", "connection", "content-length", "accept-encoding", "user-agent", "transfer-encoding"})
@@ -37,7 +37,7 @@ class Exchange:
         self._target = target
         self._trace = trace
         self._limit = limit
-        self._response: Answer | None = None
+        self._response: Response | None = None
         self._unused = 0
         self._last = families.FAMILIES[target.settings.kind].last
         self.tail = b""  # the end of what was received

@@ -228,7 +228,7 @@ def test_a_caller_who_hung_up_has_a_line_too(api: ApiProcess, gateway: FakeGatew
     for name, status in (("id-gone", 499), ("id-left", 200)):
         eventually(lambda name=name: bool(noted(api, name)))  # type: ignore[misc]
         (line,) = noted(api, name)
-        assert (line["status"], line["code"]) == (status, "caller_gone")
+        assert (line["status"], line["code"]) == (status, "client_disconnected")
 
 
 def test_what_is_not_http_writes_no_line(api: ApiProcess, client: httpx.Client) -> None:

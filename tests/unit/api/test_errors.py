@@ -206,10 +206,10 @@ async def test_every_kind_of_error_can_be_rendered_in_every_language() -> None:
 
 def test_only_codes_of_ours_are_told_in_our_words() -> None:
     """What only the provider knows, such as a context that is too long, passes as it is."""
-    assert errors.is_ours(GatewayError(502, "provider_unreachable", ""))
-    assert errors.is_ours(GatewayError(401, "invalid_api_key", ""))
-    assert not errors.is_ours(GatewayError(400, "context_length_exceeded", ""))
-    assert not errors.is_ours(GatewayError(400, "invalid_request", ""))
+    assert errors.is_translated(GatewayError(502, "provider_unreachable", ""))
+    assert errors.is_translated(GatewayError(401, "invalid_api_key", ""))
+    assert not errors.is_translated(GatewayError(400, "context_length_exceeded", ""))
+    assert not errors.is_translated(GatewayError(400, "invalid_request", ""))
 
 
 @pytest.mark.parametrize(("status", "code", "openai_type"), REFUSALS)

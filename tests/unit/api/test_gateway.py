@@ -250,7 +250,7 @@ async def test_closing_an_answer_drops_the_call(start: Start) -> None:
 
 async def test_an_answer_without_end_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded."""
-    monkeypatch.setattr("assistant_http.answers.MAX_ANSWER", 1000)
+    monkeypatch.setattr("assistant_http.response.MAX_RESPONSE_BYTES", 1000)
 
     async def handler(_request: web.Request) -> web.Response:
         return web.Response(body=b"x" * 100_000)

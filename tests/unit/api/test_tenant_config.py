@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from api_world import assistant, document
 
-from assistant_api.tenant_config import NotConfiguredError, Served, TenantConfigHolder
+from assistant_api.tenant_config import ActiveConfig, NotConfiguredError, TenantConfigHolder
 from assistant_crds import parts
 from assistant_crds.contracts import ApiKeyConfig, TenantConfig, encode
 
@@ -57,18 +57,18 @@ def test_a_document_is_indexed_by_name(volume: Volume) -> None:
     volume.write(encode(document()))
     holder = TenantConfigHolder(volume.path)
     holder.load()
-    served = holder.current
-    assert set(served.assistants) == {"support", "plain"}
-    assert [base.name for base in served.knowledge_bases_of(served.assistants["support"])] == ["handbook"]
-    assert served.knowledge_bases_of(served.assistants["plain"]) == []
+    active_config = holder.current
+    assert set(active_config.assistants) == {"support", "plain"}
+    assert [base.name for base in active_config.knowledge_bases_of(active_config.assistants["support"])] == ["handbook"]
+    assert active_config.knowledge_bases_of(active_config.assistants["plain"]) == []
     assert holder.problem is None
-    assert holder.generation == served.document.generation != ""
+    assert holder.generation == active_config.document.generation != ""
 
 
 def test_a_knowledge_base_that_is_gone_is_left_out(volume: Volume) -> None:
     """An assistant may name one that was just deleted."""
-    served = Served.of(document(knowledge_bases=[]))
-    assert served.knowledge_bases_of(served.assistants["support"]) == []
+    active_config = ActiveConfig.of(document(knowledge_bases=[]))
+    assert active_config.knowledge_bases_of(active_config.assistants["support"]) == []
     assert volume.version == 0
 
 
@@ -119,9 +119,9 @@ async def test_a_change_is_served_within_half_a_second(volume: Volume) -> None:
     """Subscribers hear of it; one that fails does not keep the others from the news."""
     volume.write(encode(named("first")))
     holder = TenantConfigHolder(volume.path)
-    heard: asyncio.Queue[Served] = asyncio.Queue()
+    heard: asyncio.Queue[ActiveConfig] = asyncio.Queue()
 
-    def fail(_served: Served) -> None:
+    def fail(_served: ActiveConfig) -> None:
         raise RuntimeError("subscriber broken")
 
     holder.subscribe(fail)
@@ -130,9 +130,9 @@ async def test_a_change_is_served_within_half_a_second(volume: Volume) -> None:
     try:
         assert list(holder.current.assistants) == ["first"]
         volume.write(encode(named("second")))
-        served = await asyncio.wait_for(heard.get(), 0.5)
-        assert list(served.assistants) == ["second"]
-        assert holder.current is served
+        active_config = await asyncio.wait_for(heard.get(), 0.5)
+        assert list(active_config.assistants) == ["second"]
+        assert holder.current is active_config
     finally:
         await holder.stop()
 
@@ -168,7 +168,7 @@ def test_a_configuration_in_parts_is_served_once_all_are_there(volume: Volume, t
     assert holder.load() is None
     assert "part-2.json is of another generation" in (holder.problem or "")
     (tmp_path / "part-2.json").write_bytes(files[2])
-    served = holder.load()
-    assert served is not None
-    assert len(served.assistants) == 80
+    active_config = holder.load()
+    assert active_config is not None
+    assert len(active_config.assistants) == 80
     assert holder.problem is None

@@ -277,7 +277,7 @@ async def test_a_server_that_is_not_there_was_sent_nothing(http: HttpClient) -> 
 
 async def test_a_slow_reader_holds_the_server_back() -> None:
     """A bounded part of an answer is kept, and the reader's slowness is not taken for the server's silence."""
-    size = 50 * connection.MAX_UNREAD
+    size = 50 * connection.MAX_UNREAD_BYTES
     sent = 0
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -285,16 +285,16 @@ async def test_a_slow_reader_holds_the_server_back() -> None:
         await request_of(reader)
         writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n".encode())
         for _ in range(50):
-            writer.write(b"x" * connection.MAX_UNREAD)
+            writer.write(b"x" * connection.MAX_UNREAD_BYTES)
             await writer.drain()
-            sent += connection.MAX_UNREAD
+            sent += connection.MAX_UNREAD_BYTES
         await reader.read()
 
     http = HttpClient(connect_seconds=5, idle_seconds=5, quiet_seconds=1)
     async with serving(talk) as server:
         response = await http.request("GET", server.url, {}, b"")
         await asyncio.sleep(1.3)
-        assert response.unread < 4 * connection.MAX_UNREAD
+        assert response.unread < 4 * connection.MAX_UNREAD_BYTES
         assert sent < size
         assert len(await response.read()) == size
         await http.close()
@@ -460,7 +460,7 @@ async def test_what_arrives_may_be_taken_without_waking_the_reader(http: HttpCli
 
 async def test_a_server_goes_on_after_much_was_taken_at_once(http: HttpClient) -> None:
     """What is taken without waking the reader does not count as unread."""
-    size = 20 * connection.MAX_UNREAD
+    size = 20 * connection.MAX_UNREAD_BYTES
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_of(reader)

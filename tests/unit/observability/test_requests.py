@@ -24,7 +24,7 @@ async def test_lines_are_written_together_in_the_shape_of_all_lines(capsys: pyte
     log = RequestLog()
     log.configure("gateway", "INFO", json=True)
     log.add(request("a", input_tokens=None, key=""))
-    log.add(request("b", status=499, code="caller_gone", input_tokens=0))
+    log.add(request("b", status=499, code="client_disconnected", input_tokens=0))
     assert written(capsys) == []
     await asyncio.sleep(FLUSH_SECONDS * 2)
     first, second = written(capsys)
@@ -32,7 +32,12 @@ async def test_lines_are_written_together_in_the_shape_of_all_lines(capsys: pyte
     assert first.keys() == always | {"request_id", "method", "route", "status", "ms"}
     assert (first["event"], first["level"], first["service"]) == ("request", "info", "gateway")
     assert str(first["timestamp"]).endswith("Z")
-    assert (second["request_id"], second["code"], second["ms"], second["input_tokens"]) == ("b", "caller_gone", 1.5, 0)
+    assert (second["request_id"], second["code"], second["ms"], second["input_tokens"]) == (
+        "b",
+        "client_disconnected",
+        1.5,
+        0,
+    )
     log.add(request("c"))
     log.flush()
     assert [line["request_id"] for line in written(capsys)] == ["c"]

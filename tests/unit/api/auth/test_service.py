@@ -10,24 +10,24 @@ from api_world import KEY, World, client_of, document
 
 from assistant_api.auth.service import identify
 from assistant_api.errors import ApiError
-from assistant_api.tenant_config import Served
+from assistant_api.tenant_config import ActiveConfig
 from assistant_crds.contracts import ApiKeyConfig
 
 SECOND = "ak_" + "s" * 43
 PROTECTED = ["/v1/models", "/v1/models/support", "/api/v1/knowledge-bases"]
 
 
-def served(*keys: str) -> Served:
+def active_config(*keys: str) -> ActiveConfig:
     digests = [
         ApiKeyConfig(name=f"key-{n}", sha256=hashlib.sha256(key.encode()).hexdigest()) for n, key in enumerate(keys)
     ]
-    return Served.of(document(api_keys=digests))
+    return ActiveConfig.of(document(api_keys=digests))
 
 
 def test_a_key_names_its_owner() -> None:
     """Any of several keys works; the identity carries its name, not the key."""
-    assert identify(f"Bearer {SECOND}", served(KEY, SECOND)).name == "key-1"
-    assert identify(f"bearer  {KEY} ", served(KEY, SECOND)).name == "key-0"
+    assert identify(f"Bearer {SECOND}", active_config(KEY, SECOND)).name == "key-1"
+    assert identify(f"bearer  {KEY} ", active_config(KEY, SECOND)).name == "key-0"
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_a_key_names_its_owner() -> None:
 def test_anything_else_is_refused(header: str | None) -> None:
     """Near misses, other schemes, the digest itself and oversized headers alike."""
     with pytest.raises(ApiError) as caught:
-        identify(header, served(KEY))
+        identify(header, active_config(KEY))
     assert caught.value.kind.status == 401
 
 
 def test_nobody_gets_in_without_configured_keys() -> None:
     """An empty list of keys is not an open door."""
     with pytest.raises(ApiError):
-        identify(f"Bearer {KEY}", served())
+        identify(f"Bearer {KEY}", active_config())
 
 
 @pytest.mark.parametrize("path", PROTECTED)

@@ -11,7 +11,7 @@ from assistant_api.conversations import answering
 from assistant_api.conversations.answering import Question, Result, answer
 from assistant_api.conversations.schemas import decode_annotations
 from assistant_api.gateway import GatewayUnreachableError
-from assistant_api.tenant_config import Served
+from assistant_api.tenant_config import ActiveConfig
 
 DONE = b"data: [DONE]\n\n"
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\n'
@@ -26,7 +26,7 @@ async def asked(found: FakeAnswer | Exception, assistant: str = "plain", passage
     messages = [{"role": "user", "content": "Why?"}]
     said: list[str] = []
     result = Result()
-    question = Question(assistant, messages, Served.of(document()), clients, retrieval, "id")
+    question = Question(assistant, messages, ActiveConfig.of(document()), clients, retrieval, "id")
     await answer(question, said.append, result)
     return "".join(said), result
 

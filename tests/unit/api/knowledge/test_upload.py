@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from assistant_api.disconnect import ClientDisconnectedError
 from assistant_api.errors import ApiError
-from assistant_api.hangup import CallerGoneError
 from assistant_api.knowledge import upload
 from assistant_api.knowledge.repository import PART_BYTES
 
@@ -158,7 +158,7 @@ async def test_a_body_ends_with_its_last_message() -> None:
 async def test_a_caller_who_hangs_up_during_the_upload_is_gone() -> None:
     """Half a document is nobody's document."""
     source = messages({"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.disconnect"})
-    with pytest.raises(CallerGoneError):
+    with pytest.raises(ClientDisconnectedError):
         [chunk async for chunk in upload.body_of(source)]
 
 

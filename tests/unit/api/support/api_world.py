@@ -15,10 +15,10 @@ import msgspec
 
 from assistant_api.app import create_app
 from assistant_api.clients import Clients
-from assistant_api.edge import Edge
 from assistant_api.gateway import GatewayUnreachableError
 from assistant_api.i18n import Catalogs
 from assistant_api.knowledge.schemas import Passage
+from assistant_api.middleware import RequestMiddleware
 from assistant_api.tenant_config import TenantConfigHolder
 from assistant_crds.contracts import (
     ApiKeyConfig,
@@ -232,7 +232,7 @@ class World:
     redis: FakeStore
     weaviate: FakeStore
     retrieval: FakeRetrieval
-    app: Edge
+    app: RequestMiddleware
 
     def reset(self) -> None:
         """Make everything around the application as it is in the beginning."""

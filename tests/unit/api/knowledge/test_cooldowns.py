@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from assistant_api.gateway import GatewayError, GatewayUnreachableError
 from assistant_api.knowledge import ingestion
-from assistant_api.knowledge.dispatcher import FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Rests
+from assistant_api.knowledge.dispatcher import FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Cooldowns
 from assistant_api.knowledge.ingestion import RejectedError, UnavailableError
 
 
 def test_failures_in_a_row_make_longer_rests() -> None:
     """Each rest is twice as long as the one before, up to a minute."""
-    rests, now, delays = Rests(), 0.0, []
+    rests, now, delays = Cooldowns(), 0.0, []
     for _ in range(9):
         delays.append(rests.rest("kb", now, 0.0))
         now += delays[-1]
@@ -20,7 +20,7 @@ def test_failures_in_a_row_make_longer_rests() -> None:
 
 def test_documents_that_fail_together_are_one_failure() -> None:
     """Four documents at a time that meet the same outage do not make it count four times."""
-    rests = Rests()
+    rests = Cooldowns()
     for _ in range(4):
         rests.rest("kb", 0.0, 0.0)
     assert rests.next(["kb"], 0.0) == FIRST_DELAY_SECONDS
@@ -28,7 +28,7 @@ def test_documents_that_fail_together_are_one_failure() -> None:
 
 def test_a_success_ends_the_rests() -> None:
     """What works again is used again at once."""
-    rests = Rests()
+    rests = Cooldowns()
     rests.rest("kb", 0.0, 0.0)
     rests.rest("kb", 1.0, 0.0)
     rests.wake("kb")
@@ -38,7 +38,7 @@ def test_a_success_ends_the_rests() -> None:
 
 def test_only_the_failing_knowledge_base_rests() -> None:
     """A model that is away does not keep others waiting."""
-    rests = Rests()
+    rests = Cooldowns()
     rests.rest("a", 0.0, 0.0)
     assert rests.active(["a", "b"], 0.5) == ["b"]
     assert rests.active(["a", "b"], 1.0) == ["a", "b"]
@@ -47,7 +47,7 @@ def test_only_the_failing_knowledge_base_rests() -> None:
 
 def test_what_the_provider_asks_for_is_honoured() -> None:
     """`Retry-After` may be longer than our own longest rest."""
-    assert Rests().rest("kb", 0.0, 300.0) == 300.0
+    assert Cooldowns().rest("kb", 0.0, 300.0) == 300.0
 
 
 def test_a_failure_that_may_pass_is_waited_for() -> None:

@@ -8,13 +8,13 @@ from typing import Protocol, TypeAlias
 
 from assistant_http.errors import HttpError
 
-MAX_ANSWER = 32 * 1024 * 1024  # of one that is read as a whole
+MAX_RESPONSE_BYTES = 32 * 1024 * 1024  # of one that is read as a whole
 
 
-Straight: TypeAlias = Callable[[bytes], bool]
+Sink: TypeAlias = Callable[[bytes], bool]
 
 
-class Answer(Protocol):
+class Response(Protocol):
     """An answer whose body has not been read yet. It has to be read to its end, or closed."""
 
     @property
@@ -29,7 +29,7 @@ class Answer(Protocol):
     def complete(self) -> bool:
         """Whether all of it is here, so that nobody has to wait."""
 
-    async def next(self, straight: Straight | None = None) -> bytes:
+    async def next(self, sink: Sink | None = None) -> bytes:
         """Return what has arrived and was not read yet, at least one byte; b"" at the end.
 
         Args:
@@ -48,44 +48,44 @@ class Answer(Protocol):
 
 
 class _Connection(Protocol):
-    def go_on(self, response: Response) -> None: ...
+    def resume(self, response: ClientResponse) -> None: ...
 
-    def drop(self, error: Exception) -> None: ...
+    def abort(self, error: Exception) -> None: ...
 
 
-class Response:
-    """An answer as it arrives; see `Answer`."""
+class ClientResponse:
+    """An answer as it arrives; see `Response`."""
 
-    __slots__ = ("_straight", "_waiter", "connection", "error", "headers", "held", "parts", "status", "unread")
+    __slots__ = ("_sink", "_waiter", "connection", "error", "headers", "parts", "paused", "status", "unread_bytes")
 
     def __init__(self, status: int, headers: Mapping[str, str], connection: _Connection) -> None:
         self.status = status
         self.headers = headers
         self._waiter: asyncio.Future[None] | None = None
-        self._straight: Straight | None = None
+        self._sink: Sink | None = None
         # The connection's side.
         self.connection: _Connection | None = connection  # None: the whole answer is here, or it was given up
         self.error: Exception | None = None
         self.parts: list[bytes] = []
-        self.unread = 0
-        self.held = False  # the server has to wait for the reader
+        self.unread_bytes = 0
+        self.paused = False  # the server has to wait for the reader
 
     @property
     def complete(self) -> bool:
-        """See `Answer.complete`."""
+        """See `Response.complete`."""
         return self.connection is None
 
-    async def next(self, straight: Straight | None = None) -> bytes:
-        """See `Answer.next`."""
+    async def next(self, sink: Sink | None = None) -> bytes:
+        """See `Response.next`."""
         if not self.parts and self.connection is not None:
-            self._waiter, self._straight = asyncio.get_running_loop().create_future(), straight
+            self._waiter, self._sink = asyncio.get_running_loop().create_future(), sink
             try:
                 await self._waiter
             finally:
-                self._straight = None
+                self._sink = None
         if parts := self.parts:
             data = parts[0] if len(parts) == 1 else b"".join(parts)
-            self._taken()
+            self._consumed()
             return data
         if self.error is not None:
             raise self.error
@@ -101,40 +101,40 @@ class Response:
         size = 0
         while part := await self.next():
             size += len(part)
-            if size > MAX_ANSWER:
+            if size > MAX_RESPONSE_BYTES:
                 self.close()
                 raise HttpError("the answer is too large")
             parts.append(part)
         return b"".join(parts)
 
     def fail(self, error: Exception) -> None:
-        """See `Answer.fail`: the connection is dropped."""
+        """See `Response.fail`: the connection is dropped."""
         if self.connection is not None:
-            self.connection.drop(error)
+            self.connection.abort(error)
 
     def close(self) -> None:
-        """See `Answer.close`: the connection is dropped."""
+        """See `Response.close`: the connection is dropped."""
         self.fail(HttpError("closed"))
 
     def arrived(self) -> None:
         """Hand on what is there, or wake the reader."""
-        straight, parts = self._straight, self.parts
-        if straight is None or not straight(parts[0] if len(parts) == 1 else b"".join(parts)):
+        sink, parts = self._sink, self.parts
+        if sink is None or not sink(parts[0] if len(parts) == 1 else b"".join(parts)):
             self._wake()
-        elif self.held:
-            self._taken()
+        elif self.paused:
+            self._consumed()
         else:
             parts.clear()
-            self.unread = 0
+            self.unread_bytes = 0
 
-    def _taken(self) -> None:
+    def _consumed(self) -> None:
         self.parts.clear()
-        self.unread = 0
-        if self.held and self.connection is not None:
-            self.connection.go_on(self)
+        self.unread_bytes = 0
+        if self.paused and self.connection is not None:
+            self.connection.resume(self)
 
     def _wake(self) -> None:
-        self._straight = None  # what comes before the reader has woken up has to wait in line
+        self._sink = None  # what comes before the reader has woken up has to wait in line
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

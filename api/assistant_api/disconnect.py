@@ -1,4 +1,4 @@
-"""Stop working for a caller who has hung up: its tokens cost money and its slot is wanted by others."""
+"""Cancel the work for a client that has disconnected: its tokens cost money, and other requests need its slot."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Self
 
 from litestar.types import Message, Receive
 
-# Most work is over before: until then nobody looks, because a task for each request costs more than a timer.
-LOOK_AFTER_SECONDS = 0.25
+# Most requests end within this time; a task for each of them would cost more than the timer that is cancelled.
+WATCH_DELAY_SECONDS = 0.25
 
 
-class CallerGoneError(Exception):
-    """The caller closed the connection before its answer was complete."""
+class ClientDisconnectedError(Exception):
+    """The client closed the connection before its response was complete."""
 
 
-class until_hangup:  # noqa: N801  reads like asyncio.timeout, and works like it
-    """`async with until_hangup(receive):` cancels its body when the caller disconnects, and raises CallerGoneError.
+class cancel_on_disconnect:  # noqa: N801  reads like asyncio.timeout, and works like it
+    """`async with cancel_on_disconnect(receive):` cancels its body and raises ClientDisconnectedError on a disconnect.
 
     The request's body must have been read before: from then on the only message that ASGI can deliver is the
-    disconnect. Cancelling the body closes what it holds, such as the call to the gateway. In the
-    first LOOK_AFTER_SECONDS nothing is noticed, then everything at once.
+    disconnect. Cancelling the body closes what it holds, such as the call to the gateway. A
+    disconnect in the first WATCH_DELAY_SECONDS is noticed when they are over.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -35,7 +35,7 @@ class until_hangup:  # noqa: N801  reads like asyncio.timeout, and works like it
         task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("needs a task")
-        self._timer = loop.call_later(LOOK_AFTER_SECONDS, self._look, task)
+        self._timer = loop.call_later(WATCH_DELAY_SECONDS, self._look, task)
         return self
 
     async def __aexit__(
@@ -51,7 +51,7 @@ class until_hangup:  # noqa: N801  reads like asyncio.timeout, and works like it
         task = asyncio.current_task()
         # Only our own cancellation is turned into an error; one from outside goes on.
         if task is not None and task.uncancel() == 0:
-            raise CallerGoneError from error
+            raise ClientDisconnectedError from error
 
     def _look(self, task: asyncio.Task[object]) -> None:
         self._watch = asyncio.create_task(self._wait(task))

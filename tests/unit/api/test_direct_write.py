@@ -10,7 +10,7 @@ import pytest
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from assistant_api.chat.stream import EventStream
-from assistant_api.chunks import Chunks, chunks_of
+from assistant_api.direct_write import DirectWriter, direct_writer
 from assistant_api.server import server
 from assistant_http.client import HttpClient
 from assistant_http.errors import HttpError
@@ -39,17 +39,17 @@ async def http() -> AsyncIterator[HttpClient]:
     await client.close()
 
 
-def found(scope: Scope) -> Chunks:
-    chunks = chunks_of(scope)
+def found(scope: Scope) -> DirectWriter:
+    chunks = direct_writer(scope)
     assert chunks is not None
     return chunks
 
 
-def is_ready(chunks: Chunks) -> bool:
+def is_ready(chunks: DirectWriter) -> bool:
     return chunks.transport() is not None
 
 
-def write(chunks: Chunks, body: bytes) -> None:
+def write(chunks: DirectWriter, body: bytes) -> None:
     transport = chunks.transport()
     assert transport is not None
     transport.write(b"%x\r\n%b\r\n" % (len(body), body))

@@ -80,7 +80,7 @@ async def test_the_trace_goes_on_to_the_gateway(monkeypatch: pytest.MonkeyPatch)
     """The span that asks the gateway is part of the caller's trace."""
     spans: list[trace.SpanContext] = []
     tracer = TracerProvider().get_tracer("test")
-    monkeypatch.setattr("assistant_api.edge._tracer", tracer)
+    monkeypatch.setattr("assistant_api.middleware._tracer", tracer)
     monkeypatch.setattr("assistant_api.chat.service._tracer", tracer)
     world = make_world()
     inner = world.gateway.chat

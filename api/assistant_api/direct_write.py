@@ -1,7 +1,8 @@
-"""Parts of an answer's body that are sent where they arrive, and heads that are written at once.
+"""Write response heads and body parts to uvicorn's transport directly, past ASGI's `send`.
 
-ASGI's `send` can only be awaited, so every part would wake a task. This is an extension of ASGI's scope, offered by our
-variant of uvicorn's protocol: it writes at once when nothing stands against it.
+ASGI's `send` can only be awaited, so every part of a stream would wake a task. `DirectWriteProtocol`, a subclass of
+uvicorn's protocol, offers the transport in the request's scope (an ASGI extension); callers write to it when the head
+is out and the client reads, and use `send` otherwise. This is the only file that relies on uvicorn's internals.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any, cast
 from litestar.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-_EXTENSION = "assistant.chunks"
+_EXTENSION = "assistant.direct_write"
 
 
-class Chunks:
-    """The chunks of one answer."""
+class DirectWriter:
+    """Write access to the transport of one response, as an extension in the ASGI scope of its request."""
 
     __slots__ = ("_cycle",)
 
@@ -49,9 +50,9 @@ class Chunks:
         return cycle.transport
 
 
-def chunks_of(scope: Scope) -> Chunks | None:
-    """Return the extension, where the server offers it."""
-    return cast("Chunks | None", (scope.get("extensions") or {}).get(_EXTENSION))
+def direct_writer(scope: Scope) -> DirectWriter | None:
+    """Return the direct writer of a request; None where the server offers none."""
+    return cast("DirectWriter | None", (scope.get("extensions") or {}).get(_EXTENSION))
 
 
 # What may stand in no header; CR and LF end each line of a head, so they are counted.
@@ -97,7 +98,7 @@ class _Cycle(RequestResponseCycle):
         return True
 
 
-class ChunksProtocol(HttpToolsProtocol):
+class DirectWriteProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with the extension in the scope of each request."""
 
     def on_headers_complete(self) -> None:
@@ -106,5 +107,5 @@ class ChunksProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle  # none yet where uvicorn refused an upgrade
         if cycle is not None and cycle.scope is self.scope:
             cycle.__class__ = _Cycle
-            extensions: dict[str, Any] = {_EXTENSION: Chunks(cycle)}
+            extensions: dict[str, Any] = {_EXTENSION: DirectWriter(cycle)}
             cycle.scope["extensions"] = extensions

@@ -18,7 +18,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 from prometheus_client import Counter, Histogram
 
 from assistant_api.cors import ORIGIN, Headers, headers_for, preflight
-from assistant_api.errors import SHUTTING_DOWN, ApiError, answer_to
+from assistant_api.errors import SHUTTING_DOWN, ApiError, to_response
 from assistant_api.i18n import Catalogs
 from assistant_api.tenant_config import TenantConfigHolder
 from assistant_api.tokens import Tokens
@@ -43,7 +43,7 @@ NO_STORE = (b"cache-control", b"no-store")
 _tracer = traces.tracer(__name__)
 
 
-class Edge:
+class RequestMiddleware:
     """The outermost ASGI application; `app` is the Litestar application inside, `drain` takes it out of service.
 
     `direct` are applications that answer one method and path without Litestar's detour. `config` knows the tenant,
@@ -65,7 +65,7 @@ class Edge:
         self._allowed = allowed
         self._config = config
         self._catalogs = catalogs
-        self._running: set[_Answer] = set()
+        self._running: set[_Exchange] = set()
         metrics.HTTP_IN_FLIGHT.labels(PART).set_function(lambda: len(self._running))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,59 +74,59 @@ class Edge:
             await self.app(scope, receive, send)
             return
         method, path = str(scope["method"]), scope["path"]
-        request_id, carrier, origin = _of_caller(scope["headers"])
+        request_id, carrier, origin = _request_context(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
         cors = headers_for(origin, self._config.allowed_origins) if origin else ()
-        answer = _Answer(scope, send, request_id, cors)
-        self._running.add(answer)
+        exchange = _Exchange(scope, send, request_id, cors)
+        self._running.add(exchange)
         named = logs.request_id.set(request_id)
         started = time.perf_counter()
         trace_id = 0
         try:
             if path in _UNTRACED:
-                await self._answer(answer, receive)
+                await self._handle(exchange, receive)
             else:
                 with traces.serving(_tracer, method, carrier) as span:
                     trace_id = span.get_span_context().trace_id
                     try:
-                        await self._answer(answer, receive)
+                        await self._handle(exchange, receive)
                     finally:
                         if span.is_recording():
-                            _describe(span, method, _route(scope), answer.status)
+                            _describe(span, method, _route(scope), exchange.status)
         finally:
-            self._running.discard(answer)
+            self._running.discard(exchange)
             took = time.perf_counter() - started
-            requests, duration = _series(metrics.method_label(method), _route(scope), answer.status)
+            requests, duration = _series(metrics.method_label(method), _route(scope), exchange.status)
             requests.inc()
             duration.observe(took)
             logs.request_id.reset(named)
             if path not in _UNTRACED:
-                self._log(answer, trace_id, took)
+                self._log(exchange, trace_id, took)
 
     def interrupt(self) -> None:
         """End what still runs, because the process has to: streams with an error event, other requests with 503."""
-        for answer in list(self._running):
-            answer.interrupt()
+        for exchange in list(self._running):
+            exchange.interrupt()
 
-    async def _answer(self, answer: _Answer, receive: Receive) -> None:
-        scope = answer.scope
+    async def _handle(self, exchange: _Exchange, receive: Receive) -> None:
+        scope = exchange.scope
         app = self.direct.get((scope["method"], scope["path"]), self.app)
-        if answer.cors and scope["method"] == "OPTIONS":
+        if exchange.cors and scope["method"] == "OPTIONS":
             app = preflight(scope) or app
         elif scope["method"] == "OPTIONS":
-            answer.allowed = self._allowed
+            exchange.allowed = self._allowed
         try:
-            await app(scope, receive, answer.send)
+            await app(scope, receive, exchange.send)
         except asyncio.CancelledError:
-            if not answer.interrupted or answer.started:
+            if not exchange.interrupted or exchange.started:
                 raise
-            refusal = answer_to(ApiError(SHUTTING_DOWN, retry_after=1), scope, self._catalogs)
-            await refusal(scope, receive, answer.send)
+            refusal = to_response(ApiError(SHUTTING_DOWN, retry_after=1), scope, self._catalogs)
+            await refusal(scope, receive, exchange.send)
 
-    def _log(self, answer: _Answer, trace_id: int, seconds: float) -> None:
+    def _log(self, exchange: _Exchange, trace_id: int, seconds: float) -> None:
         if not REQUESTS.enabled:
             return
-        scope = answer.scope
+        scope = exchange.scope
         state = scope["state"]
         tokens: Tokens | None = state.get("tokens")
         REQUESTS.add(
@@ -138,7 +138,7 @@ class Edge:
                 key=state.get("key", ""),
                 method=metrics.method_label(scope["method"]),
                 route=_route(scope),
-                status=answer.status,
+                status=exchange.status,
                 code=state.get("code", ""),
                 ms=round(seconds * 1000, 1),
                 input_tokens=tokens[0] if tokens else None,
@@ -147,7 +147,7 @@ class Edge:
         )
 
 
-class _Answer:
+class _Exchange:
     """Adds the headers of every answer, and remembers its status."""
 
     __slots__ = ("_request_id", "_send", "_task", "allowed", "cors", "interrupted", "scope", "started", "status")
@@ -164,7 +164,7 @@ class _Answer:
         self.interrupted = False
 
     def interrupt(self) -> None:
-        """See `Edge.interrupt`."""
+        """See `RequestMiddleware.interrupt`."""
         end: Callable[[], None] | None = self.scope["state"].get("interrupt")
         if end is not None:
             end()
@@ -187,7 +187,7 @@ class _Answer:
         return self._send(message)
 
 
-def _of_caller(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, dict[str, str], str]:
+def _request_context(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, dict[str, str], str]:
     """Return the request id (the caller's, if it is a sane one), the trace context headers, and a web page's origin."""
     request_id = origin = ""
     carrier: dict[str, str] = {}
