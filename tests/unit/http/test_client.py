@@ -294,7 +294,7 @@ async def test_a_slow_reader_holds_the_server_back() -> None:
     async with serving(talk) as server:
         response = await http.request("GET", server.url, {}, b"")
         await asyncio.sleep(1.3)
-        assert response.unread < 4 * connection.MAX_UNREAD_BYTES
+        assert response.unread_bytes < 4 * connection.MAX_UNREAD_BYTES
         assert sent < size
         assert len(await response.read()) == size
         await http.close()
