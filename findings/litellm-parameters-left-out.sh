@@ -6,7 +6,7 @@
 # Seen:     `get_supported_openai_params` names these parameters, and they are then left out of the request without a
 #           word: `response_format: json_object` of Anthropic, `parallel_tool_calls: false` of Gemini, `tool_choice:
 #           required` of Cohere. The answer is prose, or several calls, or no call.
-# Here:     gateway/assistant_gateway/providers/translatable.py refuses them by name.
+# Here:     gateway/assistant_gateway/providers/litellm_request.py refuses them by name.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -6,7 +6,7 @@
 # Seen:     models of Fireworks cost the standard price in the tier `priority`, and long prompts of Perplexity's
 #           models the price of short ones, although their entries have these prices. The calculators of both
 #           providers do not look.
-# Here:     gateway/assistant_gateway/price_map.py reads both; tests/integration/gateway/test_price_map.py lists where
+# Here:     gateway/assistant_gateway/providers/price_map.py reads both; tests/integration/gateway/test_price_map.py lists where
 #           its bill is another than LiteLLM's.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -9,8 +9,8 @@ import uvloop
 from pydantic import ValidationError
 
 from assistant_gateway import garbage
-from assistant_gateway.catalog import CatalogError
 from assistant_gateway.config import Settings
+from assistant_gateway.providers.catalog import CatalogError
 from assistant_gateway.server import serve
 from assistant_observability import logs, traces
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from assistant_gateway import errors
-from assistant_gateway.catalog import Target
 from assistant_gateway.providers import openai_wire
+from assistant_gateway.providers.catalog import Target
 from assistant_gateway.wire import chunks
 from assistant_gateway.wire.decoding import UNREADABLE, is_array
 from assistant_gateway.wire.usage import Usage, chunk_of

@@ -19,14 +19,12 @@ from prometheus_client import Counter, Histogram
 from assistant_crds import contracts, naming
 from assistant_gateway import bodies, errors, intake
 from assistant_gateway.attempts import Attempt, Attempts
-from assistant_gateway.catalog import Catalog
 from assistant_gateway.config import Settings
 from assistant_gateway.connections import Connections
 from assistant_gateway.delivery import deliver
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import STRANGER, Pause, Turns
 from assistant_gateway.forwarding import REQUEST_ID, Ask, Forwarder
-from assistant_gateway.gates import Gates
 from assistant_gateway.identity import OPERATOR, Authenticator, Identity, SigningKeys, require
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.memory import LEASE, Memory
@@ -36,7 +34,9 @@ from assistant_gateway.offers import offers
 from assistant_gateway.policies import Policies
 from assistant_gateway.probe_changes import ProbeChanges
 from assistant_gateway.probes import Prober, Targets
-from assistant_gateway.providers.dispatch import Dispatcher
+from assistant_gateway.providers.bulkhead import Bulkheads
+from assistant_gateway.providers.catalog import Catalog
+from assistant_gateway.providers.client import ProviderClient
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.relay import Relay, Result, Sizes
 from assistant_gateway.request_log import LINE, Line
@@ -86,16 +86,16 @@ class Gateway:
         self._keys = clients.keys
         self._authenticator = Authenticator(clients.keys)
         self._targets: Targets = lambda: clients.catalog.targets
-        self.gates = Gates(self._targets)
-        attempts = Attempts(self.gates, self._targets)
+        self.bulkheads = Bulkheads(self._targets)
+        attempts = Attempts(self.bulkheads, self._targets)
         meter = clients.meter or Meter(clients.limiter)
-        dispatcher = Dispatcher(clients.upstream, settings.max_answer_bytes)
+        dispatcher = ProviderClient(clients.upstream, settings.max_answer_bytes)
         self._forwarder = Forwarder(attempts, meter, dispatcher, clients.tracer)
         self.memory = Memory(settings.memory_bytes)
         self._turns = Turns(AT_ONCE, alone=ALONE_AT_ONCE)
         self._pieces = Turns(1, PIECES_AT_ONCE)
         self.refusals = SlowRefusals()
-        self._prober = Prober(clients.upstream, self._targets, self.gates, meter)
+        self._prober = Prober(clients.upstream, self._targets, self.bulkheads, meter)
         self._changes = ProbeChanges(self._prober, clients.limiter, clients.policies.get)
         sizes = Sizes(settings.max_answer_bytes, settings.max_event_bytes, settings.max_stream_bytes)
         self.relay = Relay(sizes, self._pieces)

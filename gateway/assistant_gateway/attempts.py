@@ -16,9 +16,9 @@ from typing import TypeVar
 
 from assistant_gateway import errors
 from assistant_gateway.calls import count_fallback
-from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.gates import Gates, Permit
+from assistant_gateway.providers.bulkhead import Bulkheads, Permit
+from assistant_gateway.providers.catalog import Target
 from assistant_gateway.relay import Result
 from assistant_gateway.routing import Destination, resolve
 from assistant_gateway.streaming import deadline_passed
@@ -85,8 +85,8 @@ class _Course:
 class Attempts:
     """Goes through destinations."""
 
-    def __init__(self, gates: Gates, targets: Callable[[], Mapping[str, Target]]) -> None:
-        self._gates = gates
+    def __init__(self, bulkheads: Bulkheads, targets: Callable[[], Mapping[str, Target]]) -> None:
+        self._bulkheads = bulkheads
         self._targets = targets
 
     async def run(self, destinations: Sequence[Destination], attempt: Callable[[Attempt], Awaitable[Result]]) -> Result:
@@ -106,7 +106,7 @@ class Attempts:
             try:
                 target = resolve(to, self._targets())
                 deadline = deadline or asyncio.get_running_loop().time() + target.settings.total_seconds
-                permit = await self._gates.gate(to, target).enter(to.model, deadline, to.tenant)
+                permit = await self._bulkheads.bulkhead(to.tenant, target).enter(to.model, deadline, to.tenant)
             except GatewayError as error:
                 _skip(course, to, error, index)
                 continue

@@ -11,12 +11,11 @@ from typing import TypeVar
 import msgspec
 
 from assistant_gateway import errors, lengths, system_messages
-from assistant_gateway.catalog import ROUTING_FIELDS, Target
-from assistant_gateway.providers import families
+from assistant_gateway.providers import kinds
+from assistant_gateway.providers.catalog import ROUTING_FIELDS, Target
 from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute
 from assistant_gateway.wire.decoding import LARGEST_DECODED, UNREADABLE, is_absent, is_filled_array
-
-Fields = dict[str, msgspec.Raw]
+from assistant_gateway.wire.fields import Fields
 
 _TRUE = msgspec.Raw(b"true")
 # What something here, a limit or a price depends on, and the rest of OpenAI's members. Some servers take a
@@ -147,11 +146,6 @@ class ChatBody(msgspec.Struct, frozen=True):
         return fields
 
 
-def encode(fields: Fields) -> bytes:
-    """Return a body."""
-    return _encode(fields)
-
-
 def chat(body: Body) -> ChatBody:
     """Check what the gateway itself acts on.
 
@@ -195,7 +189,7 @@ def embeddings(body: Body, route: EmbeddingRoute, target: Target, road: str = ""
         fields["dimensions"] = route.dimensions
     else:
         fields.pop("dimensions", None)
-    types = target.settings.embedding_input_types if target.settings.kind == families.NATIVE else None
+    types = target.settings.embedding_input_types if target.settings.kind == kinds.NATIVE else None
     if types and (kind := types.of(road)):
         fields["input_type"] = msgspec.Raw(_encode(kind))
     return fields

@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from assistant_gateway import errors
-from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.providers.catalog import Target
 from assistant_gateway.wire.decoding import is_absent, is_one_of
+from assistant_gateway.wire.fields import Fields
 
 STANDARD = ("max_tokens", "max_completion_tokens")
 # Other names of the same limit: OpenAI's Responses, llama.cpp, Ollama, TGI, SGLang, Anthropic's and others' older APIs.
@@ -71,8 +72,6 @@ _MEMBER = re.compile(r'"([^"\\]{1,64})"\s*:')
 _LETTERS = re.compile(r"[^a-z0-9]")
 _ONE = frozenset({b"null", b"false", b"1"})
 _anything = msgspec.json.Decoder(object)
-
-Fields = dict[str, msgspec.Raw]
 
 
 def folded(name: str) -> str:

@@ -12,13 +12,14 @@ import msgspec
 
 from assistant_gateway import counting, ledger, lengths
 from assistant_gateway.calls import Call, Outcome
-from assistant_gateway.catalog import Target
 from assistant_gateway.limits.levels import Amount
 from assistant_gateway.limits.terms import Terms
-from assistant_gateway.rates import Bill, Price
+from assistant_gateway.providers.catalog import Target
+from assistant_gateway.providers.rates import Bill, Price
 from assistant_gateway.wire.completion_text import CompletionText, estimate
 from assistant_gateway.wire.counts import MOST_TOKENS
 from assistant_gateway.wire.decoding import is_one_of
+from assistant_gateway.wire.fields import Fields
 from assistant_gateway.wire.sse import EventRelay
 from assistant_gateway.wire.usage import DETAILS, Usage, charged
 
@@ -32,8 +33,6 @@ _SEARCHES = ("web_search_options", "web_search", "search_parameters", "plugins")
 _NOT_ASKED = frozenset({b"null", b"false", b"[]"})
 
 _details_of = operator.attrgetter(*DETAILS)
-
-Fields = dict[str, msgspec.Raw]
 
 
 @dataclass(slots=True)

@@ -8,19 +8,20 @@ import msgspec
 
 from assistant_gateway import counting, errors, lengths
 from assistant_gateway.calls import Call, Outcome
-from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import Pause, next_round
 from assistant_gateway.limits.levels import LARGEST, Amount
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Refused
 from assistant_gateway.limits.terms import Terms
-from assistant_gateway.metered import Fields, Metered
-from assistant_gateway.price_map import PriceMap
-from assistant_gateway.prices import STATE_THEIR_COST, TIERS, price_of, served_price, tier_of
-from assistant_gateway.rates import FREE, Bill, Price
+from assistant_gateway.metered import Metered
+from assistant_gateway.providers.catalog import Target
+from assistant_gateway.providers.price_map import PriceMap
+from assistant_gateway.providers.prices import STATE_THEIR_COST, TIERS, price_of, served_price, tier_of
+from assistant_gateway.providers.rates import FREE, Bill, Price
 from assistant_gateway.tokenizers import Tokenizers
 from assistant_gateway.wire.decoding import UNREADABLE
+from assistant_gateway.wire.fields import Fields
 from assistant_gateway.wire.usage import Source, Usage
 from assistant_observability import logs, metrics
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
-from assistant_gateway.catalog import OWN_ENDPOINT
+from assistant_gateway.providers.catalog import OWN_ENDPOINT
 
 MOST_OF_TENANT = 50
 MOST_OF_PROVIDER = 500

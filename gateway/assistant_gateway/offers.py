@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from assistant_gateway.catalog import Target
 from assistant_gateway.probes import Prober
-from assistant_gateway.providers import families
+from assistant_gateway.providers import kinds
+from assistant_gateway.providers.catalog import Target
 from assistant_gateway.routing import Tenant, is_allowed
 
 MOST_MODELS = 1000  # of one provider
@@ -58,7 +58,7 @@ def _offer(target: Target, tenant: Tenant, patterns: list[str], listed: frozense
     named = {pattern for pattern in (*target.settings.models, *patterns) if not _WILD & set(pattern)}
     known = named | (listed or frozenset())
     models = sorted(model for model in known if is_allowed(target.provider, model, tenant.allow))
-    family = families.FAMILIES.get(target.settings.kind)
+    family = kinds.FAMILIES.get(target.settings.kind)
     return Offer(
         provider=target.provider,
         kind=target.settings.kind,

@@ -22,14 +22,14 @@ from yarl import URL
 from assistant_crds.conditions import Reason
 from assistant_crds.contracts import ModelProbe, TenantProbe
 from assistant_gateway import errors
-from assistant_gateway.breaker import State
-from assistant_gateway.catalog import Target
-from assistant_gateway.egress import asking
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.gates import Gates
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.metering import Meter
-from assistant_gateway.providers import families
+from assistant_gateway.providers import kinds
+from assistant_gateway.providers.breaker import State
+from assistant_gateway.providers.bulkhead import Bulkheads
+from assistant_gateway.providers.catalog import Target
+from assistant_gateway.providers.egress import asking
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.remembered import Key, Remembered
 from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute, Tenant, resolve
@@ -86,14 +86,14 @@ class Prober:
         self,
         upstream: Upstream,
         targets: Targets,
-        gates: Gates,
+        bulkheads: Bulkheads,
         meter: Meter,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._upstream = upstream
         self._meter = meter
         self._targets = targets
-        self._gates = gates
+        self._bulkheads = bulkheads
         self._answers: Remembered[_Answer] = Remembered(_is_good, KEPT_SECONDS, KEPT_FAILURE_SECONDS, clock)
         self._trials = TrialEmbeddings(upstream, clock)
         self._own = asyncio.Semaphore(ALL_AT_ONCE)
@@ -181,13 +181,13 @@ class Prober:
             target = resolve(to, self._targets())
             if (refused := self._meter.price_refusal(terms, target, to.model)) is not None:
                 raise refused
-            gate = self._gates.gate(to, target)
+            bulkhead = self._bulkheads.bulkhead(to.tenant, target)
             # A provider that asked for a short pause is there, and busy.
-            if gate.breaker.state is State.OPEN and (refused := gate.refusal(to.model)) is not None:
+            if bulkhead.breaker.state is State.OPEN and (refused := bulkhead.refusal(to.model)) is not None:
                 raise refused
         except GatewayError as error:
             return _no(_REFUSALS.get(error.code, Reason.PROVIDER_UNREACHABLE), error.message)
-        family = families.FAMILIES.get(target.settings.kind)
+        family = kinds.FAMILIES.get(target.settings.kind)
         if kind != "assistant" and family is not None and not family.embeds:
             message = f"{_name(target)} makes no embeddings here; choose a model of another provider."
             return _no(Reason.MODEL_UNSUITABLE, message)

@@ -15,7 +15,6 @@ from aiohttp import web
 from assistant_gateway import errors, lengths
 from assistant_gateway.answers import checked
 from assistant_gateway.calls import Outcome, outcome_of
-from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import Pace, Turns
 from assistant_gateway.idle import IdleWatch
@@ -23,6 +22,7 @@ from assistant_gateway.memory import lease_of
 from assistant_gateway.metered import Metered
 from assistant_gateway.outline import holds, outline
 from assistant_gateway.providers import openai_wire
+from assistant_gateway.providers.catalog import Target
 from assistant_gateway.streaming import InterruptedByShutdown, Stream, StreamOptions, broken, too_much
 from assistant_gateway.wire import chunks
 from assistant_gateway.wire.decoding import LARGEST_DECODED

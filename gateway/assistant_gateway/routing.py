@@ -11,9 +11,9 @@ import msgspec
 
 from assistant_crds.contracts import AssistantPolicy, Budget, ModelRoute, TenantPolicy
 from assistant_gateway import errors
-from assistant_gateway.catalog import OWN_ENDPOINT, CatalogError, Provider, Target, target
 from assistant_gateway.limits.levels import Level
 from assistant_gateway.limits.terms import Terms
+from assistant_gateway.providers.catalog import OWN_ENDPOINT, CatalogError, Provider, Target, target
 from assistant_observability import logs
 
 _log = logs.logger(__name__)

@@ -17,10 +17,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from assistant_gateway import garbage
 from assistant_gateway.app import Clients, Gateway, create_app
 from assistant_gateway.calls import forget_tenant, keep_series
-from assistant_gateway.catalog import Catalog
 from assistant_gateway.config import Settings
 from assistant_gateway.connections import SWEEP_SECONDS as SWEEP_CONNECTIONS
-from assistant_gateway.egress import GuardedResolver
 from assistant_gateway.identity import SigningKeys
 from assistant_gateway.kubernetes import Cluster
 from assistant_gateway.ledger_store.compare import Comparison
@@ -32,7 +30,9 @@ from assistant_gateway.limits.redis import Redis
 from assistant_gateway.listening import PacedSite
 from assistant_gateway.operations import Operations
 from assistant_gateway.policies import Policies
-from assistant_gateway.providers.dispatch import preload
+from assistant_gateway.providers.catalog import Catalog
+from assistant_gateway.providers.client import preload
+from assistant_gateway.providers.egress import GuardedResolver
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.routing import Tenant
 from assistant_gateway.usage_report import UsageReports
@@ -86,7 +86,7 @@ class Server:
             forget_tenant(tenant.namespace)
             limiter.forget(tenant.terms.limits.tenant)
             if self._gateway is not None:
-                self._gateway.gates.forget(tenant.namespace)
+                self._gateway.bulkheads.forget(tenant.namespace)
 
         policies = Policies(cluster, settings.routes_namespace, forget, _keep_series)
         upstream = Upstream(GuardedResolver(lambda: catalog.allow_hosts))

@@ -15,14 +15,14 @@ from collections.abc import Callable
 
 import msgspec
 
-from assistant_gateway import bodies
-from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.providers import families
+from assistant_gateway.providers import kinds
+from assistant_gateway.providers.catalog import Target
 from assistant_gateway.providers.openai_wire import Upstream, refusal
 from assistant_gateway.remembered import Key, Remembered
 from assistant_gateway.routing import EmbeddingRoute
 from assistant_gateway.wire.decoding import UNREADABLE
+from assistant_gateway.wire.fields import encode_fields
 from assistant_http.errors import HttpError
 from assistant_http.response import Response
 
@@ -56,7 +56,7 @@ class TrialEmbeddings:
         A provider that is busy, away or refuses the key says nothing about the model. Providers that are translated are
         not asked: which of them make embeddings is known.
         """
-        if target.settings.kind != families.NATIVE:
+        if target.settings.kind != kinds.NATIVE:
             return ""
         dimensions = bytes(route.dimensions).decode()
         key: Key = (str(target.embeddings), str(sorted(target.headers.items())), route.to.model, dimensions)
@@ -72,7 +72,7 @@ class TrialEmbeddings:
             fields["input_type"] = msgspec.Raw(msgspec.json.encode(types.ingest))
         try:
             async with asyncio.timeout(SECONDS):
-                answer = await self._upstream.post(target, target.embeddings, bodies.encode(fields), {})
+                answer = await self._upstream.post(target, target.embeddings, encode_fields(fields), {})
                 try:
                     return await _verdict(route, target, answer)
                 finally:

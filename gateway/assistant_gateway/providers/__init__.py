@@ -1,1 +1,1 @@
-"""How the gateway speaks with model providers, one module per wire format."""
+"""Model providers: where they are, what they cost, how each is called, and when it is not."""

@@ -23,15 +23,15 @@ from typing import Any, cast
 import msgspec
 
 from assistant_gateway import errors
-from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.providers import families, openai_wire, translatable
-from assistant_gateway.providers.collector import undisturbed
+from assistant_gateway.providers import kinds, litellm_request, openai_wire
+from assistant_gateway.providers.catalog import Target
 from assistant_gateway.providers.error_bodies import Detail
+from assistant_gateway.providers.gc_pause import gc_paused
+from assistant_gateway.providers.litellm_response import TranslatedAnswer
 from assistant_gateway.providers.openai_wire import Upstream
-from assistant_gateway.providers.rehearsal import RehearsedUpstream, rehearse
-from assistant_gateway.providers.translated import TranslatedAnswer
 from assistant_gateway.providers.transport import Exchange, NoTransport, Transport, current
+from assistant_gateway.providers.warm_up import WarmUpUpstream, warm_up
 from assistant_gateway.wire.sse import DONE, TooLargeError
 from assistant_http.errors import HttpError
 from assistant_observability import logs
@@ -94,14 +94,14 @@ class Translator:
             current.reset(token)
 
     async def _chat(self, target: Target, fields: Fields, exchange: Exchange) -> TranslatedAnswer:
-        family = families.FAMILIES[target.settings.kind]
-        model = translatable.model(fields, target.provider)
+        family = kinds.FAMILIES[target.settings.kind]
+        model = litellm_request.model(fields, target.provider)
         road = f"converse/{model}" if target.settings.kind == "bedrock" else model
         supported = self._fields(road, family.library)
-        arguments = translatable.chat(fields, target.provider, target.settings.kind, supported.__contains__)
+        arguments = litellm_request.chat(fields, target.provider, target.settings.kind, supported.__contains__)
         stream = fields.get("stream") is not None and bytes(fields["stream"]) == b"true"
         if stream and arguments.get("n", 1) != 1:
-            raise translatable.unsupported(target.provider, "n")
+            raise litellm_request.unsupported(target.provider, "n")
         answer = await self._library.acompletion(
             model=road,
             custom_llm_provider=family.library,
@@ -122,13 +122,13 @@ class Translator:
         return TranslatedAnswer("text/event-stream", events.pull, exchange.interrupt, exchange.close)
 
     async def _embed(self, target: Target, fields: Fields, exchange: Exchange) -> TranslatedAnswer:
-        family = families.FAMILIES[target.settings.kind]
+        family = kinds.FAMILIES[target.settings.kind]
         if not family.embeds:
             message = f"Provider {target.provider} makes no embeddings here; choose a model of another provider."
             raise errors.invalid_request(message, "model", code="embeddings_not_supported")
-        arguments, packed = translatable.embeddings(fields, target.provider)
+        arguments, packed = litellm_request.embeddings(fields, target.provider)
         answer = await self._library.aembedding(
-            model=translatable.model(fields, target.provider),
+            model=litellm_request.model(fields, target.provider),
             custom_llm_provider=family.library.removesuffix("_chat"),
             client=self._library.module_level_aclient,
             num_retries=0,
@@ -158,7 +158,7 @@ _loading = threading.Lock()
 
 
 def load() -> Any:
-    """Return LiteLLM: imported, without what is not wanted of it, and rehearsed; once in a process.
+    """Return LiteLLM: imported, without what is not wanted of it, and warmed up; once in a process.
 
     Takes seconds, and is not for an event loop.
 
@@ -173,12 +173,12 @@ def load() -> Any:
 def _loaded() -> Any:
     started = time.perf_counter()
     os.environ.update(_ENVIRONMENT)
-    with undisturbed():
+    with gc_paused():
         library: Any = importlib.import_module("litellm")
         _strip(library)
         importlib.import_module("boto3")
-        upstream = RehearsedUpstream()
-        problems = rehearse(Translator(library, cast("Upstream", upstream), 2**20).send, upstream)
+        upstream = WarmUpUpstream()
+        problems = warm_up(Translator(library, cast("Upstream", upstream), 2**20).send, upstream)
     seconds = round(time.perf_counter() - started, 1)
     _log.info("translation loaded", seconds=seconds, **({"problems": problems} if problems else {}))
     return library

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from yarl import URL
 
 from assistant_gateway import errors
-from assistant_gateway.catalog import Target
-from assistant_gateway.egress import EgressRefusedError, GuardedResolver, PlatformResolver
 from assistant_gateway.providers import error_bodies, pauses
+from assistant_gateway.providers.catalog import Target
+from assistant_gateway.providers.egress import EgressRefusedError, GuardedResolver, PlatformResolver
 from assistant_gateway.providers.error_bodies import LARGEST_ERROR, Detail
 from assistant_http.addresses import Resolve
 from assistant_http.client import HttpClient

@@ -14,9 +14,9 @@ import httpx
 from yarl import URL
 
 from assistant_gateway import errors
-from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.providers import families, refusals
+from assistant_gateway.providers import error_mapping, kinds
+from assistant_gateway.providers.catalog import Target
 from assistant_gateway.providers.openai_wire import Upstream, error_body
 from assistant_gateway.wire.sse import TooLargeError
 from assistant_http.response import Response
@@ -39,7 +39,7 @@ class Exchange:
         self._limit = limit
         self._response: Response | None = None
         self._unused = 0
-        self._last = families.FAMILIES[target.settings.kind].last
+        self._last = kinds.FAMILIES[target.settings.kind].last
         self.tail = b""  # the end of what was received
         self.finished = False  # whether the family's word for the end of a stream was in it
         self.refusal: GatewayError | None = None
@@ -66,7 +66,7 @@ class Exchange:
             return httpx.Response(200, headers={"content-type": content_type}, stream=_Stream(self))
         body = await error_body(response)
         retry_after = response.headers.get("retry-after")
-        self.refusal = refusals.of(target, response.status, body, retry_after)
+        self.refusal = error_mapping.map_error(target, response.status, body, retry_after)
         response.close()
         return httpx.Response(response.status, headers={"content-type": content_type}, content=body)
 
@@ -143,7 +143,7 @@ def _address(target: Target, request: httpx.Request) -> URL:
     Raises:
         GatewayError: it is not for the provider.
     """
-    family = families.FAMILIES[target.settings.kind]
+    family = kinds.FAMILIES[target.settings.kind]
     asked = URL(str(request.url), encoded=True)
     base = target.chat
     if not family.hosts:

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from assistant_gateway.catalog import Provider, target
-from assistant_gateway.price_map import PriceMap
-from assistant_gateway.prices import served_price
+from assistant_gateway.providers.catalog import Provider, target
 from assistant_gateway.providers.litellm import load
+from assistant_gateway.providers.price_map import PriceMap
+from assistant_gateway.providers.prices import served_price
 from assistant_gateway.wire.usage import usage_of
 
 LONG = os.environ.get("TEST_LONG") == "1"

@@ -24,11 +24,11 @@ from redis.asyncio import Redis as Client
 from assistant_crds import naming
 from assistant_crds.contracts import AssistantPolicy, Budget, EmbeddingPolicy, ModelRoute, TenantPolicy
 from assistant_gateway import ledger
-from assistant_gateway.catalog import ROUTING_FIELDS, Target
 from assistant_gateway.config import Settings
+from assistant_gateway.providers import error_mapping, litellm_request, openai_wire, transport
 from assistant_gateway.providers import litellm as translation
-from assistant_gateway.providers import openai_wire, refusals, translatable, transport
-from assistant_gateway.providers.translated import TranslatedAnswer
+from assistant_gateway.providers.catalog import ROUTING_FIELDS, Target
+from assistant_gateway.providers.litellm_response import TranslatedAnswer
 
 MODELS = {
     "anthropic": "claude-haiku-4-5",
@@ -719,14 +719,14 @@ REMOVALS: dict[str, tuple[Any, str, Any, Callable[..., Any], dict[str, Any]]] = 
     ),
     "LiteLLM's own fields": (translation, "_NEVER_EMPTY", frozenset(), test_whole_answers, {"kind": "gemini"}),
     "pictures at an address": (
-        translatable,
+        litellm_request,
         "_part",
         lambda value, _provider: value,
         test_pictures_in_the_request,
         {"kind": "gemini"},
     ),
     "fields that nobody named": (
-        translatable,
+        litellm_request,
         "_WITHOUT_EFFECT",
         Everything(),
         test_settings_of_litellm_cannot_be_reached_by_a_request,
@@ -734,7 +734,7 @@ REMOVALS: dict[str, tuple[Any, str, Any, Callable[..., Any], dict[str, Any]]] = 
     ),
     **{
         f"fields that LiteLLM leaves out for {kind}": (
-            translatable,
+            litellm_request,
             "_LOST",
             NOBODY_LOSES,
             test_which_tool_is_to_be_called
@@ -745,7 +745,7 @@ REMOVALS: dict[str, tuple[Any, str, Any, Callable[..., Any], dict[str, Any]]] = 
         for kind in MODELS
     },
     "the provider's words in refusals": (
-        refusals,
+        error_mapping,
         "of",
         _plainly,
         test_a_wrong_key_is_the_platforms_matter,

@@ -13,11 +13,11 @@ from aiohttp import web
 
 from assistant_gateway import attempts, errors
 from assistant_gateway.attempts import Attempt, Attempts, delay_before, retrying
-from assistant_gateway.breaker import BreakerSettings, State
 from assistant_gateway.calls import Outcome
-from assistant_gateway.catalog import Provider, Target, target
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.gates import Gates
+from assistant_gateway.providers.breaker import BreakerSettings, State
+from assistant_gateway.providers.bulkhead import Bulkheads
+from assistant_gateway.providers.catalog import Provider, Target, target
 from assistant_gateway.relay import Result
 from assistant_gateway.routing import Destination
 from assistant_observability import metrics
@@ -42,8 +42,8 @@ class World:
 
     def __init__(self, script: Mapping[str, GatewayError | Result], **settings: Any) -> None:
         self.targets = {name: provider(name, **settings) for name in ("one", "two", "three")}
-        self.gates = Gates(lambda: self.targets)
-        self.attempts = Attempts(self.gates, lambda: self.targets)
+        self.bulkheads = Bulkheads(lambda: self.targets)
+        self.attempts = Attempts(self.bulkheads, lambda: self.targets)
         self.script = script
         self.asked: list[str] = []
         self.first: list[bool] = []
@@ -143,7 +143,9 @@ async def test_open_breaker_is_passed_over() -> None:
 async def test_full_provider_is_passed_over_after_a_short_wait() -> None:
     """Another with room answers."""
     world = World({}, concurrency=1, queue_seconds=0.01)
-    await world.gates.gate(to("one"), world.targets["one"]).enter("m", asyncio.get_running_loop().time() + 9, "other")
+    await world.bulkheads.bulkhead(to("one").tenant, world.targets["one"]).enter(
+        "m", asyncio.get_running_loop().time() + 9, "other"
+    )
     await world.run("one", "two")
     assert world.asked == ["two"]
 
@@ -246,8 +248,8 @@ async def test_client_that_goes_away_frees_the_place_and_says_nothing_of_the_pro
 
     with pytest.raises(type(error)):
         await world.attempts.run([to("one"), to("two")], gone)
-    gate = world.gates.gate(to("one"), world.targets["one"])
-    assert (gate.running, gate.breaker.counted) == (0, (0, 0))
+    bulkhead = world.bulkheads.bulkhead(to("one").tenant, world.targets["one"])
+    assert (bulkhead.running, bulkhead.breaker.counted) == (0, (0, 0))
 
 
 async def test_address_that_a_rule_of_ours_forbids_opens_no_breaker() -> None:
@@ -255,8 +257,8 @@ async def test_address_that_a_rule_of_ours_forbids_opens_no_breaker() -> None:
     world = World({"one": errors.provider_not_allowed("one", "x")})
     with pytest.raises(GatewayError):
         await world.run("one")
-    gate = world.gates.gate(to("one"), world.targets["one"])
-    assert (gate.breaker.state, gate.breaker.counted) == (State.CLOSED, (0, 0))
+    bulkhead = world.bulkheads.bulkhead(to("one").tenant, world.targets["one"])
+    assert (bulkhead.breaker.state, bulkhead.breaker.counted) == (State.CLOSED, (0, 0))
 
 
 async def test_stream_that_broke_off_counts_against_the_provider_but_is_not_made_again() -> None:
@@ -265,7 +267,7 @@ async def test_stream_that_broke_off_counts_against_the_provider_but_is_not_made
     world = World({"one": broken})
     assert await world.run("one", "two") is broken
     assert world.asked == ["one"]
-    assert world.gates.gate(to("one"), world.targets["one"]).breaker.state is State.OPEN
+    assert world.bulkheads.bulkhead(to("one").tenant, world.targets["one"]).breaker.state is State.OPEN
 
 
 # --- sending again ---------------------------------------------------------------------------------------------

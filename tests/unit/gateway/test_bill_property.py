@@ -12,7 +12,6 @@ from scripted_calls import SHAPES, Scripted, request_body
 
 from assistant_gateway import ledger
 from assistant_gateway.calls import Call, Outcome
-from assistant_gateway.catalog import Provider, Target, target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits.levels import Amount, Level, Limits
 from assistant_gateway.limits.limiter import Limiter
@@ -20,8 +19,9 @@ from assistant_gateway.limits.quota import Admitted, Remaining
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.metered import Metered
 from assistant_gateway.metering import Meter
-from assistant_gateway.price_map import PriceMap
-from assistant_gateway.prices import ModelSettings
+from assistant_gateway.providers.catalog import Provider, Target, target
+from assistant_gateway.providers.price_map import PriceMap
+from assistant_gateway.providers.prices import ModelSettings
 from assistant_gateway.tokenizers import Tokenizers
 from assistant_gateway.wire.sse import EventRelay
 from assistant_gateway.wire.usage import chunk_of

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from assistant_crds.contracts import AssistantPolicy, EmbeddingPolicy, ModelRoute, TenantIdentity, TenantPolicy
 from assistant_gateway import bodies, lengths
-from assistant_gateway.catalog import ROUTING_FIELDS, EmbeddingInputTypes, Provider, Target, target
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.providers.catalog import ROUTING_FIELDS, EmbeddingInputTypes, Provider, Target, target
 from assistant_gateway.routing import ChatRoute, EmbeddingRoute, compile_policy
+from assistant_gateway.wire.fields import encode_fields
 
 
 def demo(url: str = "http://demo.example/v1", **settings: object) -> Target:
@@ -48,7 +49,7 @@ def tenant_policy(assistants: dict, knowledge_bases: dict | None = None) -> Tena
 def encode(document: dict, route: ChatRoute, to: Target | None = None) -> dict:
     """Send a document through and return what the provider gets."""
     parsed = bodies.parse(json.dumps(document).encode(), "messages")
-    return json.loads(bodies.encode(bodies.chat(parsed).prepare(route, route.to, to or demo())))
+    return json.loads(encode_fields(bodies.chat(parsed).prepare(route, route.to, to or demo())))
 
 
 CHAT = {"model": "support", "messages": [{"role": "user", "content": "Hi"}]}
@@ -143,7 +144,7 @@ def test_options_of_streams_are_written_anew() -> None:
         b'{"model": "support", "messages": [{}], "stream": true, "stream_options": '
         b'{"include_usage": false, "Include_Usage": false, "x": 1, "include_usage": true}}'
     )
-    sent = bodies.encode(bodies.chat(bodies.parse(raw, "messages")).prepare(chat_route(), chat_route().to, demo()))
+    sent = encode_fields(bodies.chat(bodies.parse(raw, "messages")).prepare(chat_route(), chat_route().to, demo()))
     assert sent.lower().count(b"include_usage") == 1
     assert json.loads(sent)["stream_options"] == {"include_usage": True, "x": 1}
 
@@ -164,12 +165,12 @@ def test_dimensions_are_the_knowledge_bases() -> None:
     """Embeddings have the size that the knowledge base was made with; a provider that takes no size gets none."""
     body = bodies.parse(b'{"model": "handbook", "input": ["a"], "dimensions": 3}', "input")
     route = embedding_route(8)
-    assert json.loads(bodies.encode(bodies.embeddings(body, route, demo()))) == {
+    assert json.loads(encode_fields(bodies.embeddings(body, route, demo()))) == {
         "model": "embed",
         "input": ["a"],
         "dimensions": 8,
     }
-    sent = json.loads(bodies.encode(bodies.embeddings(body, route, demo(embedding_dimensions=False))))
+    sent = json.loads(encode_fields(bodies.embeddings(body, route, demo(embedding_dimensions=False))))
     assert sent == {"model": "embed", "input": ["a"]}
 
 
@@ -179,7 +180,7 @@ def test_a_provider_that_asks_is_told_a_question_from_a_passage() -> None:
     body = bodies.parse(b'{"model": "handbook", "input": ["a"], "input_type": "other"}', "input")
 
     def sent(road: str, target: Target) -> str:
-        return json.loads(bodies.encode(bodies.embeddings(body, embedding_route(8), target, road)))["input_type"]
+        return json.loads(encode_fields(bodies.embeddings(body, embedding_route(8), target, road)))["input_type"]
 
     assert [sent(road, provider) for road in ("search", "ingest", "embedding")] == ["query", "document", "other"]
     assert sent("search", demo()) == "other"
@@ -191,7 +192,7 @@ def test_a_second_model_field_cannot_be_smuggled_through() -> None:
     """Of a field that is there twice only one survives: what was checked is what is sent."""
     raw = b'{"model": "support", "messages": [{}], "model": "support", "stream": false, "stream": true}'
     parsed = bodies.chat(bodies.parse(raw, "messages"))
-    sent = bodies.encode(parsed.prepare(chat_route(), chat_route().to, demo()))
+    sent = encode_fields(parsed.prepare(chat_route(), chat_route().to, demo()))
     assert sent.count(b'"model"') == 1
     assert sent.count(b'"stream"') == 1
     assert parsed.stream is json.loads(sent)["stream"]

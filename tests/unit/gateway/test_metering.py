@@ -13,7 +13,6 @@ from prometheus_client import REGISTRY
 
 from assistant_gateway import ledger, lengths
 from assistant_gateway.calls import Call, Outcome
-from assistant_gateway.catalog import Provider, Target, target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits import answers
 from assistant_gateway.limits import limiter as limiter_module
@@ -25,8 +24,9 @@ from assistant_gateway.limits.terms import Terms
 from assistant_gateway.limits.windows import Windows
 from assistant_gateway.metered import Metered, answered_by
 from assistant_gateway.metering import Meter
-from assistant_gateway.price_map import PriceMap
-from assistant_gateway.prices import ModelSettings
+from assistant_gateway.providers.catalog import Provider, Target, target
+from assistant_gateway.providers.price_map import PriceMap
+from assistant_gateway.providers.prices import ModelSettings
 from assistant_gateway.tokenizers import Tokenizers
 from assistant_gateway.wire.sse import EventRelay
 from assistant_gateway.wire.usage import Usage

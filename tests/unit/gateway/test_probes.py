@@ -21,19 +21,19 @@ from assistant_crds.contracts import (
 )
 from assistant_gateway import errors
 from assistant_gateway.attempts import Attempt, Attempts
-from assistant_gateway.breaker import BreakerSettings
 from assistant_gateway.calls import Call, Outcome
-from assistant_gateway.catalog import EmbeddingInputTypes, Provider, Target, target
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.gates import Gates
 from assistant_gateway.limits.levels import Amount
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Admitted, Remaining
 from assistant_gateway.limits.terms import Terms
 from assistant_gateway.metering import Meter
-from assistant_gateway.price_map import PriceMap
-from assistant_gateway.prices import ModelSettings
 from assistant_gateway.probes import Prober
+from assistant_gateway.providers.breaker import BreakerSettings
+from assistant_gateway.providers.bulkhead import Bulkheads
+from assistant_gateway.providers.catalog import EmbeddingInputTypes, Provider, Target, target
+from assistant_gateway.providers.price_map import PriceMap
+from assistant_gateway.providers.prices import ModelSettings
 from assistant_gateway.relay import Result
 from assistant_gateway.routing import Tenant, compile_policy
 from assistant_gateway.tokenizers import Tokenizers
@@ -85,11 +85,11 @@ class World:
             "down": _provider("down", price),
             "reader": target("reader", Provider(kind="anthropic", key_ref="k", models={"*": price}), "key"),
         }
-        self.gates = Gates(lambda: self.targets)
+        self.bulkheads = Bulkheads(lambda: self.targets)
         self.meter = Meter(Unlimited(), PriceMap(None, ""), Tokenizers(None))
         self.now = 0.0
-        self.prober = Prober(cast("Any", self), lambda: self.targets, self.gates, self.meter, lambda: self.now)
-        self.attempts = Attempts(self.gates, lambda: self.targets)
+        self.prober = Prober(cast("Any", self), lambda: self.targets, self.bulkheads, self.meter, lambda: self.now)
+        self.attempts = Attempts(self.bulkheads, lambda: self.targets)
         self.trials: list[Any] = []
         self.vector: tuple[int, bytes] = (200, b'{"data":[{"embedding":[1,0,0,0,0,0,0,0]}]}')
 
@@ -293,8 +293,8 @@ async def test_who_answers_instead_is_the_one_that_a_call_gets() -> None:
 async def test_open_breaker_is_what_a_call_meets() -> None:
     """A provider that failed too often is not called, however well it lists its models."""
     world = World()
-    gate = world.gates.gate(_tenant("priced").assistants["a"].to, world.targets["priced"])
-    permit = await gate.enter("m", time.monotonic() + 9, "other")
+    bulkhead = world.bulkheads.bulkhead(_tenant("priced").assistants["a"].to.tenant, world.targets["priced"])
+    permit = await bulkhead.enter("m", time.monotonic() + 9, "other")
     permit.leave("provider_error")
     assert (await world.assistant("priced")).reason == "ProviderUnavailable"
     assert await world.call(_tenant("priced")) == "provider_unavailable"

@@ -9,9 +9,9 @@ import pytest
 
 from assistant_crds import naming
 from assistant_crds.contracts import AssistantPolicy, Budget, Endpoint, ModelRoute, TenantIdentity, TenantPolicy
-from assistant_gateway.catalog import Provider, target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits.levels import Level
+from assistant_gateway.providers.catalog import Provider, target
 from assistant_gateway.routing import PolicyError, compile_policy, resolve
 
 KEY = naming.tenant_key("uid")

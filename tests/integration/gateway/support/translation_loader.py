@@ -18,13 +18,13 @@ import msgspec
 import yaml
 from native_provider import AWS_ID, AWS_SECRET, AWS_TOKEN, KEY, native_provider
 
-from assistant_gateway.catalog import Catalog, Target
 from assistant_gateway.config import Settings
-from assistant_gateway.egress import GuardedResolver
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.providers.dispatch import Dispatcher
+from assistant_gateway.providers.catalog import Catalog, Target
+from assistant_gateway.providers.client import ProviderClient
+from assistant_gateway.providers.egress import GuardedResolver
 from assistant_gateway.providers.openai_wire import Upstream
-from assistant_gateway.providers.rehearsal import EMBEDDING, MODELS
+from assistant_gateway.providers.warm_up import EMBEDDING, MODELS
 from assistant_gateway.server import Server
 from assistant_http.errors import HttpError
 
@@ -97,7 +97,7 @@ def settings(folder: Path, url: str) -> Settings:
     )
 
 
-async def call(dispatcher: Dispatcher, target: Target, *, embedding: bool, **request: Any) -> None:
+async def call(dispatcher: ProviderClient, target: Target, *, embedding: bool, **request: Any) -> None:
     """Make a call and read its answer; it may fail."""
     fields = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in request.items()}
     try:
@@ -135,7 +135,7 @@ async def main(folder: Path) -> dict[str, Any]:
         catalog = Catalog(made.catalog_file, made.provider_keys_dir)
         catalog.load()
         upstream = Upstream(GuardedResolver(list))
-        dispatcher = Dispatcher(upstream, 2**20)
+        dispatcher = ProviderClient(upstream, 2**20)
         asked = len(native.paths)
         for kind, model in MODELS.items():
             for what, fields in REQUESTS:

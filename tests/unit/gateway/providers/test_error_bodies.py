@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from assistant_gateway.catalog import Provider, target
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.providers.catalog import Provider, target
 from assistant_gateway.providers.error_bodies import Detail, read, text
 from assistant_gateway.providers.openai_wire import hidden, in_event, translate
 

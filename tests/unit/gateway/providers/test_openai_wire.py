@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from assistant_cluster.certificates import Authority
-from assistant_gateway.catalog import Provider, target
-from assistant_gateway.egress import GuardedResolver
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.providers.catalog import Provider, target
+from assistant_gateway.providers.egress import GuardedResolver
 from assistant_gateway.providers.openai_wire import Detail, Upstream, error_detail, hidden, translate
 
 PLATFORM = target("openai", Provider(url="https://api.openai.com/v1"), "sk-0123456789")

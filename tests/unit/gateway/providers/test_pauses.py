@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from assistant_gateway.catalog import Provider, target
+from assistant_gateway.providers.catalog import Provider, target
 from assistant_gateway.providers.error_bodies import Detail
 from assistant_gateway.providers.openai_wire import translate
 from assistant_gateway.providers.pauses import of_headers, seconds

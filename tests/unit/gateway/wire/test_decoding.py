@@ -10,8 +10,8 @@ import pytest
 
 from assistant_gateway import bodies
 from assistant_gateway.answers import checked
-from assistant_gateway.catalog import Provider, target
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.providers.catalog import Provider, target
 from assistant_gateway.providers.openai_wire import error_detail
 from assistant_gateway.wire.decoding import is_array, is_filled_array
 from assistant_gateway.wire.sse import EventRelay

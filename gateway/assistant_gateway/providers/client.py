@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from assistant_gateway import bodies, errors
-from assistant_gateway.catalog import LOOK_SECONDS, Target
-from assistant_gateway.providers import families
+from assistant_gateway import errors
+from assistant_gateway.providers import kinds
+from assistant_gateway.providers.catalog import LOOK_SECONDS, Target
 from assistant_gateway.providers.openai_wire import Upstream
+from assistant_gateway.wire.fields import encode_fields
 from assistant_http.response import Response
 from assistant_observability import logs
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _log = logs.logger(__name__)
 
 
-class Dispatcher:
+class ProviderClient:
     """Sends each call the way that its provider wants it."""
 
     def __init__(self, upstream: Upstream, max_answer_bytes: int) -> None:
@@ -42,9 +43,9 @@ class Dispatcher:
         Raises:
             GatewayError: no answer, or a translated provider refused.
         """
-        if target.settings.kind == families.NATIVE:
+        if target.settings.kind == kinds.NATIVE:
             url = target.embeddings if embedding else target.chat
-            return await self._upstream.post(target, url, bodies.encode(fields), trace)
+            return await self._upstream.post(target, url, encode_fields(fields), trace)
         translator = await self._translator(target)
         return await translator.send(target, embedding=embedding, fields=fields, trace=trace)
 
@@ -69,7 +70,7 @@ async def preload(targets: Callable[[], Mapping[str, Target]]) -> None:
     Args:
         targets: the catalogue's providers as they are now.
     """
-    while all(target.settings.kind == families.NATIVE for target in targets().values()):  # noqa: ASYNC110  # from files
+    while all(target.settings.kind == kinds.NATIVE for target in targets().values()):  # noqa: ASYNC110  # from files
         await asyncio.sleep(LOOK_SECONDS)
     try:
         await asyncio.to_thread(lambda: _translations().load())

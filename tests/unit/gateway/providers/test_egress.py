@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import pytest
 from aiohappyeyeballs import AddrInfoType
 
-from assistant_gateway import egress
-from assistant_gateway.egress import EgressRefusedError, GuardedResolver
+from assistant_gateway.providers import egress
+from assistant_gateway.providers.egress import EgressRefusedError, GuardedResolver
 
 INSIDE = [
     "127.0.0.1", "127.8.9.1", "0.0.0.0", "0.1.2.3", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1",

@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 from yarl import URL
 
-from assistant_gateway.catalog import Provider, Target, target
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.providers.translated import TranslatedAnswer
+from assistant_gateway.providers.catalog import Provider, Target, target
+from assistant_gateway.providers.litellm_response import TranslatedAnswer
 
-_KEY = "rehearsal-no-key"
-_AWS = '{"region": "us-east-1", "accessKeyId": "rehearsal", "secretAccessKey": "rehearsal-no-key"}'
+_KEY = "warm-up-no-key"
+_AWS = '{"region": "us-east-1", "accessKeyId": "warm-up", "secretAccessKey": "warm-up-no-key"}'
 # A model of each family, and one that embeds; which one does not matter.
 MODELS = {
     "anthropic": "claude-haiku-4-5",
@@ -44,7 +44,7 @@ _REQUESTS: tuple[dict[str, Any], ...] = (
 Send = Callable[..., Awaitable[TranslatedAnswer]]
 
 
-class RehearsedUpstream:
+class WarmUpUpstream:
     """Takes the place of the connections to providers: answers every call with what it was given."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class RehearsedUpstream:
         return answer
 
 
-def rehearse(send: Send, upstream: RehearsedUpstream) -> list[str]:
+def warm_up(send: Send, upstream: WarmUpUpstream) -> list[str]:
     """Make the calls, on an event loop of its own; return what went wrong, by family.
 
     Args:
@@ -71,10 +71,10 @@ def rehearse(send: Send, upstream: RehearsedUpstream) -> list[str]:
     return asyncio.run(_all(send, upstream))
 
 
-async def _all(send: Send, upstream: RehearsedUpstream) -> list[str]:
+async def _all(send: Send, upstream: WarmUpUpstream) -> list[str]:
     problems = []
     for kind, model in MODELS.items():
-        to = target("rehearsal", Provider(kind=kind, key_ref="none"), _AWS if kind == "bedrock" else _KEY)
+        to = target("warm-up", Provider(kind=kind, key_ref="none"), _AWS if kind == "bedrock" else _KEY)
         whole, streamed, embedded = _ANSWERS[kind]
         calls = [(200, whole, False, {"model": model, **request}) for request in _REQUESTS]
         calls += [(200, streamed, False, {"model": model, **_TEXT, "stream": True}), (400, b"{}", False, calls[0][3])]

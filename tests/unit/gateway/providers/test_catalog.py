@@ -14,11 +14,10 @@ import msgspec
 import pytest
 import yaml
 
-from assistant_gateway import catalog
-from assistant_gateway.breaker import BreakerSettings
-from assistant_gateway.catalog import ROUTING_FIELDS, Catalog, CatalogError, Provider, target
-from assistant_gateway.prices import ModelSettings
-from assistant_gateway.providers import families
+from assistant_gateway.providers import catalog, kinds
+from assistant_gateway.providers.breaker import BreakerSettings
+from assistant_gateway.providers.catalog import ROUTING_FIELDS, Catalog, CatalogError, Provider, target
+from assistant_gateway.providers.prices import ModelSettings
 
 
 def written(folder: Path, text: str, **keys: str) -> Catalog:
@@ -140,7 +139,7 @@ def test_routing_settings_have_defaults_and_bounds(tmp_path: Path) -> None:
             written(tmp_path, f"providers: {{a: {{url: http://a/v1, {wrong}}}}}").load()
 
 
-CHART = Path(__file__).parents[3] / "charts" / "assistant-platform" / "values.schema.json"
+CHART = Path(__file__).parents[4] / "charts" / "assistant-platform" / "values.schema.json"
 
 
 def schema(*path: str) -> dict[str, Any]:
@@ -174,7 +173,7 @@ def test_the_chart_offers_exactly_the_choices_that_there_are() -> None:
     """Kinds, fields that may be allowed, names of the field for the most tokens."""
     described = schema(*PROVIDER, "properties")
     assert set(described["allowFields"]["items"]["enum"]) == ROUTING_FIELDS
-    assert set(described["kind"]["enum"]) == set(families.KINDS)
+    assert set(described["kind"]["enum"]) == set(kinds.KINDS)
     assert set(described["maxTokensField"]["enum"]) == {"max_tokens", "max_completion_tokens"}
 
 

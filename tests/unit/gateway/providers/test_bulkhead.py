@@ -7,14 +7,12 @@ import contextlib
 import itertools
 from collections.abc import Mapping
 
-import msgspec
 import pytest
 
-from assistant_gateway.breaker import BreakerSettings, State
-from assistant_gateway.catalog import Provider, Target, target
 from assistant_gateway.errors import GatewayError, provider_rate_limited
-from assistant_gateway.gates import Gate, Gates, Permit
-from assistant_gateway.routing import Destination
+from assistant_gateway.providers.breaker import BreakerSettings, State
+from assistant_gateway.providers.bulkhead import Bulkhead, Bulkheads, Permit
+from assistant_gateway.providers.catalog import Provider, Target, target
 from assistant_observability import metrics
 
 _TENANTS = itertools.count()
@@ -36,31 +34,24 @@ def demo(name: str = "demo", url: str = "http://demo.test/v1", *, own: bool = Fa
     return target(name, Provider(url=url, **({"breaker": FAST} | settings)), None, own=own)
 
 
-def to(tenant: str = "acme", own: Target | None = None, model: str = "m") -> Destination:
-    """Return a destination."""
-    raw = msgspec.Raw(b'"m"')
-    provider = "endpoint" if own else "demo"
-    return Destination(name="a", tenant=tenant, model=model, model_json=raw, provider=provider, own=own)
-
-
-async def enter(gate: Gate, model: str = "m", seconds: float = 5, tenant: str = "") -> Permit:
+async def enter(bulkhead: Bulkhead, model: str = "m", seconds: float = 5, tenant: str = "") -> Permit:
     """Enter, with plenty of time; each time for another tenant, if the test does not say for which."""
-    return await gate.enter(model, asyncio.get_running_loop().time() + seconds, tenant or str(next(_TENANTS)))
+    return await bulkhead.enter(model, asyncio.get_running_loop().time() + seconds, tenant or str(next(_TENANTS)))
 
 
-async def fail(gate: Gate, times: int, code: str = "provider_error") -> None:
+async def fail(bulkhead: Bulkhead, times: int, code: str = "provider_error") -> None:
     """Make calls that end so."""
     for _ in range(times):
-        (await enter(gate)).leave(code)
+        (await enter(bulkhead)).leave(code)
 
 
 @pytest.mark.parametrize("code", ["provider_unreachable", "provider_timeout", "provider_error"])
 async def test_faults_open(code: str) -> None:
     """A provider that cannot be reached, is too slow or fails is left alone, and whoever asks is told how long."""
-    gate = Gate(demo(), Clock())
-    await fail(gate, 2, code)
+    bulkhead = Bulkhead(demo(), Clock())
+    await fail(bulkhead, 2, code)
     with pytest.raises(GatewayError) as raised:
-        await enter(gate)
+        await enter(bulkhead)
     assert (raised.value.status, raised.value.code, raised.value.retry_after) == (503, "provider_unavailable", 10)
 
 
@@ -80,78 +71,78 @@ async def test_faults_open(code: str) -> None:
 )
 async def test_refusals_do_not_open(code: str | None) -> None:
     """What one tenant's request or model name can cause must not close a provider for all."""
-    gate = Gate(demo(), Clock())
-    await fail(gate, 50, code)
-    assert gate.breaker.state is State.CLOSED
-    assert gate.running == 0
+    bulkhead = Bulkhead(demo(), Clock())
+    await fail(bulkhead, 50, code)
+    assert bulkhead.breaker.state is State.CLOSED
+    assert bulkhead.running == 0
 
 
 async def test_head_of_an_answer_ends_a_trial_and_its_end_still_counts() -> None:
     """A long stream does not keep others out of a provider that answers again; if it breaks off, that is a failure."""
     clock = Clock()
-    gate = Gate(demo(), clock)
-    await fail(gate, 2)
+    bulkhead = Bulkhead(demo(), clock)
+    await fail(bulkhead, 2)
     clock.now += 10
-    trial = await enter(gate)
+    trial = await enter(bulkhead)
     with pytest.raises(GatewayError):
-        await enter(gate)
+        await enter(bulkhead)
     trial.answered()
-    assert gate.breaker.state is State.CLOSED
-    (await enter(gate)).leave("")
+    assert bulkhead.breaker.state is State.CLOSED
+    (await enter(bulkhead)).leave("")
     trial.leave("provider_error")
-    assert gate.breaker.state is State.OPEN
+    assert bulkhead.breaker.state is State.OPEN
 
 
 async def test_permit_is_left_once() -> None:
     """Leaving twice gives no second place back."""
-    gate = Gate(demo(concurrency=1), Clock())
-    permit = await enter(gate)
+    bulkhead = Bulkhead(demo(concurrency=1), Clock())
+    permit = await enter(bulkhead)
     permit.leave("")
     permit.leave("provider_error")
-    assert gate.running == 0
-    assert gate.breaker.counted == (1, 0)
+    assert bulkhead.running == 0
+    assert bulkhead.breaker.counted == (1, 0)
 
 
 async def test_pause_is_of_one_model_and_ends() -> None:
     """A provider's `Retry-After` keeps calls of that model away until then, and no others."""
     clock = Clock()
-    gate = Gate(demo(), clock)
-    (await enter(gate)).refused(provider_rate_limited("demo", "slow down", 7))
-    assert gate.breaker.state is State.CLOSED
+    bulkhead = Bulkhead(demo(), clock)
+    (await enter(bulkhead)).refused(provider_rate_limited("demo", "slow down", 7))
+    assert bulkhead.breaker.state is State.CLOSED
     clock.now += 2.5
     with pytest.raises(GatewayError) as raised:
-        await enter(gate)
+        await enter(bulkhead)
     assert (raised.value.status, raised.value.code, raised.value.retry_after) == (
         429,
         "provider_rate_limit_exceeded",
         5,
     )
-    await enter(gate, "other")
+    await enter(bulkhead, "other")
     clock.now += 5
-    await enter(gate)
+    await enter(bulkhead)
 
 
 async def test_no_pause_is_for_hours_and_an_answer_ends_it() -> None:
     """A provider that asks for a day is asked again in a minute; one that answers is not waited for."""
     clock = Clock()
-    gate = Gate(demo(), clock)
-    permit = await enter(gate)
+    bulkhead = Bulkhead(demo(), clock)
+    permit = await enter(bulkhead)
     permit.refused(provider_rate_limited("demo", "slow down", 86_400))
     clock.now += 61
-    await enter(gate)
+    await enter(bulkhead)
     permit.refused(provider_rate_limited("demo", "slow down", 30))
     permit.answered()
-    await enter(gate)
+    await enter(bulkhead)
 
 
 async def test_places_are_given_in_order_and_never_more_than_there_are() -> None:
     """Whoever waits gets the next place, before those who come later."""
-    gate = Gate(demo(concurrency=2), Clock())
-    first, second = await enter(gate), await enter(gate)
+    bulkhead = Bulkhead(demo(concurrency=2), Clock())
+    first, second = await enter(bulkhead), await enter(bulkhead)
     order: list[int] = []
 
     async def wait(number: int) -> Permit:
-        permit = await enter(gate)
+        permit = await enter(bulkhead)
         order.append(number)
         return permit
 
@@ -164,33 +155,33 @@ async def test_places_are_given_in_order_and_never_more_than_there_are() -> None
         (await task).leave("")
     (await late).leave("")
     assert order == [0, 1, 2]
-    assert gate.running == 0
+    assert bulkhead.running == 0
 
 
 async def test_a_tenant_at_its_share_waits_and_others_do_not() -> None:
     """Places are left for the next tenant, however many calls one has; and for a third, when two want all they get."""
-    gate = Gate(demo(concurrency=8, queue_seconds=0.02), Clock())
+    bulkhead = Bulkhead(demo(concurrency=8, queue_seconds=0.02), Clock())
 
     async def take_all(tenant: str) -> None:
         while True:
-            await enter(gate, tenant=tenant)
+            await enter(bulkhead, tenant=tenant)
 
     for greedy in ("a", "b"):
         with pytest.raises(GatewayError) as raised:
             await take_all(greedy)
         assert raised.value.code == "provider_busy"
-    assert gate.running < 8
-    await enter(gate, tenant="c", seconds=0)
+    assert bulkhead.running < 8
+    await enter(bulkhead, tenant="c", seconds=0)
 
 
 async def test_whoever_waits_is_served_in_turn_between_tenants() -> None:
     """A tenant with a long queue does not hold up one that came later."""
-    gate = Gate(demo(concurrency=4), Clock())
-    held = [await enter(gate, tenant=tenant) for tenant in ("a", "a", "b", "c")]
+    bulkhead = Bulkhead(demo(concurrency=4), Clock())
+    held = [await enter(bulkhead, tenant=tenant) for tenant in ("a", "a", "b", "c")]
     order: list[str] = []
 
     async def wait(tenant: str) -> None:
-        await enter(gate, tenant=tenant)
+        await enter(bulkhead, tenant=tenant)
         order.append(tenant)
 
     waiting = [asyncio.create_task(wait(tenant)) for tenant in ("a", "a", "a", "d")]
@@ -206,34 +197,34 @@ async def test_whoever_waits_is_served_in_turn_between_tenants() -> None:
 
 async def test_wait_is_short_and_ends_in_a_refusal() -> None:
     """Nobody waits for a place longer than the catalogue says, nor beyond the request's own deadline."""
-    gate = Gate(demo(concurrency=1, queue_seconds=0.05), Clock())
-    held = await enter(gate)
+    bulkhead = Bulkhead(demo(concurrency=1, queue_seconds=0.05), Clock())
+    held = await enter(bulkhead)
     for seconds in (5, 0):
         with pytest.raises(GatewayError) as raised:
-            await enter(gate, seconds=seconds)
+            await enter(bulkhead, seconds=seconds)
         assert (raised.value.status, raised.value.code, raised.value.retry_after) == (503, "provider_busy", 1)
     held.leave("")
-    await enter(gate)
-    assert gate.running == 1
+    await enter(bulkhead)
+    assert bulkhead.running == 1
 
 
 async def test_queue_is_no_longer_than_the_line_ahead() -> None:
     """Under a flood most are refused at once instead of all of them late."""
-    gate = Gate(demo(concurrency=1, queue_seconds=5), Clock())
-    await enter(gate)
-    waiting = asyncio.create_task(enter(gate))
+    bulkhead = Bulkhead(demo(concurrency=1, queue_seconds=5), Clock())
+    await enter(bulkhead)
+    waiting = asyncio.create_task(enter(bulkhead))
     await asyncio.sleep(0)
     with pytest.raises(GatewayError):
-        await enter(gate)
+        await enter(bulkhead)
     waiting.cancel()
 
 
 @pytest.mark.parametrize("woken", [True, False])
 async def test_whoever_gives_up_waiting_takes_no_place(woken: bool) -> None:
     """A client that hangs up while it waits, even in the moment its turn comes, leaves the place to others."""
-    gate = Gate(demo(concurrency=1), Clock())
-    held = await enter(gate)
-    waiting = asyncio.create_task(enter(gate))
+    bulkhead = Bulkhead(demo(concurrency=1), Clock())
+    held = await enter(bulkhead)
+    waiting = asyncio.create_task(enter(bulkhead))
     await asyncio.sleep(0)
     if woken:
         held.leave("")
@@ -241,49 +232,49 @@ async def test_whoever_gives_up_waiting_takes_no_place(woken: bool) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await waiting
     held.leave("")
-    assert gate.running == 0
-    await enter(gate)
+    assert bulkhead.running == 0
+    await enter(bulkhead)
 
 
 async def test_breaker_that_opens_sends_those_who_wait_away() -> None:
     """A place of a provider that has just failed is no use, and is not lost."""
-    gate = Gate(demo(concurrency=2, breaker=BreakerSettings(min_calls=2)), Clock())
-    first, second = await enter(gate), await enter(gate)
-    waiting = asyncio.create_task(enter(gate))
+    bulkhead = Bulkhead(demo(concurrency=2, breaker=BreakerSettings(min_calls=2)), Clock())
+    first, second = await enter(bulkhead), await enter(bulkhead)
+    waiting = asyncio.create_task(enter(bulkhead))
     await asyncio.sleep(0)
     first.leave("provider_error")
     second.leave("provider_error")
     with pytest.raises(GatewayError, match="failed too often"):
         await waiting
-    assert gate.running == 0
+    assert bulkhead.running == 0
 
 
-def test_own_endpoints_have_a_gate_per_tenant_and_url() -> None:
+def test_own_endpoints_have_a_bulkhead_per_tenant_and_url() -> None:
     """One tenant's broken server closes nothing for another, nor for another server of the same tenant."""
-    gates = Gates(dict, Clock())
+    bulkheads = Bulkheads(dict, Clock())
     one, other = (demo("endpoint", f"http://{host}.test/v1", own=True) for host in "ab")
-    gate = gates.gate(to("acme", one), one)
-    assert gate is gates.gate(to("acme", one), one)
-    assert gate is not gates.gate(to("zeta", one), one)
-    assert gate is not gates.gate(to("acme", other), other)
-    gates.forget("acme")
-    assert gate is not gates.gate(to("acme", one), one)
+    bulkhead = bulkheads.bulkhead("acme", one)
+    assert bulkhead is bulkheads.bulkhead("acme", one)
+    assert bulkhead is not bulkheads.bulkhead("zeta", one)
+    assert bulkhead is not bulkheads.bulkhead("acme", other)
+    bulkheads.forget("acme")
+    assert bulkhead is not bulkheads.bulkhead("acme", one)
 
 
 async def test_reloaded_catalogue_keeps_what_is_known_and_drops_what_is_gone() -> None:
     """New settings hold at once for the same provider; at another address it begins anew; metrics go with it."""
     now: Mapping[str, Target] = {"demo": demo(), "gone": demo("gone")}
-    gates = Gates(lambda: now, Clock())
-    gate, gone = gates.gate(to(), now["demo"]), gates.gate(to(), now["gone"])
-    await fail(gate, 2)
+    bulkheads = Bulkheads(lambda: now, Clock())
+    bulkhead, gone = bulkheads.bulkhead("acme", now["demo"]), bulkheads.bulkhead("acme", now["gone"])
+    await fail(bulkhead, 2)
     assert metrics.PROVIDER_BREAKER.labels("demo")._value is not None
     assert b'breaker_state{provider="gone"} 0.0' in metrics.exposition(metrics.GATEWAY)[0]
     now = {"demo": demo(concurrency=1)}
-    assert gates.gate(to(), now["demo"]) is gate
-    assert gate.target.settings.concurrency == 1
+    assert bulkheads.bulkhead("acme", now["demo"]) is bulkhead
+    assert bulkhead.target.settings.concurrency == 1
     assert b'breaker_state{provider="demo"} 2.0' in metrics.exposition(metrics.GATEWAY)[0]
     assert b'breaker_state{provider="gone"}' not in metrics.exposition(metrics.GATEWAY)[0]
     now = {"demo": demo(url="http://elsewhere.test/v1")}
-    moved = gates.gate(to(), now["demo"])
+    moved = bulkheads.bulkhead("acme", now["demo"])
     assert moved.breaker.state is State.CLOSED
     assert gone.breaker.state is State.CLOSED

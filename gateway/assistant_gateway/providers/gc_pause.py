@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Keep the garbage collector from going through all of a library's objects, now and later.
 
     Each time it does it holds every thread up, the event loop's too: for half a second with LiteLLM's.

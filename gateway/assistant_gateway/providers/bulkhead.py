@@ -1,7 +1,8 @@
 """The way into each provider: its breaker, its pauses, and how many calls it gets at once.
 
-One gate per provider of the catalogue, and one per tenant and URL for tenants' own endpoints, so that a tenant's
-broken server closes nothing for another. Gates belong to the process: two gateways may each send `concurrency` calls.
+One bulkhead per provider of the catalogue, and one per tenant and URL for tenants' own endpoints, so that a tenant's
+broken server closes nothing for another. Bulkheads belong to the process: two gateways may each send
+`concurrency` calls.
 """
 
 from __future__ import annotations
@@ -12,16 +13,15 @@ import time
 from collections.abc import Callable, Mapping
 
 from assistant_gateway import errors
-from assistant_gateway.breaker import Breaker, State
-from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import BusyError, Shares
-from assistant_gateway.routing import Destination
+from assistant_gateway.providers.breaker import Breaker, State
+from assistant_gateway.providers.catalog import Target
 from assistant_observability import logs, metrics
 
-LONGEST_PAUSE_SECONDS = 60.0  # a provider that asks for an hour is asked again after this
-MOST_PAUSES = 1000
-MOST_OWN_GATES = 10_000
+MAX_PAUSE_SECONDS = 60.0  # a provider that asks for an hour is asked again after this
+MAX_PAUSES = 1000
+MAX_OWN_BULKHEADS = 10_000
 TENANT_RATIO = 3.0  # of the places that are left: three of four for one tenant, three of seven for each of two
 _ANY = 2**31  # places, where the catalogue has no limit
 _STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
@@ -32,7 +32,7 @@ RATE_LIMITED = "provider_rate_limit_exceeded"
 _log = logs.logger(__name__)
 
 
-class Gate:
+class Bulkhead:
     """The way into one provider."""
 
     def __init__(self, target: Target, clock: Callable[[], float] = time.monotonic) -> None:
@@ -97,11 +97,11 @@ class Gate:
 
     def pause(self, model: str, seconds: float) -> None:
         """Ask for nothing more of a model for a while."""
-        if len(self._pauses) >= MOST_PAUSES:
+        if len(self._pauses) >= MAX_PAUSES:
             now = self._clock()
             self._pauses = {name: until for name, until in self._pauses.items() if until > now}
-        if len(self._pauses) < MOST_PAUSES:
-            self._pauses[model] = self._clock() + min(seconds, LONGEST_PAUSE_SECONDS)
+        if len(self._pauses) < MAX_PAUSES:
+            self._pauses[model] = self._clock() + min(seconds, MAX_PAUSE_SECONDS)
 
     def resume(self, model: str) -> None:
         """Forget a pause: the provider has answered."""
@@ -112,65 +112,67 @@ class Gate:
 class Permit:
     """One call's right to be made. Left exactly once, on every way out."""
 
-    __slots__ = ("_gate", "_left", "_model", "_tenant", "_trial")
+    __slots__ = ("_bulkhead", "_left", "_model", "_tenant", "_trial")
 
-    def __init__(self, gate: Gate, model: str, trial: bool, tenant: str) -> None:
-        self._gate, self._model, self._trial, self._left = gate, model, trial, False
+    def __init__(self, bulkhead: Bulkhead, model: str, trial: bool, tenant: str) -> None:
+        self._bulkhead, self._model, self._trial, self._left = bulkhead, model, trial, False
         self._tenant = tenant
 
     def answered(self) -> None:
         """Note that the provider has begun to answer: that ends a trial well, however long the answer takes."""
-        self._gate.resume(self._model)
+        self._bulkhead.resume(self._model)
         if self._trial:
-            self._gate.breaker.leave(failed=False, trial=True)
+            self._bulkhead.breaker.leave(failed=False, trial=True)
             self._trial = False
 
     def refused(self, error: GatewayError) -> None:
         """Note what a failed try says, whether it is tried again or not."""
         if error.code == RATE_LIMITED and error.retry_after is not None:
-            self._gate.pause(self._model, error.retry_after)
+            self._bulkhead.pause(self._model, error.retry_after)
 
     def leave(self, code: str | None) -> None:
         """End the call. `code` is that of what went wrong, empty for nothing, None where nobody knows."""
         if self._left:
             return
         self._left = True
-        self._gate.left(self._tenant, failed=None if code is None else code in FAULTS, trial=self._trial)
+        self._bulkhead.left(self._tenant, failed=None if code is None else code in FAULTS, trial=self._trial)
 
 
-class Gates:
-    """All of them."""
+class Bulkheads:
+    """The bulkheads of all providers, and of the endpoints of tenants."""
 
     def __init__(
         self, targets: Callable[[], Mapping[str, Target]], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._targets = targets
         self._clock = clock
-        self._platform: dict[str, Gate] = {}
-        self._own: dict[tuple[str, str], Gate] = {}
+        self._platform: dict[str, Bulkhead] = {}
+        self._own: dict[tuple[str, str], Bulkhead] = {}
 
-    def gate(self, to: Destination, target: Target) -> Gate:
-        """Return the gate of a destination."""
+    def bulkhead(self, tenant: str, target: Target) -> Bulkhead:
+        """Return the bulkhead of the provider, or of the tenant's own endpoint, that a call is for."""
         if target.own:
-            return self._own_gate((to.tenant, target.settings.url), target)
+            return self._own_bulkhead((tenant, target.settings.url), target)
         found = self._platform.get(target.provider)
         if found is None or found.target is not target:
             found = self._follow(target)
         return found
 
-    def _own_gate(self, key: tuple[str, str], target: Target) -> Gate:
+    def _own_bulkhead(self, key: tuple[str, str], target: Target) -> Bulkhead:
         found = self._own.get(key)
         if found is None:
-            if len(self._own) >= MOST_OWN_GATES:
+            if len(self._own) >= MAX_OWN_BULKHEADS:
                 # Those without anything worth knowing go first; at random among the rest.
-                idle = [k for k, gate in self._own.items() if not gate.running and gate.breaker.state is State.CLOSED]
+                idle = [
+                    k for k, found in self._own.items() if not found.running and found.breaker.state is State.CLOSED
+                ]
                 for old in idle or random.sample(list(self._own), 100):
                     del self._own[old]
-            found = self._own[key] = Gate(target, self._clock)
+            found = self._own[key] = Bulkhead(target, self._clock)
         found.target = target
         return found
 
-    def _follow(self, target: Target) -> Gate:
+    def _follow(self, target: Target) -> Bulkhead:
         """Follow a catalogue that was loaded again. A provider that moved to another address begins anew."""
         targets = self._targets()
         for name in [name for name in self._platform if name not in targets]:
@@ -181,12 +183,12 @@ class Gates:
         if found is not None and found.target.settings.url == target.settings.url:
             found.renew(target)
             return found
-        found = self._platform[target.provider] = Gate(target, self._clock)
+        found = self._platform[target.provider] = Bulkhead(target, self._clock)
         metrics.PROVIDER_BREAKER.labels(target.provider).set_function(lambda: _STATES[found.breaker.state])
         metrics.PROVIDER_RUNNING.labels(target.provider).set_function(lambda: found.running)
         return found
 
     def forget(self, namespace: str) -> None:
-        """Drop the gates of a tenant that is gone."""
+        """Drop the bulkheads of a tenant that is gone."""
         for key in [key for key in self._own if key[0] == namespace]:
             del self._own[key]

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from assistant_gateway.catalog import CatalogError, Provider, target
-from assistant_gateway.providers.families import FAMILIES, KINDS, access
+from assistant_gateway.providers.catalog import CatalogError, Provider, target
+from assistant_gateway.providers.kinds import FAMILIES, KINDS, access
 
 AWS = {"region": "eu-central-1", "accessKeyId": "AKID", "secretAccessKey": "aws-secret-0123456789"}
 

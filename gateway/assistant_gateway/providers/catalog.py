@@ -18,9 +18,9 @@ import yaml
 from yarl import URL
 
 from assistant_crds.contracts import TOTAL_SECONDS
-from assistant_gateway.breaker import BreakerSettings
-from assistant_gateway.prices import CatalogPrice, ModelPrices, ModelSettings, PriceError, checked, family_of
-from assistant_gateway.providers import families
+from assistant_gateway.providers import kinds
+from assistant_gateway.providers.breaker import BreakerSettings
+from assistant_gateway.providers.prices import CatalogPrice, ModelPrices, ModelSettings, PriceError, checked, family_of
 from assistant_observability import logs
 
 LOOK_SECONDS = 1.0
@@ -74,7 +74,7 @@ class Provider(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid
     """One provider. `url` of one that speaks the OpenAI wire ends in its version path, such as `/v1`."""
 
     url: str = ""  # of other kinds: in place of the family's own address, without a version path
-    kind: str = families.NATIVE
+    kind: str = kinds.NATIVE
     key_ref: str | None = None  # file in the keys' folder; None: no key is sent
     connect_seconds: Seconds = 5
     first_byte_seconds: Seconds = 60
@@ -135,10 +135,10 @@ def target(provider: str, settings: Provider, key: str | None, *, own: bool = Fa
     Raises:
         CatalogError: the URL or the key cannot be used.
     """
-    if settings.kind not in families.KINDS:
-        known = ", ".join(families.KINDS)
+    if settings.kind not in kinds.KINDS:
+        known = ", ".join(kinds.KINDS)
         raise CatalogError(f"provider {provider}: there is no kind {settings.kind!r}; kinds are: {known}")
-    if settings.kind != families.NATIVE:
+    if settings.kind != kinds.NATIVE:
         return _translated(provider, settings, key)
     base = settings.url.rstrip("/")
     parts = _parts(provider, base)
@@ -167,13 +167,13 @@ def _translated(provider: str, settings: Provider, key: str | None) -> Target:
     if settings.key_ref is None:
         raise CatalogError(f"provider {provider}: kind {settings.kind} needs a keyRef")
     try:
-        access = families.access(settings.kind, settings.url.rstrip("/"), key)
+        access = kinds.access(settings.kind, settings.url.rstrip("/"), key)
     except ValueError as error:
         raise CatalogError(f"provider {provider}: {error}") from None
     _parts(provider, access.base)
     for secret in access.secrets:
         _printable(provider, secret)
-    urls = _urls(provider, access.base, "", families.FAMILIES[settings.kind].models)
+    urls = _urls(provider, access.base, "", kinds.FAMILIES[settings.kind].models)
     return Target(
         provider=provider,
         chat=urls[0],

@@ -14,8 +14,8 @@ from typing import Protocol
 
 import msgspec
 
-from assistant_gateway.price_map import PriceMap
-from assistant_gateway.rates import FREE, HIGHEST, PER, Price, Rate
+from assistant_gateway.providers.price_map import PriceMap
+from assistant_gateway.providers.rates import FREE, HIGHEST, PER, Price, Rate
 
 _WILD = re.compile(r"[*?\[]")
 _DECIMAL = re.compile(r"[0-9]{1,7}(\.[0-9]{1,6})?")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
-from assistant_gateway.catalog import Target
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.providers import pauses
+from assistant_gateway.providers.catalog import Target
 from assistant_gateway.providers.error_bodies import Detail
 from assistant_gateway.providers.openai_wire import error_detail, translate
 
@@ -24,7 +24,7 @@ _FILTERED = re.compile(
 )
 
 
-def of(target: Target, status: int, body: bytes, retry_after: str | None) -> GatewayError:
+def map_error(target: Target, status: int, body: bytes, retry_after: str | None) -> GatewayError:
     """Return what to tell the client for a refusal, without any of the keys in it."""
     for secret in target.credentials.values():
         body = body.replace(secret.encode(), b"***") if len(secret) >= 16 else body  # short ones are names

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistant_gateway.breaker import LONGEST_OPEN, Breaker, BreakerSettings, State
+from assistant_gateway.providers.breaker import LONGEST_OPEN, Breaker, BreakerSettings, State
 
 
 class Clock:

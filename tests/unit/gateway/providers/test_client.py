@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from assistant_gateway import errors
-from assistant_gateway.catalog import Provider, target
-from assistant_gateway.egress import GuardedResolver
-from assistant_gateway.providers import dispatch
-from assistant_gateway.providers.dispatch import Dispatcher
+from assistant_gateway.providers import client
+from assistant_gateway.providers.catalog import Provider, target
+from assistant_gateway.providers.client import ProviderClient
+from assistant_gateway.providers.egress import GuardedResolver
 from assistant_gateway.providers.openai_wire import Upstream
 
 FIELDS = {"model": msgspec.Raw(b'"m"'), "messages": msgspec.Raw(b"[]")}
@@ -28,11 +28,11 @@ def test_a_gateway_without_translated_providers_runs_without_litellm(tmp_path: P
         import asyncio, sys
         from pathlib import Path
         from assistant_gateway.config import Settings
-        from assistant_gateway.price_map import PriceMap
-        from assistant_gateway.providers import dispatch
+        from assistant_gateway.providers.price_map import PriceMap
+        from assistant_gateway.providers import client
         from assistant_gateway.server import Server
 
-        dispatch.LOOK_SECONDS = 0.01
+        client.LOOK_SECONDS = 0.01
 
         async def main(folder):
             settings = Settings(
@@ -76,10 +76,10 @@ async def test_litellm_is_loaded_when_the_catalogue_gets_a_provider_that_needs_i
 ) -> None:
     """Not for providers that speak the OpenAI wire; without a call; beside the event loop."""
     translations = Translations()
-    monkeypatch.setattr(dispatch, "_translations", lambda: translations)
-    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(client, "_translations", lambda: translations)
+    monkeypatch.setattr(client, "LOOK_SECONDS", 0.001)
     targets = {"o": target("o", Provider(url="http://127.0.0.1:9/v1"), None)}
-    loading = asyncio.create_task(dispatch.preload(lambda: targets))
+    loading = asyncio.create_task(client.preload(lambda: targets))
     await asyncio.sleep(0.05)
     assert not translations.loaded.is_set()
     targets["a"] = target("a", KEYED, "sk-0123456789")
@@ -90,7 +90,7 @@ async def test_litellm_is_loaded_when_the_catalogue_gets_a_provider_that_needs_i
 async def test_loading_does_not_hold_up_the_event_loop_and_happens_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two first calls wait for one import, beside the loop, which goes on."""
     upstream = Upstream(GuardedResolver(list))
-    dispatcher = Dispatcher(upstream, 1000)
+    dispatcher = ProviderClient(upstream, 1000)
     begun, free = [], asyncio.Event()
 
     def load() -> object:

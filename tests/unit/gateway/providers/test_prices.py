@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistant_gateway.catalog import Catalog, CatalogError, Provider, Target, target
-from assistant_gateway.prices import (
+from assistant_gateway.providers.catalog import Catalog, CatalogError, Provider, Target, target
+from assistant_gateway.providers.prices import (
     FREE,
     CatalogPrice,
     ModelSettings,

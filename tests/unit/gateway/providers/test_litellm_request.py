@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.providers import translatable
+from assistant_gateway.providers import litellm_request
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 
@@ -20,7 +20,7 @@ def fields(**values: Any) -> dict[str, msgspec.Raw]:
 def chat(
     kind: str = "anthropic", supported: tuple[str, ...] = ("temperature", "tools", "stop"), **values: Any
 ) -> dict[str, Any]:
-    return translatable.chat(fields(**values), "p", kind, supported.__contains__)
+    return litellm_request.chat(fields(**values), "p", kind, supported.__contains__)
 
 
 def test_what_is_supported_goes_on() -> None:
@@ -150,7 +150,7 @@ def test_messages_lose_what_is_not_openais() -> None:
 def test_a_models_name_cannot_lead_elsewhere(name: str) -> None:
     """It becomes part of an address, and LiteLLM reads roads from it."""
     with pytest.raises(GatewayError):
-        translatable.model(fields(model=name), "p")
+        litellm_request.model(fields(model=name), "p")
 
 
 @pytest.mark.parametrize(
@@ -158,14 +158,14 @@ def test_a_models_name_cannot_lead_elsewhere(name: str) -> None:
 )
 def test_usual_names_are_fine(name: str) -> None:
     """As families write them."""
-    assert translatable.model(fields(model=name), "p") == name
+    assert litellm_request.model(fields(model=name), "p") == name
 
 
 def test_embeddings_take_text_only() -> None:
     """Text or texts, with dimensions; packed vectors are made here."""
     body = fields(input="a", dimensions=2, encoding_format="base64")
     del body["messages"]
-    assert translatable.embeddings(body, "p") == ({"input": ["a"], "dimensions": 2}, True)
+    assert litellm_request.embeddings(body, "p") == ({"input": ["a"], "dimensions": 2}, True)
     for wrong in ([[1, 2]], [], 3):
         with pytest.raises(GatewayError):
-            translatable.embeddings({**body, "input": msgspec.Raw(json.dumps(wrong).encode())}, "p")
+            litellm_request.embeddings({**body, "input": msgspec.Raw(json.dumps(wrong).encode())}, "p")

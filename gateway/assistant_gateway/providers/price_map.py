@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from assistant_gateway.rates import HIGHEST, PER, Fees, Price, Rate
+from assistant_gateway.providers.rates import HIGHEST, PER, Fees, Price, Rate
 from assistant_observability import logs
 
 MAP_FILE = "model_prices_and_context_window_backup.json"
