@@ -40,8 +40,6 @@ SECURITY_HEADERS = (
 )
 NO_STORE = (b"cache-control", b"no-store")
 
-_tracer = traces.tracer(__name__)
-
 
 class RequestMiddleware:
     """The outermost ASGI application; `app` is the Litestar application inside, `drain` takes it out of service.
@@ -66,6 +64,7 @@ class RequestMiddleware:
         self._config = config
         self._catalogs = catalogs
         self._running: set[_Exchange] = set()
+        self.tracer = traces.tracer(__name__)
         metrics.HTTP_IN_FLIGHT.labels(PART).set_function(lambda: len(self._running))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +85,7 @@ class RequestMiddleware:
             if path in _UNTRACED:
                 await self._handle(exchange, receive)
             else:
-                with traces.serving(_tracer, method, carrier) as span:
+                with traces.serving(self.tracer, method, carrier) as span:
                     trace_id = span.get_span_context().trace_id
                     try:
                         await self._handle(exchange, receive)

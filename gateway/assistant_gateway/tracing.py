@@ -29,6 +29,9 @@ class CallTrace:
         if parent is not None and "tracestate" not in headers and traces.declined(parent):  # nine of ten, as it is set
             self.headers = {"traceparent": parent}
             return
+        if parent is None and tracer is not None and (unkept := traces.unkept_parent(tracer)) is not None:
+            self.headers = {"traceparent": unkept}
+            return
         incoming = {name: value for name in _HEADERS if (value := headers.get(name)) and _is_plain(value)}
         if tracer is None or traces.declined(incoming.get("traceparent")):
             self.headers = incoming

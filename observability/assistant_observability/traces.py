@@ -16,10 +16,12 @@ from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import Attributes
 
+_UNKEPT_FLAGS = trace.TraceFlags(trace.TraceFlags.RANDOM_TRACE_ID)  # as the SDK has them
 _UNSAMPLED = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][02468ace]")
 _propagator = TraceContextTextMapPropagator()
 
@@ -59,6 +61,30 @@ class BoundedSampler(Sampler):
         return f"BoundedSampler{{{self._ratio}}}"
 
 
+class RootIds(RandomIdGenerator):
+    """Ids of new traces, drawn by lot before a span is made: of a trace that is not kept none has to be.
+
+    The SDK takes fifty calls to find that out. The lot is that of `TraceIdRatioBased`: a trace's id decides.
+    """
+
+    def __init__(self, ratio: float) -> None:
+        self._bound = TraceIdRatioBased.get_bound_for_rate(ratio)
+        self._kept = 0
+
+    def generate_trace_id(self) -> int:
+        """Return the id that `unkept` has drawn for a trace that is kept, or else a new one."""
+        kept, self._kept = self._kept, 0
+        return kept or super().generate_trace_id()
+
+    def unkept(self) -> int:
+        """Draw a new trace; return its id if it is not kept, else 0: then its first span is to be started."""
+        trace_id = super().generate_trace_id()
+        if trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound:
+            self._kept = trace_id
+            return 0
+        return trace_id
+
+
 def configure(service: str, version: str = "", *, trusted_parents: bool = False) -> TracerProvider:
     """Install the process's tracer provider and return it; the caller shuts it down, which flushes it.
 
@@ -68,7 +94,9 @@ def configure(service: str, version: str = "", *, trusted_parents: bool = False)
     ratio = float(os.environ.get("OTEL_TRACES_SAMPLER_ARG", "1"))
     sampler: Sampler = ParentBased(TraceIdRatioBased(ratio)) if trusted_parents else BoundedSampler(ratio)
     provider = TracerProvider(
-        sampler=sampler, resource=Resource.create({"service.name": service, "service.version": version})
+        sampler=sampler,
+        resource=Resource.create({"service.name": service, "service.version": version}),
+        id_generator=RootIds(ratio),
     )
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         # Imported only where needed: the exporter costs 15 MiB.
@@ -94,6 +122,10 @@ class serving:  # noqa: N801  reads like `use_span`, and works like it
     __slots__ = ("_span", "_token")
 
     def __init__(self, tracer: trace.Tracer, name: str, headers: Mapping[str, str]) -> None:
+        unkept = None if headers else _unkept(tracer)
+        if unkept is not None:
+            self._span: trace.Span = trace.NonRecordingSpan(unkept)
+            return
         caller = extract(headers) if headers else None
         self._span = tracer.start_span(name, context=caller, kind=trace.SpanKind.SERVER)
 
@@ -132,6 +164,30 @@ def declined(traceparent: str | None) -> bool:
     return traceparent is not None and _UNSAMPLED.fullmatch(traceparent) is not None
 
 
+def unkept_parent(tracer: trace.Tracer) -> str | None:
+    """Return the `traceparent` of a new trace of which nothing is kept; None: it is kept, so its span is to be started.
+
+    For whoever has heard of no trace, with a tracer of the provider that `configure` has installed.
+    """
+    found = _unkept(tracer)
+    return None if found is None else _traceparent(found)
+
+
+def _unkept(tracer: trace.Tracer) -> trace.SpanContext | None:
+    ids = getattr(tracer, "id_generator", None)
+    if not isinstance(ids, RootIds) or not (trace_id := ids.unkept()):
+        return None
+    return trace.SpanContext(trace_id, ids.generate_span_id(), is_remote=False, trace_flags=_UNKEPT_FLAGS)
+
+
 def inject(headers: MutableMapping[str, str], context: Context | None = None) -> None:
     """Add `traceparent` and `tracestate` of the current span, or of `context`, to `headers`."""
-    _propagator.inject(headers, context=context)
+    present = trace.get_current_span(context).get_span_context()
+    if present.is_valid and not present.trace_state:  # nearly always, and then it is one header
+        headers["traceparent"] = _traceparent(present)
+    else:
+        _propagator.inject(headers, context=context)
+
+
+def _traceparent(of: trace.SpanContext) -> str:
+    return f"00-{of.trace_id:032x}-{of.span_id:016x}-{of.trace_flags:02x}"

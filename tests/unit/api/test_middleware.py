@@ -80,9 +80,9 @@ async def test_the_trace_goes_on_to_the_gateway(monkeypatch: pytest.MonkeyPatch)
     """The span that asks the gateway is part of the caller's trace."""
     spans: list[trace.SpanContext] = []
     tracer = TracerProvider().get_tracer("test")
-    monkeypatch.setattr("assistant_api.middleware._tracer", tracer)
     monkeypatch.setattr("assistant_api.chat.service._tracer", tracer)
     world = make_world()
+    world.app.tracer = tracer
     inner = world.gateway.chat
 
     async def chat(body: bytes, headers: dict[str, str]):  # type: ignore[no-untyped-def]

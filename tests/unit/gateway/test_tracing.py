@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.tracing import CallTrace
 from assistant_gateway.wire.usage import Usage
-from assistant_observability import genai
+from assistant_observability import genai, traces
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CONTEXT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "tracestate": "vendor=1"}
@@ -69,3 +69,15 @@ def test_a_trace_that_nobody_records_costs_no_span() -> None:
     trace.end(Outcome.OK, None)
     assert trace.headers == context
     assert exporter.get_finished_spans() == ()
+
+
+def test_a_new_trace_that_is_not_kept_costs_no_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider hears of it all the same, and that nobody records it."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+    monkeypatch.setattr("opentelemetry.trace.set_tracer_provider", lambda _provider: None)
+    tracer = traces.configure("test").get_tracer("test")
+    monkeypatch.setattr(tracer, "start_span", None)  # to call it would fail
+    trace = CallTrace(tracer, {}, call())
+    trace.end(Outcome.OK, None)
+    assert traces.declined(trace.headers["traceparent"])
+    assert trace.trace_id == trace.headers["traceparent"].split("-")[1]

@@ -95,6 +95,30 @@ def test_the_setting_bounds_whoever_is_not_ours(monkeypatch: pytest.MonkeyPatch,
     assert parent.endswith("-01") is kept
 
 
+@pytest.mark.parametrize(("ratio", "least", "most"), [(0.0, 0, 0), (0.25, 150, 350), (1.0, 1000, 1000)])
+def test_of_a_new_trace_the_lot_is_drawn_once(ratio: float, least: int, most: int) -> None:
+    """What is not kept has a context and no span; what is kept is recorded, whoever asks first: a part or the SDK."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(sampler=traces.BoundedSampler(ratio), id_generator=traces.RootIds(ratio))
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("test")
+    kept = 0
+    for _ in range(1000):
+        parent = traces.unkept_parent(tracer)
+        kept += parent is None
+        if parent is None:
+            tracer.start_span("call").end()
+        else:
+            assert traces.declined(parent)
+    assert least <= kept <= most
+    assert len(exporter.get_finished_spans()) == kept
+    told = [sent_on(tracer, {}) for _ in range(1000)]
+    assert len({parent.split("-")[1] for parent in told}) == 1000
+    sampled = sum(int(parent[-2:], 16) & SAMPLED for parent in told)
+    assert least <= sampled <= most
+    assert len(exporter.get_finished_spans()) == kept + 2 * sampled
+
+
 def test_after_a_request_its_span_is_no_longer_the_present_one() -> None:
     """The next request of the task would be taken for a part of it."""
     tracer, _ = tracing(ALWAYS_ON)
