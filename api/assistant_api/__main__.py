@@ -12,13 +12,13 @@ from assistant_api.auth.accounts import Keys
 from assistant_api.clients import connect
 from assistant_api.config import Settings
 from assistant_api.i18n import Catalogs
-from assistant_api.server import Ending, MetricsApp, server, until_stopped
+from assistant_api.server import MetricsApp, Shutdown, server, until_stopped
 from assistant_api.tenant_config import TenantConfigHolder
 from assistant_observability import logs, metrics, traces
 
 SERVICE = "assistant-api"
 # Nearly all that a request makes is freed by counting references; the collector finds little, however often it looks.
-COLLECT = (20_000, 20, 20)
+GC_THRESHOLDS = (20_000, 20, 20)
 
 
 async def serve(settings: Settings) -> None:
@@ -31,8 +31,8 @@ async def serve(settings: Settings) -> None:
     # What start-up made stays; collecting it again and again would only cost time.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*COLLECT)
-    ending = Ending(app.drain, app.interrupt, settings.drain_seconds, settings.shutdown_seconds)
+    gc.set_threshold(*GC_THRESHOLDS)
+    ending = Shutdown(app.drain, app.interrupt, settings.drain_seconds, settings.shutdown_seconds)
     await until_stopped(main, side, ending)
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from litestar.types import Receive, Scope, Send
 
 JSON = "application/json"
-PIECE = 64 * 1024  # bytes of a large answer that are sent at once
-STALL_SECONDS = 60.0  # a caller who takes no piece for so long has gone
+MAX_WRITE_BYTES = 64 * 1024  # bytes of a large answer that are sent at once
+SEND_TIMEOUT_SECONDS = 60.0  # a caller who takes no piece for so long has gone
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 
 
@@ -57,9 +57,9 @@ class BufferedResponse:
             (b"content-length", str(len(self.content)).encode()),
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        rest = self.content if len(self.content) <= PIECE else memoryview(self.content)
-        while len(rest) > PIECE:  # the server holds back whoever reads slowly, between pieces
-            async with asyncio.timeout(STALL_SECONDS):
-                await send({"type": "http.response.body", "body": bytes(rest[:PIECE]), "more_body": True})
-            rest = rest[PIECE:]
+        rest = self.content if len(self.content) <= MAX_WRITE_BYTES else memoryview(self.content)
+        while len(rest) > MAX_WRITE_BYTES:  # the server holds back whoever reads slowly, between pieces
+            async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
+                await send({"type": "http.response.body", "body": bytes(rest[:MAX_WRITE_BYTES]), "more_body": True})
+            rest = rest[MAX_WRITE_BYTES:]
         await send({"type": "http.response.body", "body": bytes(rest), "more_body": False})

@@ -23,15 +23,15 @@ from assistant_api.errors import (
 
 Decoded = TypeVar("Decoded")
 
-READ_SECONDS = 30.0
-WAIT_SECONDS = 10.0  # for a place among the bodies that are held
+READ_TIMEOUT_SECONDS = 30.0
+CAPACITY_TIMEOUT_SECONDS = 10.0  # for a place among the bodies that are held
 # Bytes of bodies that are held at once until they are answered; what is made of one takes several times as much, and
 # the pod has 256 MiB by default. Small bodies have a part of their own, so that they never wait behind large ones.
-SMALL_BODY = 32 * 1024
-MOST_SMALL, MOST_LARGE = 8 << 20, 16 << 20
+MAX_SMALL_BODY_BYTES = 32 * 1024
+MAX_SMALL_BODIES_BYTES, MAX_LARGE_BODIES_BYTES = 8 << 20, 16 << 20
 
 
-class Places:
+class ByteCapacity:
     """Room for bodies, given in the order in which it was asked for."""
 
     def __init__(self, most: int) -> None:
@@ -46,7 +46,7 @@ class Places:
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((size, turn))
         try:
-            async with asyncio.timeout(WAIT_SECONDS):
+            async with asyncio.timeout(CAPACITY_TIMEOUT_SECONDS):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
@@ -71,17 +71,17 @@ class Places:
                 turn.set_result(None)
 
 
-class Bodies:
+class BodyCapacity:
     """Room for all bodies of a process."""
 
     def __init__(self) -> None:
-        self._small, self._large = Places(MOST_SMALL), Places(MOST_LARGE)
+        self._small, self._large = ByteCapacity(MAX_SMALL_BODIES_BYTES), ByteCapacity(MAX_LARGE_BODIES_BYTES)
 
     def room(self, headers: Mapping[str, str], limit: int) -> _Room:
         """Hold room for a body of which these are the headers; one of unknown size may have `limit` bytes."""
         announced = headers.get("content-length", "")
         size = min(int(announced), limit) if announced.isdecimal() and len(announced) < 20 else limit
-        return _Room(self._small if size <= SMALL_BODY else self._large, size)
+        return _Room(self._small if size <= MAX_SMALL_BODY_BYTES else self._large, size)
 
 
 class _Room:
@@ -89,7 +89,7 @@ class _Room:
 
     __slots__ = ("_places", "_size")
 
-    def __init__(self, places: Places, size: int) -> None:
+    def __init__(self, places: ByteCapacity, size: int) -> None:
         self._places, self._size = places, size
 
     async def __aenter__(self) -> None:
@@ -113,7 +113,7 @@ async def read_json_body(headers: Mapping[str, str], receive: Receive, limit: in
     if complete:
         return await _read(receive, limit)
     try:
-        async with asyncio.timeout(READ_SECONDS):
+        async with asyncio.timeout(READ_TIMEOUT_SECONDS):
             return await _read(receive, limit)
     except TimeoutError as error:
         raise ApiError(REQUEST_TIMEOUT) from error

@@ -13,15 +13,15 @@ from contextlib import asynccontextmanager
 
 from assistant_observability import logs, metrics
 
-SLOW_SECONDS = 1.0  # a failure that took so long is a store that does not answer
-GIVEN_UP_SECONDS = 2.5  # a call that was given up after so long is one, too; a caller may hang up earlier
-PAUSE_SECONDS = (1.0, 5.0)  # until one call may try: the first pause, and the longest
+MIN_FAILURE_SECONDS = 1.0  # a failure that took so long is a store that does not answer
+MIN_CANCELLED_SECONDS = 2.5  # a call that was given up after so long is one, too; a caller may hang up earlier
+OPEN_SECONDS = (1.0, 5.0)  # until one call may try: the first pause, and the longest
 _CLOSED, _HALF_OPEN, _OPEN = 0, 1, 2
 
 _log = logs.logger(__name__)
 
 
-class StoreAwayError(ConnectionError):
+class StoreUnavailableError(ConnectionError):
     """The store did not answer a moment ago, so it was not asked."""
 
 
@@ -32,7 +32,7 @@ class Breaker:
         self.store = store
         self._now = now
         self._until: float | None = None  # open until then; None: closed
-        self._pause = PAUSE_SECONDS[0]
+        self._pause = OPEN_SECONDS[0]
         self._trying = False
 
     @property
@@ -43,7 +43,7 @@ class Breaker:
     def check(self) -> None:
         """Raise StoreAwayError where a call would: before something is paid for that would be of no use."""
         if self.open:
-            raise StoreAwayError(self.store)
+            raise StoreUnavailableError(self.store)
 
     @asynccontextmanager
     async def asking(
@@ -67,11 +67,11 @@ class Breaker:
         try:
             yield
         except asyncio.CancelledError:
-            if given_up and self._now() - started >= GIVEN_UP_SECONDS:
+            if given_up and self._now() - started >= MIN_CANCELLED_SECONDS:
                 self.failed()
             raise
         except away:
-            if self._now() - started >= SLOW_SECONDS:
+            if self._now() - started >= MIN_FAILURE_SECONDS:
                 self.failed()
             elif trying:
                 self.succeeded()  # it fails quickly: nobody has to wait for it
@@ -85,10 +85,10 @@ class Breaker:
     def failed(self) -> None:
         """Note that the store did not answer."""
         if self._until is None:
-            self._pause = PAUSE_SECONDS[0]
+            self._pause = OPEN_SECONDS[0]
             _log.warning("store does not answer, calls are refused until it does", store=self.store)
         else:
-            self._pause = min(self._pause * 2, PAUSE_SECONDS[1])
+            self._pause = min(self._pause * 2, OPEN_SECONDS[1])
         self._until = self._now() + self._pause
         self._show(_OPEN)
 

@@ -32,18 +32,18 @@ if TYPE_CHECKING:  # imported when first needed: Weaviate's client costs 0.4 s a
     from redis.asyncio import Redis
     from weaviate import WeaviateAsyncClient
 
-CONNECT_SECONDS = 3.0
-DATABASE_COMMAND_SECONDS = 15.0
+CONNECT_TIMEOUT_SECONDS = 3.0
+DATABASE_COMMAND_TIMEOUT_SECONDS = 15.0
 # Connections of one process at most; the operator's limit of the role follows from it. Those that rest are closed, by
-# the server after IDLE_SECONDS: a process that has nothing to do keeps the one that its health is asked by.
+# the server after IDLE_TIMEOUT_SECONDS: a process that has nothing to do keeps the one that its health is asked by.
 POOL_SIZE = 4
-POOL_WAIT_SECONDS = 10.0
-IDLE_SECONDS = 30
-REDIS_SECONDS = 2.0
-WEAVIATE_QUERY_SECONDS = 10
-WEAVIATE_INSERT_SECONDS = 60
+POOL_TIMEOUT_SECONDS = 10.0
+IDLE_TIMEOUT_SECONDS = 30
+REDIS_TIMEOUT_SECONDS = 2.0
+WEAVIATE_QUERY_TIMEOUT_SECONDS = 10
+WEAVIATE_INSERT_TIMEOUT_SECONDS = 60
 # What a database that does not answer raises; that the pool is empty says nothing about it.
-_AWAY = (DBAPIError, OSError)
+_UNAVAILABLE_ERRORS = (DBAPIError, OSError)
 
 
 class Pingable(Protocol):
@@ -61,9 +61,9 @@ class Database:
             # The driver reads the DSN itself: SQLAlchemy does not know `sslmode` and `sslrootcert`.
             return await asyncpg.connect(
                 dsn,
-                timeout=CONNECT_SECONDS,
-                command_timeout=DATABASE_COMMAND_SECONDS,
-                server_settings={"idle_session_timeout": f"{IDLE_SECONDS}s"},
+                timeout=CONNECT_TIMEOUT_SECONDS,
+                command_timeout=DATABASE_COMMAND_TIMEOUT_SECONDS,
+                server_settings={"idle_session_timeout": f"{IDLE_TIMEOUT_SECONDS}s"},
             )
 
         self.engine: AsyncEngine = create_async_engine(
@@ -71,13 +71,13 @@ class Database:
             async_creator=connect,
             pool_size=pool_size,
             max_overflow=0,
-            pool_timeout=POOL_WAIT_SECONDS,
+            pool_timeout=POOL_TIMEOUT_SECONDS,
             pool_use_lifo=True,  # what is needed no more rests long enough to be closed
             pool_recycle=1800,
             hide_parameters=True,  # parameters are documents; they belong in no log line
         )
-        event.listen(self.engine.sync_engine, "checkin", _rest)
-        event.listen(self.engine.sync_engine, "checkout", _refuse_closed)
+        event.listen(self.engine.sync_engine, "checkin", _note_idle_since)
+        event.listen(self.engine.sync_engine, "checkout", _replace_closed)
         # For whoever holds a connection long, such as for a document's content: others find one.
         self.long = asyncio.Semaphore(max(1, pool_size - 2))
         self.breaker = Breaker("postgres")
@@ -86,24 +86,24 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection for single statements that only read: without the two round trips of a transaction."""
-        async with self.breaker.asking(away=_AWAY), self._reading.connect() as connection:
+        async with self.breaker.asking(away=_UNAVAILABLE_ERRORS), self._reading.connect() as connection:
             yield connection
 
     @asynccontextmanager
     async def single(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection for statements that change something, each of which is a transaction of its own."""
-        async with self.breaker.asking(away=_AWAY, given_up=False), self._reading.connect() as connection:
+        async with self.breaker.asking(away=_UNAVAILABLE_ERRORS, given_up=False), self._reading.connect() as connection:
             yield connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection in a transaction that commits at the end and rolls back on an exception."""
-        async with self.breaker.asking(away=_AWAY, given_up=False), self.engine.begin() as connection:
+        async with self.breaker.asking(away=_UNAVAILABLE_ERRORS, given_up=False), self.engine.begin() as connection:
             yield connection
 
     async def ping(self) -> None:
         """Ask the database for a constant."""
-        async with asyncio.timeout(CONNECT_SECONDS), self._reading.connect() as connection:
+        async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS), self._reading.connect() as connection:
             await connection.execute(text("SELECT 1"))
         self.breaker.succeeded()
 
@@ -130,7 +130,7 @@ class RedisClient:
         """Send PING."""
         if self._redis is None:  # in a thread, so that streams go on while it is imported
             self._redis = await asyncio.to_thread(_redis_client, self._url)
-        async with asyncio.timeout(REDIS_SECONDS):
+        async with asyncio.timeout(REDIS_TIMEOUT_SECONDS):
             await self.redis.ping()
 
     async def close(self) -> None:
@@ -168,7 +168,7 @@ class VectorStore:
                 # In a thread, so that other requests go on meanwhile.
                 client = await asyncio.to_thread(_weaviate_client, self._url, self._grpc, self._api_key)
                 try:
-                    async with asyncio.timeout(CONNECT_SECONDS):
+                    async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                         await client.connect()
                 except BaseException:
                     await client.close()
@@ -178,9 +178,13 @@ class VectorStore:
 
     async def ping(self) -> None:
         """Ask for the server's metadata with the tenant's key; needs no Weaviate client."""
-        http = HttpClient(connect_seconds=CONNECT_SECONDS, idle_seconds=CONNECT_SECONDS, quiet_seconds=CONNECT_SECONDS)
+        http = HttpClient(
+            connect_seconds=CONNECT_TIMEOUT_SECONDS,
+            idle_seconds=CONNECT_TIMEOUT_SECONDS,
+            quiet_seconds=CONNECT_TIMEOUT_SECONDS,
+        )
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                 headers = {"authorization": f"Bearer {self._api_key}"}
                 response = await http.request("GET", self._url, headers, b"", path="/v1/meta")
                 await response.read()
@@ -197,17 +201,17 @@ class VectorStore:
             self._client = None
 
 
-def _rest(_connection: Any, record: Any) -> None:
+def _note_idle_since(_connection: Any, record: Any) -> None:
     record.info["rests_since"] = time.monotonic()
 
 
-def _refuse_closed(connection: Any, record: Any, _proxy: Any) -> None:
+def _replace_closed(connection: Any, record: Any, _proxy: Any) -> None:
     """Have the pool replace a connection that Postgres has closed, as in a restart, or is about to close.
 
     The driver has seen it close, so nothing need be asked: `pool_pre_ping` would take three round trips each time.
     """
     rested = time.monotonic() - record.info.get("rests_since", time.monotonic())
-    if connection.driver_connection.is_closed() or rested > IDLE_SECONDS * 0.8:
+    if connection.driver_connection.is_closed() or rested > IDLE_TIMEOUT_SECONDS * 0.8:
         raise DisconnectionError
 
 
@@ -221,8 +225,8 @@ def _redis_client(url: str) -> Redis:
         # Nothing that the ACL refuses at connect: no CLIENT SETINFO, no RESP3 maintenance notifications.
         protocol=2,
         driver_info=None,
-        socket_timeout=REDIS_SECONDS,
-        socket_connect_timeout=REDIS_SECONDS,
+        socket_timeout=REDIS_TIMEOUT_SECONDS,
+        socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
         retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.2), 1),
         health_check_interval=30,
         max_connections=20,
@@ -244,7 +248,9 @@ def _weaviate_client(url: str, grpc: str, api_key: str) -> WeaviateAsyncClient:
         grpc_port=remote.port or (443 if secure else 50051),
         grpc_secure=secure,
     )
-    timeout = Timeout(init=int(CONNECT_SECONDS), query=WEAVIATE_QUERY_SECONDS, insert=WEAVIATE_INSERT_SECONDS)
+    timeout = Timeout(
+        init=int(CONNECT_TIMEOUT_SECONDS), query=WEAVIATE_QUERY_TIMEOUT_SECONDS, insert=WEAVIATE_INSERT_TIMEOUT_SECONDS
+    )
     return WeaviateAsyncClient(
         connection_params=parameters,
         auth_client_secret=Auth.api_key(api_key),

@@ -19,7 +19,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 ORIGIN = b"origin"
 ANY = "*"
 _METHODS = "GET, POST, DELETE"
-_REMEMBERED_SECONDS = 600
+_PREFLIGHT_TTL_SECONDS = 600
 _NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,2000}")  # tokens of RFC 9110, with commas between them
 # What scripts may read of an answer beyond the names that the standard allows.
 EXPOSED = (
@@ -48,7 +48,7 @@ def preflight(scope: Scope) -> BufferedResponse | None:
     if "access-control-request-method" not in asked:
         return None
     scope["state"]["code"] = "preflight"
-    answer = {"access-control-allow-methods": _METHODS, "access-control-max-age": str(_REMEMBERED_SECONDS)}
+    answer = {"access-control-allow-methods": _METHODS, "access-control-max-age": str(_PREFLIGHT_TTL_SECONDS)}
     wanted = asked.get("access-control-request-headers", "")
     if _NAMES.fullmatch(wanted):
         answer["access-control-allow-headers"] = wanted

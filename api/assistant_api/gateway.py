@@ -25,25 +25,25 @@ from assistant_observability import logs, traces
 
 Road = Literal["ingest", "search"]
 
-CONNECT_SECONDS = 2.0
+CONNECT_TIMEOUT_SECONDS = 2.0
 # So much longer than the gateway may take (`TenantConfig.gateway_seconds`): its answer is paid for, its error explains
 # more than ours would.
 MARGIN_SECONDS = 30.0
-EMBEDDINGS_SECONDS = {"search": 15.0, "ingest": 120.0}
+EMBEDDINGS_TIMEOUT_SECONDS = {"search": 15.0, "ingest": 120.0}
 # Numbers take ten times as much once they are decoded, and the API has less memory than the worker.
-EMBEDDINGS_BYTES = {"search": 1 << 20, "ingest": MAX_RESPONSE_BYTES}
-PING_SECONDS = 2.0
-PROVIDERS_SECONDS = 12.0  # the gateway waits 8 for those that do not answer
-USAGE_SECONDS = 15.0  # the gateway gives up earlier, and says why
+MAX_EMBEDDINGS_BYTES = {"search": 1 << 20, "ingest": MAX_RESPONSE_BYTES}
+PING_TIMEOUT_SECONDS = 2.0
+PROVIDERS_TIMEOUT_SECONDS = 12.0  # the gateway waits 8 for those that do not answer
+USAGE_TIMEOUT_SECONDS = 15.0  # the gateway gives up earlier, and says why
 # Shorter than any server keeps an idle connection, so that a POST rarely meets a closing one.
-KEEPALIVE_SECONDS = 15.0
+KEEPALIVE_TIMEOUT_SECONDS = 15.0
 MAX_ERROR_BYTES = 64 * 1024
-LONGEST_USER = 256
+MAX_USER_CHARACTERS = 256
 # Waits between tries of what was provably not begun: while a gateway goes, its address stays known for a moment.
 _MODELS = "/v1/models"
-PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
+RETRY_DELAYS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
 # A kept connection that closes later than this under a request may have been read: the call is then not repeated.
-STALE_SECONDS = 0.5
+STALE_RETRY_TIMEOUT_SECONDS = 0.5
 _JSON = "application/json"
 _NONE: Mapping[str, str] = {}
 # What a caller is told of models and limits: headers with these names, or these beginnings.
@@ -181,12 +181,12 @@ class GatewayClient:
         """See `Gateway.embeddings`."""
         body = msgspec.json.encode({"model": knowledge_base, "input": list(texts), "encoding_format": "float"})
         content = await self._whole(
-            EMBEDDINGS_SECONDS[road],
+            EMBEDDINGS_TIMEOUT_SECONDS[road],
             "POST",
             "/v1/embeddings",
             {"x-assistant-road": road},
             body,
-            EMBEDDINGS_BYTES[road],
+            MAX_EMBEDDINGS_BYTES[road],
         )
         try:
             decoded = msgspec.json.decode(content, type=_Embeddings)
@@ -199,15 +199,15 @@ class GatewayClient:
     async def usage(self, parameters: Sequence[tuple[str, str]]) -> bytes:
         """See `Gateway.usage`."""
         query = f"?{urlencode(parameters)}" if parameters else ""
-        return await self._whole(USAGE_SECONDS, "GET", f"/v1/usage{query}")
+        return await self._whole(USAGE_TIMEOUT_SECONDS, "GET", f"/v1/usage{query}")
 
     async def providers(self) -> bytes:
         """See `Gateway.providers`."""
-        return await self._whole(PROVIDERS_SECONDS, "GET", "/v1/providers")
+        return await self._whole(PROVIDERS_TIMEOUT_SECONDS, "GET", "/v1/providers")
 
     async def ping(self) -> None:
         """See `Gateway.ping`: lists the models, which needs a good token and a loaded policy."""
-        await self._whole(PING_SECONDS, "GET", _MODELS)
+        await self._whole(PING_TIMEOUT_SECONDS, "GET", _MODELS)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -220,7 +220,9 @@ class GatewayClient:
         quiet_seconds = self._seconds() + MARGIN_SECONDS
         if self._http is None:
             self._http = HttpClient(
-                connect_seconds=CONNECT_SECONDS, idle_seconds=KEEPALIVE_SECONDS, quiet_seconds=quiet_seconds
+                connect_seconds=CONNECT_TIMEOUT_SECONDS,
+                idle_seconds=KEEPALIVE_TIMEOUT_SECONDS,
+                quiet_seconds=quiet_seconds,
             )
         self._http.quiet_seconds = quiet_seconds
         return self._http
@@ -262,7 +264,10 @@ class GatewayClient:
     async def _send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> GatewayResponse:
         sent = self._headers(headers, body)
         now = asyncio.get_running_loop().time
-        stale, pauses = False, iter(() if path == _MODELS else PAUSES)  # a check of health says what is so now
+        stale, pauses = (
+            False,
+            iter(() if path == _MODELS else RETRY_DELAYS_SECONDS),
+        )  # a check of health says what is so now
         while True:  # asked again is only what no gateway has begun: no call is made twice that may be billed
             client, started, pause = self._open(), now(), 0.0
             try:
@@ -277,7 +282,7 @@ class GatewayClient:
                     raise
             except StaleConnectionError:
                 # Closed by the gateway as it was used again; it never closes one whose request it has begun.
-                if stale or now() - started >= STALE_SECONDS:
+                if stale or now() - started >= STALE_RETRY_TIMEOUT_SECONDS:
                     raise
                 stale = True
             client.drop_idle()  # those that were kept lead to the same gateway
@@ -347,7 +352,7 @@ def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
 
 def on_behalf_of(user: str) -> None:
     """Have the calls of this request counted for `user`; what no header can carry is left out of its name."""
-    user = user[:LONGEST_USER]
+    user = user[:MAX_USER_CHARACTERS]
     if not user.isprintable():
         user = "".join(char if char.isprintable() else " " for char in user)
     _user.set(user.strip())

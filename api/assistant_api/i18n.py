@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 DEFAULT_LANGUAGE = "en"
-_MAX_HEADER = 256  # longer headers are no person's
+_MAX_HEADER_LENGTH = 256  # longer headers are no person's
 
 
 class Catalogs:
@@ -42,7 +42,7 @@ class Catalogs:
 
     def negotiate(self, accept_language: str | None) -> str:
         """Return the best language for an `Accept-Language` header; nonsense gives the default."""
-        return self._negotiate(accept_language[:_MAX_HEADER]) if accept_language else DEFAULT_LANGUAGE
+        return self._negotiate(accept_language[:_MAX_HEADER_LENGTH]) if accept_language else DEFAULT_LANGUAGE
 
     def has(self, key: str) -> bool:
         """Whether there is a sentence for `key`."""

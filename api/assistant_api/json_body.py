@@ -13,14 +13,14 @@ from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Sche
 from assistant_api.asgi import JSON
 from assistant_api.body import read_json_as
 
-MAX_BYTES = 16 * 1024
+MAX_BODY_BYTES = 16 * 1024
 Model = TypeVar("Model", bound=msgspec.Struct)
 
 
 async def read(request: Request[Any, Any, State], model: type[Model]) -> Model:
     """Return the body; ApiError that names what is wrong with it."""
     decode = msgspec.json.Decoder(model).decode
-    return await read_json_as(decode, request.headers, request.receive, MAX_BYTES)
+    return await read_json_as(decode, request.headers, request.receive, MAX_BODY_BYTES)
 
 
 def takes(model: type[msgspec.Struct]) -> type[Operation]:

@@ -20,8 +20,8 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from assistant_api.direct_write import DirectWriteProtocol
 from assistant_observability import logs, metrics
 
-GOODBYE_SECONDS = 2  # for the errors with which requests end that took too long
-KEEPALIVE_SECONDS = 75  # longer than OpenAI's client keeps a connection idle
+CLOSE_TIMEOUT_SECONDS = 2  # for the errors with which requests end that took too long
+KEEPALIVE_TIMEOUT_SECONDS = 75  # longer than OpenAI's client keeps a connection idle
 
 _log = logs.logger(__name__)
 
@@ -37,7 +37,7 @@ class Server(uvicorn.Server):
 
 def server(app: ASGIApp, host: str, port: int, shutdown_seconds: float, *, lifespan: bool) -> Server:
     """Return a server for `app`; running requests get `shutdown_seconds` once it is told to stop."""
-    logging.getLogger("uvicorn.error").addFilter(_is_worth_a_line)
+    logging.getLogger("uvicorn.error").addFilter(_is_logged)
     return Server(
         uvicorn.Config(
             app,
@@ -52,14 +52,14 @@ def server(app: ASGIApp, host: str, port: int, shutdown_seconds: float, *, lifes
             log_config=None,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEPALIVE_SECONDS,
-            timeout_graceful_shutdown=math.ceil(shutdown_seconds) + GOODBYE_SECONDS,
+            timeout_keep_alive=KEEPALIVE_TIMEOUT_SECONDS,
+            timeout_graceful_shutdown=math.ceil(shutdown_seconds) + CLOSE_TIMEOUT_SECONDS,
         )
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class Shutdown:
     """How a process goes down: `drain` when the signal comes, `interrupt` when answers have had their time."""
 
     drain: Callable[[], None]
@@ -68,7 +68,7 @@ class Ending:
     shutdown_seconds: float
 
 
-async def until_stopped(main: Server, side: Server, ending: Ending) -> None:
+async def until_stopped(main: Server, side: Server, ending: Shutdown) -> None:
     """Serve both until SIGTERM or SIGINT, then stop `main` gracefully and `side` last.
 
     A second signal stops at once.
@@ -97,7 +97,7 @@ async def until_stopped(main: Server, side: Server, ending: Ending) -> None:
         await asyncio.gather(beside, return_exceptions=True)
 
 
-def _is_worth_a_line(record: logging.LogRecord) -> bool:
+def _is_logged(record: logging.LogRecord) -> bool:
     """Keep out what any client can cause at will: what is not HTTP is answered 400, which is enough."""
     return record.getMessage() != "Invalid HTTP request received."
 

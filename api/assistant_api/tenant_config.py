@@ -19,8 +19,8 @@ from assistant_crds import parts
 from assistant_crds.contracts import AssistantConfig, KnowledgeBaseConfig, TenantConfig, UnavailableAssistant
 from assistant_observability import logs, metrics
 
-POLL_SECONDS = 0.25
-LARGE_BYTES = 200_000
+POLL_INTERVAL_SECONDS = 0.25
+MAX_INLINE_DECODE_BYTES = 200_000
 
 _log = logs.logger(__name__)
 
@@ -167,12 +167,12 @@ class TenantConfigHolder:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
             found = self._identity()
             if found == self._seen is not None:
                 continue
             # A large document is decoded beside the event loop: requests run on.
-            is_large = found is not None and found[2] > LARGE_BYTES
+            is_large = found is not None and found[2] > MAX_INLINE_DECODE_BYTES
             active_config = await asyncio.to_thread(self.load) if is_large else self.load()
             if active_config is not None:
                 await self._notify(active_config)

@@ -25,16 +25,16 @@ from assistant_api.tenant_config import TenantConfigHolder
 from assistant_observability import logs, metrics, traces
 
 SERVICE = "assistant-worker"
-STUCK_SECONDS = 60.0  # the loop goes round every few seconds; one that does not is of no use
+LIVENESS_TIMEOUT_SECONDS = 60.0  # the loop goes round every few seconds; one that does not is of no use
 
 
 class WorkerSettings(Settings):
     """The settings of the API's pods, and what only the worker has."""
 
     worker_concurrency: int = Field(4, ge=1, le=64)  # documents at a time
-    parser_processes: int = Field(sandbox.PROCESSES, ge=1, le=16)
-    parser_memory_bytes: int = Field(sandbox.MEMORY_BYTES, ge=128 * 1024 * 1024)  # of each parser's address space
-    parser_seconds: float = Field(sandbox.SECONDS, gt=0)  # for one document
+    parser_processes: int = Field(sandbox.MAX_PROCESSES, ge=1, le=16)
+    parser_memory_bytes: int = Field(sandbox.MAX_MEMORY_BYTES, ge=128 * 1024 * 1024)  # of each parser's address space
+    parser_seconds: float = Field(sandbox.PARSE_TIMEOUT_SECONDS, gt=0)  # for one document
 
 
 def build(settings: WorkerSettings, clients: Clients, config: TenantConfigHolder, parsers: Sandbox) -> Dispatcher:
@@ -50,7 +50,7 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     parsers = Sandbox(settings.parser_memory_bytes, settings.parser_seconds, settings.parser_processes)
     dispatcher = build(settings, clients, config, parsers)
     side = server(
-        MetricsApp(metrics.WORKER, lambda: dispatcher.idle_for < STUCK_SECONDS),
+        MetricsApp(metrics.WORKER, lambda: dispatcher.idle_for < LIVENESS_TIMEOUT_SECONDS),
         settings.host,
         settings.metrics_port,
         1,

@@ -18,9 +18,9 @@ from litestar.connection import ASGIConnection
 from assistant_api.audit.service import Audit, Event, Origin
 from assistant_api.auth import repository
 from assistant_api.auth.passwords import Passwords
-from assistant_api.auth.revocations import KEPT_SECONDS, Revocations
+from assistant_api.auth.revocations import REVOCATION_TTL_SECONDS, Revocations
 from assistant_api.auth.schemas import USER, Identity
-from assistant_api.auth.tokens import MAX_TOKEN, SEED_BYTES, Claims, InvalidTokenError, Tokens
+from assistant_api.auth.tokens import MAX_TOKEN_LENGTH, SEED_BYTES, Claims, InvalidTokenError, Tokens
 from assistant_api.clients import Database
 from assistant_api.config import Settings
 from assistant_api.database.errors import DATABASE_ERRORS
@@ -29,8 +29,8 @@ from assistant_api.tenant_config import ActiveConfig, TenantConfigHolder
 from assistant_observability import logs, metrics
 
 _BEARER = "bearer "
-_DENIED_EACH = 60.0  # seconds between entries of the audit log for the same refusal
-_MOST_DENIED = 1000
+_DENIAL_AUDIT_INTERVAL_SECONDS = 60.0  # seconds between entries of the audit log for the same refusal
+_MAX_DENIALS_REMEMBERED = 1000
 
 _log = logs.logger(__name__)
 
@@ -113,7 +113,7 @@ class Accounts:
         """Return who sent this access token; the 401 does not say what is wrong with it."""
         scheme, token = authorization[: len(_BEARER)], authorization[len(_BEARER) :]
         claims: Claims | None = None
-        if scheme.lower() == _BEARER and len(token) <= MAX_TOKEN:
+        if scheme.lower() == _BEARER and len(token) <= MAX_TOKEN_LENGTH:
             with contextlib.suppress(InvalidTokenError):
                 claims = (await self.tokens()).verify(token, active_config.document.tenant.key)
         if claims is None or await self.revocations.revoked(claims):
@@ -126,9 +126,9 @@ class Accounts:
         identity: Identity = connection.scope["auth"]
         action = f"{connection.scope.get('method', '')} {connection.scope.get('path_template', '')}"
         key, now = (identity.user, action), time.monotonic()
-        if self.keys.audit is None or now - self._denied.get(key, float("-inf")) < _DENIED_EACH:
+        if self.keys.audit is None or now - self._denied.get(key, float("-inf")) < _DENIAL_AUDIT_INTERVAL_SECONDS:
             return
-        if len(self._denied) >= _MOST_DENIED:
+        if len(self._denied) >= _MAX_DENIALS_REMEMBERED:
             self._denied.clear()
         self._denied[key] = now
         event = Event("permission", "denied", identity.kind, identity.name, details={"request": action})
@@ -144,7 +144,7 @@ class Accounts:
 
     async def _revoked(self) -> list[tuple[UUID, int | None]]:
         async with self.database.reading() as connection:
-            return await repository.revoked(connection, KEPT_SECONDS)
+            return await repository.revoked(connection, REVOCATION_TTL_SECONDS)
 
 
 def origin_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Origin:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:  # imported when somebody signs in
 
 # OWASP's first choice. Two at once take 92 MiB of the pod's memory for as long as they run, some 0.05 s.
 MEMORY_KIB, TIME_COST, PARALLELISM = 46 * 1024, 1, 1
-AT_ONCE = 2
-MOST_WAITING = 32
+MAX_CONCURRENT_HASHES = 2
+MAX_WAITING_HASHES = 32
 MIN_LENGTH, MAX_LENGTH = 10, 256
-STRONG = 3  # of zxcvbn's 0 to 4: safe from guessing offline for a while
+MIN_STRENGTH = 3  # of zxcvbn's 0 to 4: safe from guessing offline for a while
 # What German-speaking users choose and English lists do not hold; zxcvbn knows these as if they were the user's name.
 _COMMON = (
     *("passwort", "geheim", "willkommen", "hallo", "schatz", "fussball", "sommer", "winter", "qwertz", "kennwort"),
@@ -31,7 +31,7 @@ class Passwords:
     """Hashes and compares; `operations` counts how often argon2 was computed."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="password")
+        self._pool = ThreadPoolExecutor(MAX_CONCURRENT_HASHES, thread_name_prefix="password")
         self._waiting = 0
         self.operations = 0
 
@@ -67,7 +67,7 @@ class Passwords:
             return False
 
     async def _run(self, work: Any) -> object:
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_WAITING_HASHES:
             raise ApiError(SERVER_BUSY, retry_after=2)
         self._waiting += 1
         try:
@@ -92,7 +92,7 @@ def _guessable(password: str, personal: tuple[str, ...]) -> bool:
     words = [word for text in texts for word in text.replace("@", " ").replace(".", " ").split()]
     locals_and_joined = [form for text in texts for form in (text.partition("@")[0], text.replace(" ", ""))]
     known = [*_COMMON, *texts, *words, *locals_and_joined]
-    return int(zxcvbn(password[:100], known).score) < STRONG
+    return int(zxcvbn(password[:100], known).score) < MIN_STRENGTH
 
 
 async def normal_email(address: str) -> str:

@@ -20,12 +20,16 @@ from assistant_api.tenant_config import ActiveConfig
 from assistant_observability import metrics
 
 _PREFIX = "bearer "
-_MAX_CREDENTIAL = 4096  # longer ones are not hashed
+_MAX_CREDENTIAL_LENGTH = 4096  # longer ones are not hashed
 
 
 def identify(authorization: str | None, active_config: ActiveConfig) -> Identity:
     """Return who sent this `Authorization` header; the 401 does not say what is wrong with it."""
-    if not authorization or authorization[: len(_PREFIX)].lower() != _PREFIX or len(authorization) > _MAX_CREDENTIAL:
+    if (
+        not authorization
+        or authorization[: len(_PREFIX)].lower() != _PREFIX
+        or len(authorization) > _MAX_CREDENTIAL_LENGTH
+    ):
         metrics.IDENTITY_FAILURES.labels("api", "missing").inc()
         raise ApiError(INVALID_API_KEY)
     digest = hashlib.sha256(authorization[len(_PREFIX) :].strip().encode()).digest()

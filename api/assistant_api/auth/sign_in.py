@@ -23,7 +23,7 @@ from assistant_api.auth.schemas import (
     SessionView,
     TokenPair,
 )
-from assistant_api.auth.tokens import SECONDS, Subject
+from assistant_api.auth.tokens import ACCESS_TOKEN_TTL_SECONDS, Subject
 from assistant_api.errors import (
     INVALID_CREDENTIALS,
     INVALID_REFRESH_TOKEN,
@@ -37,10 +37,10 @@ from assistant_api.errors import (
 from assistant_api.users import repository as people
 from assistant_api.users.first_owner import ensure_owner
 
-SESSION_LIFETIME = timedelta(days=30)
-REFRESH_LIFETIME = timedelta(days=14)
-RETRY = timedelta(seconds=10)  # a client that lost the answer asks again with the same token
-MOST_SESSIONS = 50
+SESSION_TTL = timedelta(days=30)
+REFRESH_TOKEN_TTL = timedelta(days=14)
+REFRESH_RETRY_WINDOW = timedelta(seconds=10)  # a client that lost the answer asks again with the same token
+MAX_SESSIONS = 50
 
 
 def token_hash(token: str) -> bytes:
@@ -87,12 +87,12 @@ async def open_session(
 ) -> TokenPair:
     """Begin a session of a user, whose row is locked; the oldest ends when there are too many."""
     others = [row.id for row in await repository.of_user(connection, user.id)]
-    if len(others) >= MOST_SESSIONS:
-        await repository.revoke(connection, user.id, others[MOST_SESSIONS - 1 :])
-    session = repository.NewSession(uuid4(), user.id, device or origin.device, origin.address, SESSION_LIFETIME)
+    if len(others) >= MAX_SESSIONS:
+        await repository.revoke(connection, user.id, others[MAX_SESSIONS - 1 :])
+    session = repository.NewSession(uuid4(), user.id, device or origin.device, origin.address, SESSION_TTL)
     await repository.add_session(connection, session)
     refresh_token = f"rt_{secrets.token_urlsafe(32)}"
-    await repository.add_token(connection, token_hash(refresh_token), session.id, REFRESH_LIFETIME)
+    await repository.add_token(connection, token_hash(refresh_token), session.id, REFRESH_TOKEN_TTL)
     return await _pair(accounts, user, session.id, refresh_token)
 
 
@@ -115,7 +115,7 @@ async def refresh(accounts: Accounts, refresh_token: str, origin: Origin) -> Tok
         if session.revoked_at or session.expired or user.deactivated_at or token.expires_at < token.now:
             raise ApiError(INVALID_REFRESH_TOKEN)
         if token.rotated_at is None:
-            await repository.add_token(connection, token_hash(successor), session.id, REFRESH_LIFETIME)
+            await repository.add_token(connection, token_hash(successor), session.id, REFRESH_TOKEN_TTL)
             await repository.rotate(connection, presented, token_hash(successor), session.id, origin.address)
         elif not await _is_retry(connection, token):
             await repository.revoke(connection, user.id, [session.id])
@@ -131,7 +131,7 @@ async def refresh(accounts: Accounts, refresh_token: str, origin: Origin) -> Tok
 
 
 async def _is_retry(connection: AsyncConnection, token: repository.Held) -> bool:
-    if token.rotated_at is None or token.successor_hash is None or token.now - token.rotated_at > RETRY:
+    if token.rotated_at is None or token.successor_hash is None or token.now - token.rotated_at > REFRESH_RETRY_WINDOW:
         return False
     following = await repository.held(connection, token.successor_hash)
     return following is not None and following.rotated_at is None
@@ -226,9 +226,9 @@ async def _pair(accounts: Accounts, user: Any, session: UUID, refresh_token: str
     return TokenPair(
         access_token=(await accounts.tokens()).issue(subject, accounts.tenant),
         token_type="Bearer",  # noqa: S106  its name in RFC 6750
-        expires_in=SECONDS,
+        expires_in=ACCESS_TOKEN_TTL_SECONDS,
         refresh_token=refresh_token,
-        refresh_expires_in=int(REFRESH_LIFETIME.total_seconds()),
+        refresh_expires_in=int(REFRESH_TOKEN_TTL.total_seconds()),
         user_id=user.id,
         session_id=session,
         role=user.role,

@@ -23,13 +23,13 @@ from assistant_api.decoding import MALFORMED
 if TYPE_CHECKING:  # imported when the first token is made or checked: most tenants use API keys only
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-SECONDS = 600
+ACCESS_TOKEN_TTL_SECONDS = 600
 TYPE = "at+jwt"
 AUDIENCE = "assistant-api"
-MAX_TOKEN = 2048
+MAX_TOKEN_LENGTH = 2048
 SEED_BYTES = 32
-_CLOCKS_APART = 30  # seconds that another pod's clock may be ahead
-_REMEMBERED = 2048  # tokens whose signature was found right
+_CLOCK_SKEW_SECONDS = 30  # seconds that another pod's clock may be ahead
+_MAX_VERIFIED_TOKENS = 2048  # tokens whose signature was found right
 
 
 class InvalidTokenError(Exception):
@@ -113,7 +113,7 @@ class Tokens:
             sid=subject.session,
             jti=secrets.token_urlsafe(16),
             iat=issued,
-            exp=issued + SECONDS,
+            exp=issued + ACCESS_TOKEN_TTL_SECONDS,
             role=subject.role,
             ver=subject.version,
         )
@@ -123,19 +123,22 @@ class Tokens:
     def verify(self, token: str, tenant: str, now: float | None = None) -> Claims:
         """Return what the token says; InvalidTokenError when it is not to be believed."""
         moment = time.time() if now is None else now
-        if len(token) > MAX_TOKEN or not token.isascii():
+        if len(token) > MAX_TOKEN_LENGTH or not token.isascii():
             raise InvalidTokenError
         written = token.encode()
         digest = hashlib.sha256(written).digest()
         claims = self._known.get(digest)
         if claims is None:
             claims = self._read(written)
-            if len(self._known) >= _REMEMBERED:
+            if len(self._known) >= _MAX_VERIFIED_TOKENS:
                 del self._known[next(iter(self._known))]
             self._known[digest] = claims
         if claims.iss != issuer(tenant) or claims.aud != AUDIENCE:
             raise InvalidTokenError
-        if not claims.iat - _CLOCKS_APART <= moment < claims.exp or claims.exp - claims.iat > SECONDS:
+        if (
+            not claims.iat - _CLOCK_SKEW_SECONDS <= moment < claims.exp
+            or claims.exp - claims.iat > ACCESS_TOKEN_TTL_SECONDS
+        ):
             raise InvalidTokenError
         return claims
 

@@ -17,7 +17,7 @@ from assistant_api import errors
 from assistant_api.asgi import BufferedResponse, encoded, headers_of, origin_of
 from assistant_api.auth.accounts import Accounts, is_token
 from assistant_api.auth.service import identify
-from assistant_api.body import Bodies, read_json_body
+from assistant_api.body import BodyCapacity, read_json_body
 from assistant_api.chat.citations import Sources, annotate
 from assistant_api.chat.service import ChatResult, ParsedChat, Retrieve, ask, parse_request
 from assistant_api.chat.stream import EVENT_STREAM, EventStream
@@ -62,7 +62,7 @@ class Chat:
         self._clients = clients
         self._catalogs = catalogs
         self._retrieve = retrieve
-        self._bodies = Bodies()
+        self._bodies = BodyCapacity()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""

@@ -10,7 +10,7 @@ import msgspec
 
 from assistant_api import errors
 from assistant_api.assistants.service import find
-from assistant_api.breaker import PAUSE_SECONDS, StoreAwayError
+from assistant_api.breaker import OPEN_SECONDS, StoreUnavailableError
 from assistant_api.chat.prompt import question, system_message, with_system_message
 from assistant_api.chat.schemas import ChatRequest
 from assistant_api.clients import Clients
@@ -109,8 +109,8 @@ async def _passages(
         if error.status == 429 or errors.is_limit(error):
             raise from_gateway(error) from error
         raise ApiError(KNOWLEDGE_UNAVAILABLE, retry_after=error.retry_after or 5) from error
-    except StoreAwayError as error:  # the log has said so once
-        raise ApiError(KNOWLEDGE_UNAVAILABLE, retry_after=PAUSE_SECONDS[1]) from error
+    except StoreUnavailableError as error:  # the log has said so once
+        raise ApiError(KNOWLEDGE_UNAVAILABLE, retry_after=OPEN_SECONDS[1]) from error
     except Exception as error:
         # Whatever a store's client raises: the caller is told the same, the log has the cause.
         _log.warning("retrieval failed", assistant=assistant.name, exc_info=error)

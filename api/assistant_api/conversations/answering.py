@@ -26,7 +26,7 @@ from assistant_api.tokens import Tokens, tokens_of
 from assistant_http.events import Frames, data_of, split
 from assistant_observability import logs
 
-MAX_ANSWER = 512 * 1024  # characters; what goes on beyond them is cut off, and says so
+MAX_ANSWER_CHARACTERS = 512 * 1024  # characters; what goes on beyond them is cut off, and says so
 
 _decode_chunk = msgspec.json.Decoder(StreamChunk).decode
 _decode_error = msgspec.json.Decoder(ErrorEnvelope).decode
@@ -108,11 +108,11 @@ async def _read(found: GatewayResponse, sources: Sources, say: Callable[[str], N
             words, failed = _words(block)
             if words:
                 tracker.feed(words)
-                say(words[: MAX_ANSWER - length])
+                say(words[: MAX_ANSWER_CHARACTERS - length])
                 length += len(words)
             if failed:
                 raise GatewayUnreachableError("the stream says that it failed")
-            if length >= MAX_ANSWER or len(frames.rest) > MAX_ANSWER:
+            if length >= MAX_ANSWER_CHARACTERS or len(frames.rest) > MAX_ANSWER_CHARACTERS:
                 raise GatewayUnreachableError("the answer is too long")
     finally:  # of a text that was cut off, too
         if marks := sources.annotations(tracker.marks):

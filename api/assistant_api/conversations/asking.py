@@ -18,14 +18,14 @@ from assistant_api.chat.service import Retrieve
 from assistant_api.clients import Clients
 from assistant_api.conversations import running
 from assistant_api.conversations.answering import Question
-from assistant_api.conversations.history import CONTEXT_BYTES, Said, history
+from assistant_api.conversations.history import MAX_CONTEXT_BYTES, Said, history
 from assistant_api.conversations.running import Beginning, Start, Step
 from assistant_api.conversations.turns import Turns
 from assistant_api.errors import ApiError, invalid_field
 from assistant_api.tenant_config import ActiveConfig
 
 MAX_MESSAGES = 2_000  # of one conversation, with all branches
-TITLE_CHARACTERS = 80  # of a title that is taken from the first message
+MAX_DERIVED_TITLE_CHARACTERS = 80  # of a title that is taken from the first message
 
 Kind = Literal["message", "edit", "regenerate"]
 _ROLES: dict[Kind, str] = {"message": "assistant", "edit": "user", "regenerate": "assistant"}
@@ -76,7 +76,7 @@ async def begin(ask: Ask, tools: Tools) -> Begun:
     tools.turns.check()
     async with tools.clients.database.single() as connection:
         start = await running.start(
-            connection, ask.owner, ask.conversation, ask.target, above=ask.kind != "message", most=CONTEXT_BYTES
+            connection, ask.owner, ask.conversation, ask.target, above=ask.kind != "message", most=MAX_CONTEXT_BYTES
         )
         if start is None:
             raise ApiError(errors.CONVERSATION_NOT_FOUND)
@@ -159,7 +159,7 @@ def _beginning(ask: Ask, path: Sequence[Step], omitted: int) -> Beginning:
         parent=path[-1].id if path else None,
         question=None if again else uuid4(),
         content=None if again else ask.content,
-        title=None if again else " ".join(ask.content.split())[:TITLE_CHARACTERS] or None,
+        title=None if again else " ".join(ask.content.split())[:MAX_DERIVED_TITLE_CHARACTERS] or None,
         omitted=omitted,
         key=ask.key,
         fingerprint=None if ask.key is None else ask.fingerprint,

@@ -29,7 +29,7 @@ from assistant_api.database.errors import DATABASE_ERRORS
 from assistant_api.errors import invalid_field, storage_unavailable
 from assistant_api.tenant_config import ActiveConfig
 
-MAX_BODY = 16 * 1024  # of what is no message
+MAX_BODY_BYTES = 16 * 1024  # of what is no message
 
 JSON_FORMAT = "json"
 _WRITERS = {
@@ -52,7 +52,7 @@ class ConversationController(Controller):
         self, request: ApiRequest, active_config: NamedDependency[ActiveConfig], clients: NamedDependency[Clients]
     ) -> ConversationView:
         """Begin a conversation with an assistant. Without a title it takes the first words that are said in it."""
-        new = await read_json_as(decode_new_conversation, request.headers, request.receive, MAX_BODY)
+        new = await read_json_as(decode_new_conversation, request.headers, request.receive, MAX_BODY_BYTES)
         return await service.create(new, request.auth.user, active_config, clients.database)
 
     @get("/", summary="List conversations")
@@ -86,7 +86,7 @@ class ConversationController(Controller):
         self, request: ApiRequest, clients: NamedDependency[Clients], conversation: FromPath[str]
     ) -> ConversationView:
         """Change what is given and leave the rest; this is no activity, so the order of the list stays."""
-        changes = await read_json_as(decode_change, request.headers, request.receive, MAX_BODY)
+        changes = await read_json_as(decode_change, request.headers, request.receive, MAX_BODY_BYTES)
         return await service.change(request.auth.user, clients.database, conversation, changes)
 
     @put(
@@ -98,7 +98,7 @@ class ConversationController(Controller):
         self, request: ApiRequest, clients: NamedDependency[Clients], conversation: FromPath[str]
     ) -> ConversationView:
         """Make the branch of a message the active path: from the beginning to it, and on to its newest end."""
-        chosen = await read_json_as(decode_active, request.headers, request.receive, MAX_BODY)
+        chosen = await read_json_as(decode_active, request.headers, request.receive, MAX_BODY_BYTES)
         return await threads.activate(request.auth.user, clients.database, conversation, chosen.message_id)
 
     @get("/{conversation:str}/export", summary="Export a conversation", operation_class=ExportOperation)

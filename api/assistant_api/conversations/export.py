@@ -13,7 +13,7 @@ from assistant_api.conversations.messages import StoredMessage
 from assistant_api.conversations.schemas import ConversationView
 from assistant_api.conversations.threads import Shown
 
-PAGE = 20  # messages that are held at a time
+PAGE_SIZE = 20  # messages that are held at a time
 
 
 async def as_json(conversation: ConversationView, database: Database, shown: Shown) -> AsyncIterator[bytes]:
@@ -34,8 +34,8 @@ async def as_markdown(conversation: ConversationView, database: Database, shown:
     title = " ".join((conversation.title or conversation.assistant).split())
     yield f"# {title}\n".encode()
     path = await _path_of(database, conversation)
-    for start in range(0, len(path), PAGE):
-        for message in await _some(database, conversation.id, path[start : start + PAGE]):
+    for start in range(0, len(path), PAGE_SIZE):
+        for message in await _some(database, conversation.id, path[start : start + PAGE_SIZE]):
             yield _section(message, conversation.assistant, shown).encode()
 
 
@@ -51,7 +51,7 @@ def _section(message: StoredMessage, assistant: str, shown: Shown) -> str:
 
 async def _after(database: Database, conversation: UUID, sequence: int) -> list[StoredMessage]:
     async with database.reading() as connection:
-        return await messages.after(connection, conversation, sequence, PAGE)
+        return await messages.after(connection, conversation, sequence, PAGE_SIZE)
 
 
 async def _path_of(database: Database, conversation: ConversationView) -> list[UUID]:

@@ -9,8 +9,8 @@ from typing import Any
 # A token has about four bytes in English and three or more in most other languages; who counts three sends too little
 # rather than too much.
 BYTES_PER_TOKEN = 3
-CONTEXT_TOKENS = 16_000
-CONTEXT_BYTES = CONTEXT_TOKENS * BYTES_PER_TOKEN
+MAX_CONTEXT_TOKENS = 16_000
+MAX_CONTEXT_BYTES = MAX_CONTEXT_TOKENS * BYTES_PER_TOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class History:
     omitted_turns: int
 
 
-def history(path: Sequence[Said], question: str, most: int = CONTEXT_BYTES) -> History:
+def history(path: Sequence[Said], question: str, most: int = MAX_CONTEXT_BYTES) -> History:
     """Return what is sent with `question`, which always is.
 
     A turn is a message of a person and the answer to it. A turn without an answer would be a question that the model

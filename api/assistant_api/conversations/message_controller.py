@@ -18,7 +18,7 @@ from assistant_api.chat.stream import EVENT_STREAM
 from assistant_api.clients import Clients
 from assistant_api.conversations import asking, threads
 from assistant_api.conversations.asking import Ask, Begun, Kind, Tools
-from assistant_api.conversations.controller import MAX_BODY, ApiRequest
+from assistant_api.conversations.controller import MAX_BODY_BYTES, ApiRequest
 from assistant_api.conversations.openapi import (
     EditOperation,
     EventsOperation,
@@ -43,8 +43,8 @@ from assistant_api.disconnect import cancel_on_disconnect
 from assistant_api.errors import ApiError, invalid_field, storage_unavailable
 from assistant_api.tenant_config import ActiveConfig
 
-MAX_MESSAGE_BODY = 256 * 1024
-MAX_KEY = 255  # characters
+MAX_MESSAGE_BODY_BYTES = 256 * 1024
+MAX_IDEMPOTENCY_KEY_LENGTH = 255  # characters
 _PATH = "/{conversation:str}/messages"
 
 
@@ -84,7 +84,7 @@ class MessageController(Controller):
 
         Both messages are kept, and the answer goes on, even when the caller goes away.
         """
-        new = await read_json_as(decode_message, request.headers, request.receive, MAX_MESSAGE_BODY)
+        new = await read_json_as(decode_message, request.headers, request.receive, MAX_MESSAGE_BODY_BYTES)
         _check_content(new.content)
         ask = _ask(request, conversation, "message", new.parent_id, new.content)
         return await _answer(ask, request, active_config, clients)
@@ -137,7 +137,7 @@ class MessageController(Controller):
         message: FromPath[str],
     ) -> ASGIApp:
         """Say something else instead of a message, in a branch of its own, which becomes the active one."""
-        new = await read_json_as(decode_edited, request.headers, request.receive, MAX_MESSAGE_BODY)
+        new = await read_json_as(decode_edited, request.headers, request.receive, MAX_MESSAGE_BODY_BYTES)
         _check_content(new.content)
         ask = _ask(request, conversation, "edit", threads.message_id(message), new.content)
         return await _answer(ask, request, active_config, clients)
@@ -185,7 +185,7 @@ class MessageController(Controller):
         message: FromPath[str],
     ) -> None:
         """Say whether an answer was good, and why; it replaces what was said of it before."""
-        new = await read_json_as(decode_feedback, request.headers, request.receive, MAX_BODY)
+        new = await read_json_as(decode_feedback, request.headers, request.receive, MAX_BODY_BYTES)
         await threads.rate(request.auth.user, clients.database, conversation, message, new)
 
     @delete(_PATH + "/{message:str}/feedback", summary="Take a rating back")
@@ -202,8 +202,8 @@ class MessageController(Controller):
 
 def _ask(request: ApiRequest, conversation: str, kind: Kind, target: UUID | None, content: str) -> Ask:
     key = request.headers.get("idempotency-key")
-    if key is not None and not (1 <= len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
-        raise invalid_field("Idempotency-Key", "range_length", low="1", high=str(MAX_KEY))
+    if key is not None and not (1 <= len(key) <= MAX_IDEMPOTENCY_KEY_LENGTH and key.isascii() and key.isprintable()):
+        raise invalid_field("Idempotency-Key", "range_length", low="1", high=str(MAX_IDEMPOTENCY_KEY_LENGTH))
     return Ask(
         request.auth.user,
         conversation_id(conversation),

@@ -34,7 +34,7 @@ from assistant_api.conversations.repository import messages
 from assistant_api.database import models
 
 INTERRUPTED = "stream_interrupted"  # the code of what a process left behind
-PAGE_BYTES = 1 << 20  # of the texts of one page, unless it has one message only
+MAX_PAGE_BYTES = 1 << 20  # of the texts of one page, unless it has one message only
 
 feedback: Table = models.MessageFeedback.__table__  # type: ignore[assignment]  # the stubs say FromClause
 
@@ -80,7 +80,7 @@ def _page_of_a_path() -> Select[Any]:
     path = last.cte("path", recursive=True)
     path = path.union_all(
         select(messages.c.id, messages.c.parent_id, path.c.place + 1, path.c.bytes + size).where(
-            messages.c.id == path.c.parent_id, path.c.place < bindparam("limit"), path.c.bytes < PAGE_BYTES
+            messages.c.id == path.c.parent_id, path.c.place < bindparam("limit"), path.c.bytes < MAX_PAGE_BYTES
         )
     )
     return _SHOWN.join(path, path.c.id == messages.c.id).order_by(path.c.place.desc())

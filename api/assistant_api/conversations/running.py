@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 # A process writes down what it has every half second, and at least every fourth part of this; if it dies, readers see
 # that after this time at most.
-LEASE_SECONDS = 10.0
+LEASE_TTL_SECONDS = 10.0
 
 # The conversation, the message that is asked about, and the path up to where the new one goes, the last message first:
 # what has to be known before an answer can begin, in one round trip.
@@ -182,7 +182,7 @@ async def begin(connection: AsyncConnection, beginning: Beginning, most: int) ->
         sqlalchemy.exc.IntegrityError: another answer is under way, or the key was used before.
     """
     values = {name: getattr(beginning, name) for name in Beginning.__slots__}
-    values |= {"seconds": LEASE_SECONDS, "most": most}
+    values |= {"seconds": LEASE_TTL_SECONDS, "most": most}
     return bool((await connection.execute(_BEGIN, values)).all())
 
 
@@ -193,7 +193,7 @@ async def keep(connection: AsyncConnection, kept: Sequence[Kept]) -> dict[UUID, 
         "leases": [each.lease for each in kept],
         "places": [each.place for each in kept],
         "more": [each.more for each in kept],
-        "seconds": LEASE_SECONDS,
+        "seconds": LEASE_TTL_SECONDS,
     }
     return {row[0]: row[1] for row in await connection.execute(_KEEP, values)}
 

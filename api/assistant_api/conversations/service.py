@@ -23,7 +23,7 @@ from assistant_api.parameters import check_limit, identifier
 from assistant_api.tenant_config import ActiveConfig
 
 MAX_CONVERSATIONS = 10_000  # of one caller
-MAX_WORDS = 200  # characters of what is searched
+MAX_QUERY_CHARACTERS = 200  # characters of what is searched
 
 
 async def create(new: NewConversation, owner: str, active_config: ActiveConfig, database: Database) -> ConversationView:
@@ -47,8 +47,8 @@ async def list_conversations(
 ) -> ConversationPage:
     """Return a page of the caller's conversations."""
     check_limit(limit)
-    if len(words) > MAX_WORDS:
-        raise invalid_field("q", "range_length", low="0", high=str(MAX_WORDS))
+    if len(words) > MAX_QUERY_CHARACTERS:
+        raise invalid_field("q", "range_length", low="0", high=str(MAX_QUERY_CHARACTERS))
     check_text("q", words)
     try:
         after = None if cursor is None else from_cursor(cursor)

@@ -21,7 +21,7 @@ from assistant_api.disconnect import ClientDisconnectedError, cancel_on_disconne
 from assistant_api.errors import invalid_field
 
 LAST_EVENT_ID = "last-event-id"
-PING_SECONDS = 15.0  # proxies close what says nothing
+PING_INTERVAL_SECONDS = 15.0  # proxies close what says nothing
 _END = ".end"
 _NUMBER = re.compile(r"([0-9]{1,9})(\.end)?")
 _HEADERS = [
@@ -80,7 +80,7 @@ class AnswerStream:
         await _body(send, self._first)
         while True:
             try:
-                async with asyncio.timeout(PING_SECONDS):
+                async with asyncio.timeout(PING_INTERVAL_SECONDS):
                     words = await reader.more()
             except TimeoutError:
                 await _body(send, b": waiting\n\n")

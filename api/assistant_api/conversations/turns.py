@@ -15,17 +15,17 @@ from assistant_api import errors
 from assistant_api.clients import Database
 from assistant_api.conversations import running
 from assistant_api.conversations.answering import Question, Result, answer
-from assistant_api.conversations.running import LEASE_SECONDS, Finished, Kept
+from assistant_api.conversations.running import LEASE_TTL_SECONDS, Finished, Kept
 from assistant_api.conversations.turn import Turn
 from assistant_api.database.errors import DATABASE_ERRORS
 from assistant_api.errors import ApiError
 from assistant_observability import logs
 
-KEEP_SECONDS = 0.5  # between two times that what is new is written down
-FOLLOW_SECONDS = 0.5  # between two looks at what another process has written
-MOST_TURNS = 2_000  # of one process
-SAVE_SECONDS = 60.0  # how long an answer that is complete waits for a database that is away
-CLOSE_SECONDS = 8.0  # how long the end of the process waits for what is to be written down
+SAVE_INTERVAL_SECONDS = 0.5  # between two times that what is new is written down
+FOLLOW_INTERVAL_SECONDS = 0.5  # between two looks at what another process has written
+MAX_TURNS = 2_000  # of one process
+SAVE_TIMEOUT_SECONDS = 60.0  # how long an answer that is complete waits for a database that is away
+CLOSE_TIMEOUT_SECONDS = 8.0  # how long the end of the process waits for what is to be written down
 
 _log = logs.logger(__name__)
 
@@ -64,7 +64,7 @@ class Turns:
         """Refuse another answer when this process has enough, or ends."""
         if self._closing:
             raise ApiError(errors.SHUTTING_DOWN, retry_after=1)
-        if len(self._writing) >= MOST_TURNS:
+        if len(self._writing) >= MAX_TURNS:
             raise ApiError(errors.SERVER_BUSY, retry_after=1)
 
     def start(self, conversation: UUID, identity: UUID, lease: UUID, question: Question) -> Turn:
@@ -109,7 +109,7 @@ class Turns:
         for writing in self._writing.values():
             writing.end("incomplete")
         if tasks := [writing.task for writing in self._writing.values() if writing.task is not None]:
-            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+            await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_SECONDS)
         beside = [task for task in (self._keeper, self._follower) if task is not None]
         for task in beside:
             task.cancel()
@@ -141,7 +141,7 @@ class Turns:
         finished = Finished(
             turn.id, writing.lease, "".join(turn.parts), status, code, result.model, result.annotations, *tokens
         )
-        give_up = _now() + SAVE_SECONDS
+        give_up = _now() + SAVE_TIMEOUT_SECONDS
         while True:
             try:
                 async with self._database.single() as connection:
@@ -150,20 +150,20 @@ class Turns:
                 if _now() > give_up or self._closing:
                     _log.error("answer not saved", message=str(turn.id), reason=type(error).__name__)
                     return
-                await asyncio.sleep(KEEP_SECONDS)
+                await asyncio.sleep(SAVE_INTERVAL_SECONDS)
             else:
                 return
 
     async def _keep(self) -> None:
         """Write down what is new of all answers, and renew their leases, in one statement each time."""
         while self._writing:
-            await asyncio.sleep(KEEP_SECONDS)
+            await asyncio.sleep(SAVE_INTERVAL_SECONDS)
             now = _now()
             due = [
                 writing
                 for writing in self._writing.values()
                 if not writing.finishing
-                and (writing.turn.length > writing.kept or now - writing.renewed > LEASE_SECONDS / 4)
+                and (writing.turn.length > writing.kept or now - writing.renewed > LEASE_TTL_SECONDS / 4)
             ]
             if not due:
                 continue
@@ -190,7 +190,7 @@ class Turns:
 
     async def _follow(self) -> None:
         while turns := {identity: turn for identity, (turn, _) in self._followed.items() if not turn.ended}:
-            await asyncio.sleep(FOLLOW_SECONDS)
+            await asyncio.sleep(FOLLOW_INTERVAL_SECONDS)
             try:
                 await self._catch_up(turns)
             except DATABASE_ERRORS as error:

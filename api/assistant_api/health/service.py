@@ -24,10 +24,10 @@ POSTGRES = "postgres"
 REDIS = "redis"
 WEAVIATE = "weaviate"
 
-PING_SECONDS = 3.0
-START_INTERVAL = 0.25  # while something has not answered yet
-REST_INTERVAL = 30.0
-CACHE_SECONDS = 1.0  # health answers are public: asking them often must not burden the stores
+PING_TIMEOUT_SECONDS = 3.0
+STARTUP_INTERVAL_SECONDS = 0.25  # while something has not answered yet
+STEADY_INTERVAL_SECONDS = 30.0
+CACHE_TTL_SECONDS = 1.0  # health answers are public: asking them often must not burden the stores
 
 _log = logs.logger(__name__)
 
@@ -66,7 +66,7 @@ class Health:
         """Ask one dependency, or return its answer of the last second."""
         async with self._locks[name]:
             last = self._last.get(name)
-            if last is not None and time.monotonic() - last[0] < CACHE_SECONDS:
+            if last is not None and time.monotonic() - last[0] < CACHE_TTL_SECONDS:
                 return last[1]
             check = await self._ask(name)
             before = last[1].status if last else None
@@ -124,7 +124,7 @@ class Health:
             checks = await asyncio.gather(*(self.check(name) for name in required))
             if required and all(check.status == "healthy" for check in checks):
                 self.started.set()
-            await asyncio.sleep(REST_INTERVAL if self.started.is_set() else START_INTERVAL)
+            await asyncio.sleep(STEADY_INTERVAL_SECONDS if self.started.is_set() else STARTUP_INTERVAL_SECONDS)
             self._forget_failures()
 
     def _forget_failures(self) -> None:
@@ -137,7 +137,7 @@ class Health:
         started = time.perf_counter()
         problem: Problem | None = None
         try:
-            async with asyncio.timeout(PING_SECONDS):
+            async with asyncio.timeout(PING_TIMEOUT_SECONDS):
                 await self._dependencies[name].ping()
         except Exception as error:  # noqa: BLE001  whatever a client raises means "not there"
             problem = _problem(error)

@@ -48,10 +48,10 @@ from assistant_api.knowledge.vectors import VectorStoreError
 from assistant_api.tenant_config import ActiveConfig
 from assistant_observability import logs
 
-MAX_SEARCH_BODY = 64 * 1024
+MAX_SEARCH_BODY_BYTES = 64 * 1024
 # Each may fill its temporary file, and the pod's scratch volume is small.
-UPLOADS_AT_ONCE = 4
-UPLOAD_WAIT_SECONDS = 20.0
+MAX_CONCURRENT_UPLOADS = 4
+UPLOAD_QUEUE_TIMEOUT_SECONDS = 20.0
 
 _log = logs.logger(__name__)
 
@@ -242,19 +242,19 @@ class KnowledgeController(Controller):
     ) -> SearchResult:
         """Return the passages that fit a question best."""
         base = service.find(active_config, name)
-        question = await read_json_as(decode_search, request.headers, request.receive, MAX_SEARCH_BODY)
+        question = await read_json_as(decode_search, request.headers, request.receive, MAX_SEARCH_BODY_BYTES)
         return await service.search(base, question, clients)
 
 
 @asynccontextmanager
 async def _place(state: State) -> AsyncIterator[None]:
     """Hold one of the application's places for an upload; ApiError when none gets free in time."""
-    places: asyncio.Semaphore = state.setdefault("upload_places", asyncio.Semaphore(UPLOADS_AT_ONCE))
+    places: asyncio.Semaphore = state.setdefault("upload_places", asyncio.Semaphore(MAX_CONCURRENT_UPLOADS))
     try:
-        async with asyncio.timeout(UPLOAD_WAIT_SECONDS):
+        async with asyncio.timeout(UPLOAD_QUEUE_TIMEOUT_SECONDS):
             await places.acquire()
     except TimeoutError as error:
-        raise ApiError(errors.TOO_MANY_UPLOADS, retry_after=UPLOAD_WAIT_SECONDS) from error
+        raise ApiError(errors.TOO_MANY_UPLOADS, retry_after=UPLOAD_QUEUE_TIMEOUT_SECONDS) from error
     try:
         yield
     finally:

@@ -29,13 +29,13 @@ from assistant_api.tenant_config import NotConfiguredError, TenantConfigHolder
 from assistant_crds.contracts import KnowledgeBaseConfig
 from assistant_observability import genai, logs, metrics, traces
 
-POLL_SECONDS = 5.0  # finds what a notification missed: a dead worker's job, a document whose delay is over
-OUTAGE_SECONDS = 1.0
-FIRST_DELAY_SECONDS = 1.0
-LONGEST_DELAY_SECONDS = 60.0
+POLL_INTERVAL_SECONDS = 5.0  # finds what a notification missed: a dead worker's job, a document whose delay is over
+OUTAGE_RETRY_SECONDS = 1.0
+MIN_RETRY_DELAY_SECONDS = 1.0
+MAX_RETRY_DELAY_SECONDS = 60.0
 MAX_REFUSALS = 60  # about an hour
 MAX_ATTEMPTS = 4  # a document that has ended the worker this often does not get another chance
-SETTLE_ATTEMPTS = 5
+MAX_SETTLE_ATTEMPTS = 5
 
 _log = logs.logger(__name__)
 _tracer = traces.tracer(__name__)
@@ -54,9 +54,11 @@ class Cooldowns:
 
     def rest(self, key: str, now: float, at_least: float) -> float:
         """Let `key` rest, each time in a row twice as long, and return for how many seconds."""
-        delay = min(max(self._delay.get(key, FIRST_DELAY_SECONDS), at_least), max(LONGEST_DELAY_SECONDS, at_least))
+        delay = min(
+            max(self._delay.get(key, MIN_RETRY_DELAY_SECONDS), at_least), max(MAX_RETRY_DELAY_SECONDS, at_least)
+        )
         if self._until.get(key, 0.0) <= now:  # several documents that fail together are one failure
-            self._delay[key] = min(delay * 2, LONGEST_DELAY_SECONDS)
+            self._delay[key] = min(delay * 2, MAX_RETRY_DELAY_SECONDS)
             self._until[key] = now + delay
         return delay
 
@@ -111,23 +113,23 @@ class Dispatcher:
     async def _turn(self) -> None:
         """Start one job, or wait until there may be one."""
         if len(self._running) >= self._concurrency:
-            await self._pause(POLL_SECONDS)
+            await self._pause(POLL_INTERVAL_SECONDS)
             return
         bases = self._knowledge_bases()
         keys = list(bases)
         active = self._rests.active(keys, time.monotonic())
         try:
             async with self._looking() as connection:
-                job = await jobs.claim(connection, active, jobs.LEASE_SECONDS) if active else None
+                job = await jobs.claim(connection, active, jobs.LEASE_TTL_SECONDS) if active else None
                 due = await jobs.next_due(connection, active) if active and job is None else None
         except DATABASE_ERRORS as error:
             _log.warning("database not available", reason=type(error).__name__)
-            await asyncio.sleep(OUTAGE_SECONDS)  # not woken: the listener's reconnection says nothing yet
+            await asyncio.sleep(OUTAGE_RETRY_SECONDS)  # not woken: the listener's reconnection says nothing yet
             return
         if job is not None:
             self._start(job, bases[job.knowledge_base])
             return
-        waits = [POLL_SECONDS, self._rests.next(keys, time.monotonic()), due]
+        waits = [POLL_INTERVAL_SECONDS, self._rests.next(keys, time.monotonic()), due]
         await self._pause(max(0.05, min(wait for wait in waits if wait is not None)))
 
     @contextlib.asynccontextmanager
@@ -229,7 +231,7 @@ class Dispatcher:
         return await self._again(job, lease, error, rest)
 
     async def _again(self, job: Job, lease: Lease, error: UnavailableError, at_least: float) -> str:
-        delay = max(at_least, min(FIRST_DELAY_SECONDS * 2.0 ** min(job.retries, 30), LONGEST_DELAY_SECONDS))
+        delay = max(at_least, min(MIN_RETRY_DELAY_SECONDS * 2.0 ** min(job.retries, 30), MAX_RETRY_DELAY_SECONDS))
         delay *= random.uniform(1.0, 1.2)  # noqa: S311  so that they do not all come back at once
         _log.warning("document waits", document=str(job.id), code=error.code, reason=error.message, seconds=delay)
         await self._settle(lambda: lease.change(jobs.postpone, delay, error.code, error.message))
@@ -237,13 +239,13 @@ class Dispatcher:
 
     async def _settle(self, record: Callable[[], Awaitable[None]]) -> None:
         """Record an outcome, through a short outage of the database; after a long one the lease has run out anyway."""
-        for attempt in range(1, SETTLE_ATTEMPTS + 1):
+        for attempt in range(1, MAX_SETTLE_ATTEMPTS + 1):
             try:
                 return await record()
             except DATABASE_ERRORS:
-                if attempt == SETTLE_ATTEMPTS:
+                if attempt == MAX_SETTLE_ATTEMPTS:
                     raise
-                await asyncio.sleep(OUTAGE_SECONDS * attempt)
+                await asyncio.sleep(OUTAGE_RETRY_SECONDS * attempt)
         raise AssertionError("unreachable")
 
     async def _release(self, job: Job) -> None:
@@ -257,7 +259,7 @@ class Dispatcher:
                 async with self._listener() as ended:
                     self._wake.set()
                     await ended.wait()
-            await asyncio.sleep(OUTAGE_SECONDS)
+            await asyncio.sleep(OUTAGE_RETRY_SECONDS)
 
     @contextlib.asynccontextmanager
     async def _listener(self) -> AsyncIterator[asyncio.Event]:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from litestar.types import Receive, Scope, Send
 
-from assistant_api.asgi import PIECE, STALL_SECONDS
+from assistant_api.asgi import MAX_WRITE_BYTES, SEND_TIMEOUT_SECONDS
 from assistant_api.clients import Database
 from assistant_api.knowledge import media, repository
 from assistant_api.knowledge.repository import StoredDocument
@@ -37,7 +37,7 @@ class Content:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         piece = head
         while piece:
-            async with asyncio.timeout(STALL_SECONDS):
+            async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             piece = await anext(pieces, b"")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -47,7 +47,7 @@ class Content:
         start = 0
         while start < self._document.bytes:
             async with self._database.reading() as connection:
-                piece = await repository.piece(connection, self._document.id, start, PIECE)
+                piece = await repository.piece(connection, self._document.id, start, MAX_WRITE_BYTES)
             if not piece:
                 raise ConnectionError("the document was removed while it was read")
             yield piece

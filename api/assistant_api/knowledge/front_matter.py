@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import yaml
 
-MOST_CHARACTERS = 64 * 1024
+MAX_CHARACTERS = 64 * 1024
 _BLOCKS = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?)^(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _TITLE_HEADING = re.compile(r"\s*#[ \t]+\S")
 
@@ -22,7 +22,7 @@ def with_front_matter_as_text(text: str) -> str:
 
     What only looks like front matter (a thematic break, a block that does not parse) stays as it is.
     """
-    found = _BLOCKS.match(text[:MOST_CHARACTERS])
+    found = _BLOCKS.match(text[:MAX_CHARACTERS])
     fields = _fields(found[1], found[2]) if found else None
     if found is None or fields is None:
         return text

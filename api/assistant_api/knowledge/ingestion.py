@@ -26,14 +26,14 @@ from assistant_api.knowledge.vectors import Vectors, VectorStoreError
 from assistant_crds.contracts import KnowledgeBaseConfig
 from assistant_observability import metrics, traces
 
-BATCH_CHUNKS = 64
-BATCH_TOKENS = 60_000  # providers bound a request's tokens, not only its texts
-BATCHES_AT_ONCE = 2
-EMBED_ATTEMPTS = 4
+MAX_BATCH_CHUNKS = 64
+MAX_BATCH_TOKENS = 60_000  # providers bound a request's tokens, not only its texts
+MAX_CONCURRENT_BATCHES = 2
+MAX_EMBED_ATTEMPTS = 4
 EMBED_BACKOFF_SECONDS = 0.5
 # A limit may be raised at any time: a document that waits for one looks that often, not only in the next period.
-LIMIT_SECONDS = 60.0
-LONGEST_WAIT_SECONDS = 15.0  # a provider that asks for more has the document wait in the queue instead
+MAX_LIMIT_WAIT_SECONDS = 60.0
+MAX_EMBED_WAIT_SECONDS = 15.0  # a provider that asks for more has the document wait in the queue instead
 
 _tracer = traces.tracer(__name__)
 
@@ -130,11 +130,11 @@ class Ingestion:
         self, job: Job, lease: Lease, knowledge_base: KnowledgeBaseConfig, chunks: Sequence[Chunk]
     ) -> None:
         """Embed and write all chunks, a few batches at a time."""
-        size = max(1, min(BATCH_CHUNKS, BATCH_TOKENS // knowledge_base.max_tokens))
+        size = max(1, min(MAX_BATCH_CHUNKS, MAX_BATCH_TOKENS // knowledge_base.max_tokens))
         running: set[asyncio.Task[None]] = set()
         try:
             for first in range(0, len(chunks), size):
-                if len(running) >= BATCHES_AT_ONCE:
+                if len(running) >= MAX_CONCURRENT_BATCHES:
                     done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                     for task in done:
                         task.result()
@@ -159,14 +159,14 @@ class Ingestion:
         metrics.CHUNKS.labels(knowledge_base.name).inc(len(chunks))
 
     async def _embed(self, knowledge_base: KnowledgeBaseConfig, texts: list[str]) -> list[list[float]]:
-        for attempt in range(1, EMBED_ATTEMPTS + 1):
+        for attempt in range(1, MAX_EMBED_ATTEMPTS + 1):
             try:
                 return await embed(self.gateway, knowledge_base, texts, "ingest")
             except DimensionMismatchError as error:
                 raise RejectedError(MISMATCH, str(error)) from error
             except (GatewayError, GatewayUnreachableError) as error:
                 wait = _wait(error, attempt)
-                if attempt == EMBED_ATTEMPTS or wait is None:
+                if attempt == MAX_EMBED_ATTEMPTS or wait is None:
                     raise _explain(error) from error
                 await asyncio.sleep(wait)
         raise AssertionError("unreachable")
@@ -192,7 +192,7 @@ def _wait(error: GatewayError | GatewayUnreachableError, attempt: int) -> float 
         if not error.transient or error.code in _WAITING_FOR_LIMITS:
             return None
         if error.retry_after is not None:
-            return error.retry_after if error.retry_after <= LONGEST_WAIT_SECONDS else None
+            return error.retry_after if error.retry_after <= MAX_EMBED_WAIT_SECONDS else None
     return float(EMBED_BACKOFF_SECONDS * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))  # noqa: S311  no secret
 
 
@@ -201,7 +201,9 @@ def _explain(error: GatewayError | GatewayUnreachableError) -> RejectedError | U
         return UnavailableError("embedding_unavailable", "The gateway cannot be reached.")
     if error.code in _WAITING_FOR_LIMITS and error.status in {403, 429}:
         message = f"{_WAITING_FOR_LIMITS[error.code]}; the document is tried again: {error.message[:300]}"
-        return UnavailableError(error.code, message, min(error.retry_after or LIMIT_SECONDS, LIMIT_SECONDS))
+        return UnavailableError(
+            error.code, message, min(error.retry_after or MAX_LIMIT_WAIT_SECONDS, MAX_LIMIT_WAIT_SECONDS)
+        )
     if error.status in {400, 413, 422}:
         return RejectedError(REFUSED, f"The embedding model refused the document: {error.message[:300]}")
     # 401, 403 and 404 are about this pod's token or a policy that has not arrived: they pass.

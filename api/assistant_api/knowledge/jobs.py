@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from assistant_api.knowledge.repository import contents, documents, drop_contents, notify
 from assistant_crds.contracts import INDEX_VERSION
 
-LEASE_SECONDS = 20.0
+LEASE_TTL_SECONDS = 20.0
 
 _UNFINISHED = documents.c.status.in_(("pending", "processing", "deleting"))
 

@@ -24,7 +24,7 @@ class LeaseLostError(Exception):
 class Lease:
     """A claimed job's time. It is renewed in the background while `holding` runs its work."""
 
-    def __init__(self, database: Database, job: Job, seconds: float = jobs.LEASE_SECONDS) -> None:
+    def __init__(self, database: Database, job: Job, seconds: float = jobs.LEASE_TTL_SECONDS) -> None:
         self._database = database
         self._job = job
         self._seconds = seconds

@@ -20,7 +20,7 @@ documents = cast("Table", Document.__table__)
 contents = cast("Table", DocumentContent.__table__)
 
 CHANNEL = "documents"  # NOTIFY: there is work for the worker
-PART_BYTES = 1 << 20
+MAX_PART_BYTES = 1 << 20
 
 _SHOWN = (
     documents.c.id,
@@ -218,7 +218,7 @@ async def piece(connection: AsyncConnection, document: UUID, start: int, size: i
 
     Of contents as they are stored (EXTERNAL), Postgres reads only what is asked for.
     """
-    part, within = divmod(start, PART_BYTES)
+    part, within = divmod(start, MAX_PART_BYTES)
     query = select(func.substring(contents.c.content, within + 1, size)).where(
         contents.c.document_id == document, contents.c.part == part
     )

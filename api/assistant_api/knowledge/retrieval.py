@@ -21,7 +21,7 @@ from assistant_observability import genai, metrics, traces
 
 ALPHA = 0.5  # weight of likeness next to words; measured in tools/bench/retrieval
 MAX_QUERY_CHARACTERS = 4_000
-DATABASE_SECONDS = 3.0
+DATABASE_TIMEOUT_SECONDS = 3.0
 # Chunks of documents that are not ready yet, or no longer, are found too and left out: so many times as many are asked.
 SURPLUS = 2
 
@@ -91,7 +91,7 @@ async def _ready(database: Database, found: Sequence[Sequence[Hit]]) -> dict[str
     identities = {UUID(hit.found.document_id) for hits in found for hit in hits}
     if not identities:
         return {}
-    async with asyncio.timeout(DATABASE_SECONDS), database.reading() as connection:
+    async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS), database.reading() as connection:
         allowed = await repository.ready(connection, identities)
     return {str(identity): str(public) for identity, public in allowed.items()}
 

@@ -13,10 +13,10 @@ import msgspec
 from assistant_api.knowledge.parser import LENGTH, OUT_OF_MEMORY, Parsed, ParseFailed, ParseRequest
 from assistant_observability import logs
 
-MEMORY_BYTES = 320 * 1024 * 1024
-SECONDS = 120.0
-IDLE_SECONDS = 20.0
-PROCESSES = 2  # so that one document that takes its whole time does not keep all others waiting
+MAX_MEMORY_BYTES = 320 * 1024 * 1024
+PARSE_TIMEOUT_SECONDS = 120.0
+IDLE_TIMEOUT_SECONDS = 20.0
+MAX_PROCESSES = 2  # so that one document that takes its whole time does not keep all others waiting
 
 TIMED_OUT = ParseFailed("parser_timed_out", "Reading the document took too long; split it or simplify it.")
 CRASHED = ParseFailed("parser_crashed", "Reading the document crashed the parser; it may be damaged.")
@@ -38,10 +38,10 @@ class Sandbox:
 
     def __init__(
         self,
-        memory: int = MEMORY_BYTES,
-        seconds: float = SECONDS,
-        processes: int = PROCESSES,
-        idle_seconds: float = IDLE_SECONDS,
+        memory: int = MAX_MEMORY_BYTES,
+        seconds: float = PARSE_TIMEOUT_SECONDS,
+        processes: int = MAX_PROCESSES,
+        idle_seconds: float = IDLE_TIMEOUT_SECONDS,
         started: Callable[[int], None] = lambda pid: None,
     ) -> None:
         self._memory = memory

@@ -24,13 +24,13 @@ from assistant_api import errors
 from assistant_api.disconnect import ClientDisconnectedError
 from assistant_api.errors import ApiError, invalid_field
 from assistant_api.knowledge import media
-from assistant_api.knowledge.repository import PART_BYTES
+from assistant_api.knowledge.repository import MAX_PART_BYTES
 
 MAX_DOCUMENT_BYTES = 32 * 1024 * 1024
 MAX_BODY_BYTES = MAX_DOCUMENT_BYTES + 64 * 1024  # the form around the document
 MAX_NAME_CHARACTERS = 255
-IDLE_SECONDS = 30.0
-TOTAL_SECONDS = 300.0
+IDLE_TIMEOUT_SECONDS = 30.0
+UPLOAD_TIMEOUT_SECONDS = 300.0
 _FIELD = "file"
 _EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[^']*'([^\s;]+)", re.IGNORECASE)
 
@@ -63,14 +63,14 @@ class Upload:
     def parts(self) -> Iterator[bytes]:
         """Yield the content in the parts in which it is stored."""
         self.file.seek(0)
-        while part := self.file.read(PART_BYTES):
+        while part := self.file.read(MAX_PART_BYTES):
             yield part
 
 
 @contextmanager
 def empty_upload() -> Iterator[Upload]:
     """Give an upload to fill; its temporary file goes at the end."""
-    with tempfile.SpooledTemporaryFile(max_size=PART_BYTES) as file:
+    with tempfile.SpooledTemporaryFile(max_size=MAX_PART_BYTES) as file:
         yield Upload(cast("BinaryIO", file))
 
 
@@ -112,9 +112,9 @@ async def body_of(receive_message: Receive) -> AsyncIterator[bytes]:
     """Yield the body of a request as it arrives. ApiError when it is too slow or too large."""
     size = 0
     try:
-        async with asyncio.timeout(TOTAL_SECONDS):
+        async with asyncio.timeout(UPLOAD_TIMEOUT_SECONDS):
             while True:
-                async with asyncio.timeout(IDLE_SECONDS):
+                async with asyncio.timeout(IDLE_TIMEOUT_SECONDS):
                     message = await receive_message()
                 if message["type"] != "http.request":
                     raise ClientDisconnectedError

@@ -25,11 +25,11 @@ if TYPE_CHECKING:  # importing it costs 0.4 s and 28 MiB: it is done with the fi
 
     from assistant_api.knowledge.chunking import Chunk  # with it comes the splitter, which the API never needs
 
-SEARCH_SECONDS = 5.0
-WRITE_SECONDS = 12.0  # shorter than a job's lease: a write must not outlive the right to make it
-COUNT_SECONDS = 10.0
+SEARCH_TIMEOUT_SECONDS = 5.0
+WRITE_TIMEOUT_SECONDS = 12.0  # shorter than a job's lease: a write must not outlive the right to make it
+COUNT_TIMEOUT_SECONDS = 10.0
 # Weaviate deletes at most 10,000 objects per call; rounds without progress mean that something else is wrong.
-_DELETE_ROUNDS = 20
+_MAX_DELETE_ROUNDS = 20
 _PROPERTIES = ["document_id", "chunk_index", "document_name", "page", "text"]
 # Words as they were written come before their other spellings; measured in `tools/bench/retrieval`.
 _SEARCHED = ["text", f"{VECTOR_SPELLINGS}^0.5"]
@@ -105,7 +105,7 @@ class Vectors:
     ) -> None:
         """Write chunks of `document` (id, name), numbered from `first_index`, over whatever they replace."""
         identity, name = document
-        async with self._use(knowledge_base, WRITE_SECONDS) as collection:
+        async with self._use(knowledge_base, WRITE_TIMEOUT_SECONDS) as collection:
             from weaviate.classes.data import DataObject  # noqa: PLC0415  only now, see `_use`
 
             objects = [
@@ -130,7 +130,7 @@ class Vectors:
 
     async def count(self, knowledge_base: str, document: UUID) -> int:
         """Return how many chunks of `document` the store holds."""
-        async with self._use(knowledge_base, COUNT_SECONDS) as collection:
+        async with self._use(knowledge_base, COUNT_TIMEOUT_SECONDS) as collection:
             answer = await collection.aggregate.over_all(filters=_of(document), total_count=True)
             return int(answer.total_count or 0)
 
@@ -142,10 +142,10 @@ class Vectors:
         where = _of(document)
         if from_index:
             where = where & Filter.by_property("chunk_index").greater_or_equal(from_index)
-        for _ in range(_DELETE_ROUNDS):
+        for _ in range(_MAX_DELETE_ROUNDS):
             if left <= from_index:
                 break
-            async with self._use(knowledge_base, WRITE_SECONDS) as collection:
+            async with self._use(knowledge_base, WRITE_TIMEOUT_SECONDS) as collection:
                 await collection.data.delete_many(where)
             left = await self.count(knowledge_base, document)
         return left
@@ -154,7 +154,7 @@ class Vectors:
         self, knowledge_base: str, query: str, vector: Sequence[float], alpha: float, limit: int
     ) -> list[Hit]:
         """Return the best `limit` chunks by words and by likeness, which weighs `alpha` (0..1); the best first."""
-        async with self._use(knowledge_base, SEARCH_SECONDS) as collection:
+        async with self._use(knowledge_base, SEARCH_TIMEOUT_SECONDS) as collection:
             from weaviate.classes.query import HybridFusion, MetadataQuery  # noqa: PLC0415  only now, see `_use`
             from weaviate.exceptions import WeaviateQueryError  # noqa: PLC0415
 

@@ -13,7 +13,7 @@ from assistant_api.auth.roles import ADMIN, needs
 from assistant_api.clients import Clients
 from assistant_api.errors import invalid_field
 from assistant_api.usage import service
-from assistant_api.usage.schemas import MOST_ROWS, UsageOperation
+from assistant_api.usage.schemas import MAX_ROWS, UsageOperation
 
 FORMAT = "format"
 
@@ -33,7 +33,7 @@ class UsageController(Controller):
         as_csv = _as_csv([value for name, value in parameters if name == FORMAT], request.headers.get("accept"))
         asked = [(name, value) for name, value in parameters if name != FORMAT]
         if as_csv and all(name != "limit" for name, _ in asked):
-            asked.append(("limit", str(MOST_ROWS)))  # who wants a table wants all of it
+            asked.append(("limit", str(MAX_ROWS)))  # who wants a table wants all of it
         content = await service.ask(clients.gateway, asked)
         if not as_csv:
             return Response(content, media_type="application/json", headers={"vary": "Accept"})

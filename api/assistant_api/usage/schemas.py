@@ -12,8 +12,8 @@ SUMS = (
     *("requests", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost", "currency"),
     *("estimated_requests", "estimated_cost", "unpriced_requests"),
 )
-MOST_ROWS = 1000
-LONGEST_DAYS = 400  # of one report
+MAX_ROWS = 1000
+MAX_PERIOD_DAYS = 400  # of one report
 
 
 class Total(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ _PARAMETERS = [
     _query("group_by", f"Any of {', '.join(GROUPS)}, with commas between them; default: day.", _GROUPS),
     _query("assistant", "Calls to this assistant only.", _TEXT),
     _query("user", "Calls for this user only.", _TEXT),
-    _query("limit", "Rows of one page.", Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=MOST_ROWS, default=100)),
+    _query("limit", "Rows of one page.", Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=MAX_ROWS, default=100)),
     _query("cursor", "The `next_cursor` of the page before.", _TEXT),
     _query("format", "Instead of the header `Accept`.", Schema(type=OpenAPIType.STRING, enum=["json", "csv"])),
 ]

@@ -12,19 +12,19 @@ from assistant_api import errors
 from assistant_api.decoding import MALFORMED
 from assistant_api.errors import ApiError, Reason, from_gateway
 from assistant_api.gateway import Gateway, GatewayError, GatewayUnreachableError
-from assistant_api.usage.schemas import GROUPS, LONGEST_DAYS, MOST_ROWS, SUMS, UsageReport
+from assistant_api.usage.schemas import GROUPS, MAX_PERIOD_DAYS, MAX_ROWS, SUMS, UsageReport
 from assistant_observability import logs
 
-RETRY_SECONDS = 5.0
+RETRY_AFTER_SECONDS = 5.0
 # What the gateway says of a parameter -> our sentence; everything else "has a value that is not allowed".
 REASONS = {
     "unknown_parameter": Reason("unknown", {}),
     "repeated_parameter": Reason("repeated", {}),
     "invalid_date": Reason("moment", {}),
     "invalid_period": Reason("period", {}),
-    "period_too_long": Reason("days", {"days": str(LONGEST_DAYS)}),
+    "period_too_long": Reason("days", {"days": str(MAX_PERIOD_DAYS)}),
     "invalid_group_by": Reason("choices", {"choices": ", ".join(GROUPS)}),
-    "invalid_limit": Reason("range", {"low": "1", "high": str(MOST_ROWS)}),
+    "invalid_limit": Reason("range", {"low": "1", "high": str(MAX_ROWS)}),
 }
 # A cell that begins like this is a formula to Excel, LibreOffice or Google Sheets; the last four are full-width forms.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
@@ -52,7 +52,7 @@ def _refused(error: GatewayError) -> ApiError:
     if error.status in {401, 403}:
         return from_gateway(error)
     _log.warning("usage not available", status=error.status, code=error.code)
-    return ApiError(errors.USAGE_UNAVAILABLE, retry_after=error.retry_after or RETRY_SECONDS)
+    return ApiError(errors.USAGE_UNAVAILABLE, retry_after=error.retry_after or RETRY_AFTER_SECONDS)
 
 
 def read(content: bytes) -> UsageReport:
@@ -61,7 +61,7 @@ def read(content: bytes) -> UsageReport:
         return _decode(content)
     except MALFORMED as error:
         _log.warning("not a report of usage", reason=str(error))
-        raise ApiError(errors.USAGE_UNAVAILABLE, retry_after=RETRY_SECONDS) from error
+        raise ApiError(errors.USAGE_UNAVAILABLE, retry_after=RETRY_AFTER_SECONDS) from error
 
 
 def table(report: UsageReport) -> str:

@@ -52,8 +52,8 @@ from assistant_api.users.schemas import (
     UserView,
 )
 
-MOST_INVITATIONS = 200
-MOST_ACTIVITY = 1000
+MAX_INVITATIONS = 200
+MAX_ACTIVITY = 1000
 NO_VERSION = 2**31 - 1  # above every version: no token of the user holds
 OPEN, INVITE = "Open", "Invite"
 
@@ -128,7 +128,7 @@ async def invite(
 async def list_invitations(accounts: Accounts) -> InvitationList:
     """Return the invitations that can be used."""
     async with accounts.database.reading() as connection:
-        rows = await repository.open_invitations(connection, MOST_INVITATIONS)
+        rows = await repository.open_invitations(connection, MAX_INVITATIONS)
     return InvitationList(
         [InvitationView(row.id, row.role, row.email_key, row.created_at, row.expires_at) for row in rows]
     )
@@ -237,7 +237,7 @@ async def export(accounts: Accounts, identity: Identity) -> Export:
         row = await repository.by_id(connection, identity.user_id)
         held = await sessions.of_user(connection, identity.user_id)
         wanted = log.Filter({"actor": identity.name})
-        done = await log.page(connection, wanted, None, MOST_ACTIVITY)
+        done = await log.page(connection, wanted, None, MAX_ACTIVITY)
     if row is None:
         raise ApiError(INVALID_TOKEN)
     return Export(

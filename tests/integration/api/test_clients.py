@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from assistant_api.breaker import StoreAwayError
+from assistant_api.breaker import StoreUnavailableError
 from assistant_api.clients import Database, RedisClient, VectorStore
 from assistant_cluster import stores
 
@@ -95,7 +95,7 @@ async def test_the_vector_store_is_connected_when_it_is_there() -> None:
 
 async def test_nobody_waits_again_for_a_database_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """One call waits, the next are refused before anything is asked; when it is back, it is found by itself."""
-    monkeypatch.setattr("assistant_api.breaker.PAUSE_SECONDS", (0.2, 0.2))
+    monkeypatch.setattr("assistant_api.breaker.OPEN_SECONDS", (0.2, 0.2))
     with stores.postgres() as store:
         database = Database(store.dsn)
         await database.ping()
@@ -108,7 +108,7 @@ async def test_nobody_waits_again_for_a_database_that_hangs(monkeypatch: pytest.
         with pytest.raises(TimeoutError):
             await read()
         for _ in range(100):
-            with pytest.raises(StoreAwayError):
+            with pytest.raises(StoreUnavailableError):
                 await read()
         store.server.resume()
         await asyncio.sleep(0.3)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from assistant_api import body
-from assistant_api.body import MOST_LARGE, SMALL_BODY, Bodies, Places
+from assistant_api.body import MAX_LARGE_BODIES_BYTES, MAX_SMALL_BODY_BYTES, BodyCapacity, ByteCapacity
 from assistant_api.errors import ApiError
 
 LIMIT = 1 << 20
@@ -19,7 +19,7 @@ def of(size: int) -> dict[str, str]:
 
 async def test_room_is_given_in_turn_and_given_back() -> None:
     """Nobody is passed by, and what is given back serves the next."""
-    places = Places(10)
+    places = ByteCapacity(10)
     order: list[str] = []
 
     async def take(name: str, size: int) -> None:
@@ -40,7 +40,7 @@ async def test_room_is_given_in_turn_and_given_back() -> None:
 
 async def test_one_who_goes_leaves_the_turn_to_the_next() -> None:
     """Room is neither lost nor given twice."""
-    places = Places(10)
+    places = ByteCapacity(10)
     await places.take(10)
     gone, stays = asyncio.create_task(places.take(9)), asyncio.create_task(places.take(9))
     await asyncio.sleep(0)
@@ -57,16 +57,16 @@ async def test_one_who_goes_leaves_the_turn_to_the_next() -> None:
 
 async def test_without_room_the_server_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     """503 after a while; small bodies have room of their own, and one of unknown size counts as the largest."""
-    monkeypatch.setattr(body, "WAIT_SECONDS", 0.01)
-    bodies = Bodies()
-    held = [bodies.room({} if number % 2 else of(LIMIT), LIMIT) for number in range(MOST_LARGE // LIMIT)]
+    monkeypatch.setattr(body, "CAPACITY_TIMEOUT_SECONDS", 0.01)
+    bodies = BodyCapacity()
+    held = [bodies.room({} if number % 2 else of(LIMIT), LIMIT) for number in range(MAX_LARGE_BODIES_BYTES // LIMIT)]
     for room in held:
         await room.__aenter__()
     with pytest.raises(ApiError) as caught:
-        async with bodies.room(of(SMALL_BODY + 1), LIMIT):
+        async with bodies.room(of(MAX_SMALL_BODY_BYTES + 1), LIMIT):
             pass
     assert (caught.value.kind.status, caught.value.kind.code) == (503, "server_busy")
-    async with bodies.room(of(SMALL_BODY), LIMIT):
+    async with bodies.room(of(MAX_SMALL_BODY_BYTES), LIMIT):
         pass
     for room in held:
         await room.__aexit__(None, None, None)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from assistant_api.breaker import PAUSE_SECONDS, Breaker, StoreAwayError
+from assistant_api.breaker import OPEN_SECONDS, Breaker, StoreUnavailableError
 from assistant_observability import metrics
 
 
@@ -49,12 +49,12 @@ async def test_after_one_wait_in_vain_calls_are_refused_at_once(breaker: Breaker
     await wait_in_vain(breaker, clock)
     assert state() == 2
     for _ in range(3):
-        with pytest.raises(StoreAwayError):
+        with pytest.raises(StoreUnavailableError):
             await call(breaker, clock, 0)
-    clock.now += PAUSE_SECONDS[0]
+    clock.now += OPEN_SECONDS[0]
     async with breaker.asking():
         assert state() == 1
-        with pytest.raises(StoreAwayError):
+        with pytest.raises(StoreUnavailableError):
             breaker.check()
     assert state() == 0
     await call(breaker, clock, 0)
@@ -64,9 +64,9 @@ async def test_a_try_in_vain_makes_the_pause_longer_up_to_a_bound(breaker: Break
     """And a store that is back is found within the longest pause."""
     await wait_in_vain(breaker, clock)
     for _ in range(5):
-        clock.now += PAUSE_SECONDS[1]
+        clock.now += OPEN_SECONDS[1]
         await wait_in_vain(breaker, clock)
-    clock.now += PAUSE_SECONDS[1]
+    clock.now += OPEN_SECONDS[1]
     await call(breaker, clock, 0)
     assert not breaker.open
 
@@ -99,7 +99,7 @@ async def test_a_call_that_was_given_up_counts_when_it_had_waited(breaker: Break
 async def test_a_try_that_was_given_up_leaves_the_next_one_to_others(breaker: Breaker, clock: Clock) -> None:
     """Otherwise nobody would ever try again."""
     await wait_in_vain(breaker, clock)
-    clock.now += PAUSE_SECONDS[0]
+    clock.now += OPEN_SECONDS[0]
     with pytest.raises(asyncio.CancelledError):
         await call(breaker, clock, 0, asyncio.CancelledError())
     await call(breaker, clock, 0)

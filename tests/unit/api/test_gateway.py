@@ -181,15 +181,15 @@ async def test_a_gateway_that_is_not_there_is_tried_a_few_times(token: Path, mon
     with pytest.raises(GatewayUnreachableError) as caught:
         await client.chat(b"{}", {})
     await client.close()
-    assert slept == list(gateway.PAUSES)
+    assert slept == list(gateway.RETRY_DELAYS_SECONDS)
     assert "127.0.0.1" not in str(caught.value)
 
 
 async def test_a_gateway_that_hangs_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call has a time-out."""
-    monkeypatch.setattr(gateway, "PING_SECONDS", 0.2)
+    monkeypatch.setattr(gateway, "PING_TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(gateway, "MARGIN_SECONDS", 0.2)
-    monkeypatch.setitem(gateway.EMBEDDINGS_SECONDS, "search", 0.2)
+    monkeypatch.setitem(gateway.EMBEDDINGS_TIMEOUT_SECONDS, "search", 0.2)
 
     async def handler(_request: web.Request) -> web.Response:
         await asyncio.sleep(30)
@@ -321,7 +321,7 @@ async def test_usage_is_asked_with_its_parameters_as_they_are(start: Start) -> N
 
 async def test_a_report_that_hangs_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time-out is ours, whatever the gateway does."""
-    monkeypatch.setattr(gateway, "USAGE_SECONDS", 0.1)
+    monkeypatch.setattr(gateway, "USAGE_TIMEOUT_SECONDS", 0.1)
 
     async def handler(_request: web.Request) -> web.Response:
         await asyncio.sleep(30)
@@ -421,7 +421,7 @@ async def test_a_call_that_a_leaving_gateway_did_not_begin_is_asked_again(start:
 
 async def test_a_gateway_that_begins_nothing_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a few tries its refusal is the answer."""
-    monkeypatch.setattr(gateway, "PAUSES", (0.001, 0.001))
+    monkeypatch.setattr(gateway, "RETRY_DELAYS_SECONDS", (0.001, 0.001))
     asked = 0
 
     async def handler(_request: web.Request) -> web.Response:

@@ -72,7 +72,7 @@ async def until_death(world: World, calls: Calls) -> None:
 @pytest.mark.timeout(300)
 async def test_ingestion_ends_the_same_wherever_it_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ready, with exactly its chunks, and no more vectors than the row ever accounted for."""
-    monkeypatch.setattr(ingestion, "BATCH_CHUNKS", 4)
+    monkeypatch.setattr(ingestion, "MAX_BATCH_CHUNKS", 4)
     whole = await world.add("whole.txt", TEXT)
     counted = Calls()
     outside = Ingestion(world.database, Mortal(world.gateway, counted), Mortal(world.vectors, counted), ThreadParser())  # type: ignore[arg-type]
@@ -115,7 +115,7 @@ async def test_removal_ends_the_same_wherever_it_is_cut(world: World) -> None:
 @pytest.mark.timeout(120)
 async def test_a_deletion_while_the_worker_is_dead_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a document, a dead worker, a deletion: the next worker removes what there is."""
-    monkeypatch.setattr(ingestion, "BATCH_CHUNKS", 4)
+    monkeypatch.setattr(ingestion, "MAX_BATCH_CHUNKS", 4)
     document = await world.add("a.txt", TEXT)
     await until_death(world, Calls(5, after=True))
     assert await world.vector_count() > 0

@@ -47,7 +47,7 @@ async def test_a_document_is_picked_up_at_once(world: World) -> None:
         started = time.perf_counter()
         document = await world.add("a.txt", "Short.")
         await world.settled(document.id)
-    assert time.perf_counter() - started < dispatcher.POLL_SECONDS / 2
+    assert time.perf_counter() - started < dispatcher.POLL_INTERVAL_SECONDS / 2
 
 
 async def test_many_batches_are_written_completely(world: World) -> None:
@@ -56,9 +56,9 @@ async def test_many_batches_are_written_completely(world: World) -> None:
     async with world.worker():
         ready = await world.settled(document.id)
     assert ready.chunks is not None
-    assert ready.chunks > 2 * ingestion.BATCH_CHUNKS
+    assert ready.chunks > 2 * ingestion.MAX_BATCH_CHUNKS
     assert await world.vectors.count(world.base.key, document.id) == ready.chunks
-    assert max(len(texts) for texts, _, _ in world.gateway.calls) == ingestion.BATCH_CHUNKS
+    assert max(len(texts) for texts, _, _ in world.gateway.calls) == ingestion.MAX_BATCH_CHUNKS
 
 
 async def test_the_same_file_again_is_the_same_document(world: World) -> None:
@@ -161,7 +161,7 @@ async def test_a_short_outage_of_the_model_is_bridged(world: World) -> None:
 async def test_a_long_outage_of_the_model_is_told_and_healed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The document waits, says why, and is done when the model is back; nobody has to touch it."""
     monkeypatch.setattr(ingestion, "EMBED_BACKOFF_SECONDS", 0.01)
-    monkeypatch.setattr(dispatcher, "FIRST_DELAY_SECONDS", 0.2)
+    monkeypatch.setattr(dispatcher, "MIN_RETRY_DELAY_SECONDS", 0.2)
     world.gateway.failures = [GatewayUnreachableError("refused")] * 9
     async with world.worker():
         document = await world.add("a.txt", "Text.")
@@ -180,8 +180,8 @@ async def test_a_used_up_limit_is_told_and_the_document_goes_on_when_it_is_raise
     world: World, monkeypatch: pytest.MonkeyPatch, status: int, code: str, retry_after: float | None
 ) -> None:
     """It waits with the reason, asks once each time and not for the rest of the month, and is done when it may."""
-    monkeypatch.setattr(ingestion, "LIMIT_SECONDS", 0.2)
-    monkeypatch.setattr(dispatcher, "FIRST_DELAY_SECONDS", 0.2)
+    monkeypatch.setattr(ingestion, "MAX_LIMIT_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(dispatcher, "MIN_RETRY_DELAY_SECONDS", 0.2)
     world.gateway.failures = [GatewayError(status, code, "Nothing is left.", retry_after)] * 3
     async with world.worker():
         document = await world.add("a.txt", "Text.")

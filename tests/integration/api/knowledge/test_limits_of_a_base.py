@@ -104,7 +104,7 @@ async def test_a_full_knowledge_base_takes_new_versions_of_what_it_holds(base: B
 
 async def test_idle_connections_are_closed_but_one(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a crowd of questions the pool keeps what it needs: connections that rest are closed by the server."""
-    monkeypatch.setattr("assistant_api.clients.IDLE_SECONDS", 1)
+    monkeypatch.setattr("assistant_api.clients.IDLE_TIMEOUT_SECONDS", 1)
     async with asyncio.TaskGroup() as group:
         for _ in range(12):
             group.create_task(base.database.ping())

@@ -58,7 +58,7 @@ def bomb(megabytes: int) -> bytes:
 
 @contextlib.asynccontextmanager
 async def running(
-    seconds: float = 30.0, memory: int = sandbox.MEMORY_BYTES
+    seconds: float = 30.0, memory: int = sandbox.MAX_MEMORY_BYTES
 ) -> AsyncIterator[tuple[Sandbox, list[int]]]:
     started: list[int] = []
     box = Sandbox(memory=memory, seconds=seconds, processes=1, started=started.append)

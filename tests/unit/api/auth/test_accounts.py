@@ -12,7 +12,13 @@ from api_world import KEY
 
 from assistant_api.auth import throttle
 from assistant_api.auth.accounts import Keys, is_token
-from assistant_api.auth.passwords import AT_ONCE, MOST_WAITING, Passwords, check_strength, normal_email
+from assistant_api.auth.passwords import (
+    MAX_CONCURRENT_HASHES,
+    MAX_WAITING_HASHES,
+    Passwords,
+    check_strength,
+    normal_email,
+)
 from assistant_api.auth.revocations import Revocations
 from assistant_api.auth.roles import at_least
 from assistant_api.auth.tokens import Claims
@@ -121,7 +127,7 @@ async def test_passwords_are_hashed_two_at_once_and_a_flood_is_refused() -> None
     """More wait, up to a bound; nobody's password matches nothing."""
     passwords = Passwords()
     try:
-        assert passwords._pool._max_workers == AT_ONCE
+        assert passwords._pool._max_workers == MAX_CONCURRENT_HASHES
         known = await passwords.hash("correct horse")
         assert known.startswith("$argon2id$v=19$m=47104,t=1,p=1$")
         assert not passwords.is_outdated(known)
@@ -129,10 +135,10 @@ async def test_passwords_are_hashed_two_at_once_and_a_flood_is_refused() -> None
         assert not await passwords.verify(known, "wrong")
         assert not await passwords.verify(None, "wrong")
         assert not await passwords.verify("no hash", "wrong")
-        waiting = [asyncio.create_task(passwords.verify(None, "x")) for _ in range(MOST_WAITING + 1)]
+        waiting = [asyncio.create_task(passwords.verify(None, "x")) for _ in range(MAX_WAITING_HASHES + 1)]
         done = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(each) for each in done].count(ApiError) == 1
-        assert passwords.operations == 5 + MOST_WAITING
+        assert passwords.operations == 5 + MAX_WAITING_HASHES
     finally:
         passwords.close()
 

@@ -69,7 +69,7 @@ async def test_whatever_goes_wrong_is_an_error_with_a_code(found: FakeAnswer | E
 
 async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """At a size that can be kept, and it says so."""
-    monkeypatch.setattr(answering, "MAX_ANSWER", 10)
+    monkeypatch.setattr(answering, "MAX_ANSWER_CHARACTERS", 10)
     said, result = await asked(stream_answer(*[chunk("word ")] * 5))
     assert said == "word word "
     assert result.error is not None

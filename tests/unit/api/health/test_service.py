@@ -39,7 +39,7 @@ async def test_it_is_not_ready_while_a_needed_store_is_away_and_heals_by_itself(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rollout with a wrong credential must not replace a working pod."""
-    monkeypatch.setattr("assistant_api.health.service.START_INTERVAL", 0.02)
+    monkeypatch.setattr("assistant_api.health.service.STARTUP_INTERVAL_SECONDS", 0.02)
     world.weaviate.error = OSError("Connect call failed ('10.1.2.3', 8080)")
     health = health_of(world)
     await health.start()
@@ -69,7 +69,7 @@ async def test_a_later_outage_does_not_take_the_process_out_of_service(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A caller who is told what is missing is better off than one whose connection is refused."""
-    monkeypatch.setattr("assistant_api.health.service.CACHE_SECONDS", 0.05)
+    monkeypatch.setattr("assistant_api.health.service.CACHE_TTL_SECONDS", 0.05)
     health = health_of(world)
     await health.start()
     await eventually_ready(health)
@@ -160,7 +160,7 @@ async def test_the_whole_is_as_healthy_as_its_parts(down: list[str], status: str
 
 async def test_a_store_that_hangs_costs_its_time_out_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the others are not kept waiting for it."""
-    monkeypatch.setattr("assistant_api.health.service.PING_SECONDS", 0.2)
+    monkeypatch.setattr("assistant_api.health.service.PING_TIMEOUT_SECONDS", 0.2)
     world = make_world()
     world.redis.seconds = 60
     started = time.perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from assistant_api.gateway import GatewayError, GatewayUnreachableError
 from assistant_api.knowledge import ingestion
-from assistant_api.knowledge.dispatcher import FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Cooldowns
+from assistant_api.knowledge.dispatcher import MAX_RETRY_DELAY_SECONDS, MIN_RETRY_DELAY_SECONDS, Cooldowns
 from assistant_api.knowledge.ingestion import RejectedError, UnavailableError
 
 
@@ -15,7 +15,7 @@ def test_failures_in_a_row_make_longer_rests() -> None:
         delays.append(rests.rest("kb", now, 0.0))
         now += delays[-1]
     assert delays[:4] == [1.0, 2.0, 4.0, 8.0]
-    assert delays[-1] == LONGEST_DELAY_SECONDS
+    assert delays[-1] == MAX_RETRY_DELAY_SECONDS
 
 
 def test_documents_that_fail_together_are_one_failure() -> None:
@@ -23,7 +23,7 @@ def test_documents_that_fail_together_are_one_failure() -> None:
     rests = Cooldowns()
     for _ in range(4):
         rests.rest("kb", 0.0, 0.0)
-    assert rests.next(["kb"], 0.0) == FIRST_DELAY_SECONDS
+    assert rests.next(["kb"], 0.0) == MIN_RETRY_DELAY_SECONDS
 
 
 def test_a_success_ends_the_rests() -> None:
@@ -33,7 +33,7 @@ def test_a_success_ends_the_rests() -> None:
     rests.rest("kb", 1.0, 0.0)
     rests.wake("kb")
     assert rests.active(["kb"], 1.0) == ["kb"]
-    assert rests.rest("kb", 1.0, 0.0) == FIRST_DELAY_SECONDS
+    assert rests.rest("kb", 1.0, 0.0) == MIN_RETRY_DELAY_SECONDS
 
 
 def test_only_the_failing_knowledge_base_rests() -> None:

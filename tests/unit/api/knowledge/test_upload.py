@@ -13,7 +13,7 @@ import pytest
 from assistant_api.disconnect import ClientDisconnectedError
 from assistant_api.errors import ApiError
 from assistant_api.knowledge import upload
-from assistant_api.knowledge.repository import PART_BYTES
+from assistant_api.knowledge.repository import MAX_PART_BYTES
 
 BOUNDARY = "b"
 
@@ -56,10 +56,10 @@ async def test_the_file_of_a_form_is_taken() -> None:
 
 async def test_a_large_file_comes_back_in_parts() -> None:
     """The content is handed on in the pieces in which it is stored, and never held as a whole."""
-    content = bytes(range(256)) * (PART_BYTES // 100)
+    content = bytes(range(256)) * (MAX_PART_BYTES // 100)
     _, size, _, parts, _ = await receive(form(("file", "a.txt", content)), size=65_536)
     assert size == len(content)
-    assert [len(part) for part in parts] == [PART_BYTES, PART_BYTES, size - 2 * PART_BYTES]
+    assert [len(part) for part in parts] == [MAX_PART_BYTES, MAX_PART_BYTES, size - 2 * MAX_PART_BYTES]
     assert b"".join(parts) == content
 
 
@@ -164,7 +164,7 @@ async def test_a_caller_who_hangs_up_during_the_upload_is_gone() -> None:
 
 async def test_a_body_that_stops_coming_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller that sends nothing for too long gets 408 and frees its place."""
-    monkeypatch.setattr(upload, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(upload, "IDLE_TIMEOUT_SECONDS", 0.05)
     with pytest.raises(ApiError) as caught:
         [chunk async for chunk in upload.body_of(messages({"type": "http.request", "body": b"a", "more_body": True}))]
     assert caught.value.kind.status == 408

@@ -13,7 +13,7 @@ from api_world import World, client_of
 
 from assistant_api.gateway import GatewayError, GatewayUnreachableError
 from assistant_api.usage import service
-from assistant_api.usage.schemas import GROUPS, LONGEST_DAYS, MOST_ROWS, SUMS
+from assistant_api.usage.schemas import GROUPS, MAX_PERIOD_DAYS, MAX_ROWS, SUMS
 from assistant_gateway import usage_query, usage_report
 
 PATHS = ("/v1/usage", "/api/v1/usage")
@@ -70,7 +70,7 @@ async def test_csv_has_the_same_figures_and_says_what_it_lacks(
     head, only = csv.reader(io.StringIO(answer.text))
     assert head == ["day", "user", *SUMS]
     assert only == ["2026-11-02", "", "1", "11", "0", "0", "0", "0.000190", "USD", "0", "0.000000", "0"]
-    assert world.gateway.asked_usage == [[("limit", str(MOST_ROWS))]]
+    assert world.gateway.asked_usage == [[("limit", str(MAX_ROWS))]]
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "\n=", "  =", "＝", "＋", "－", "＠"])  # noqa: RUF001
@@ -160,8 +160,8 @@ async def test_a_bad_parameter_is_named_in_the_callers_language(
 def test_what_is_said_here_of_the_gateway_is_true() -> None:
     """The parts do not import each other, so their numbers could part."""
     assert GROUPS == usage_query.GROUPS
-    assert MOST_ROWS == usage_query.MOST
-    assert LONGEST_DAYS == usage_query.LONGEST_DAYS
+    assert MAX_ROWS == usage_query.MOST
+    assert MAX_PERIOD_DAYS == usage_query.LONGEST_DAYS
     assert usage_report.Sums.__struct_fields__ == SUMS
 
 
