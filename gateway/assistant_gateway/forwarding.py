@@ -19,7 +19,7 @@ from assistant_gateway.attempts import Attempt, Attempts, retrying
 from assistant_gateway.calls import Call, Outcome, outcome_of
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import Pause, next_round
-from assistant_gateway.limits.terms import Terms
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.metered import Metered
 from assistant_gateway.metering import Meter
 from assistant_gateway.providers import openai_wire
@@ -46,7 +46,7 @@ class Ask:
     """What a request asks of whichever destination answers it."""
 
     road: str
-    terms: Terms
+    terms: LimitSet
     embedding: bool
     fields: Callable[[Attempt], Fields]  # as they go to that destination
     relay: Callable[[Attempt, Metered, Response], Awaitable[Result]]

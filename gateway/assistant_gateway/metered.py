@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from assistant_gateway import counting, ledger, lengths
+from assistant_gateway import counting, lengths
 from assistant_gateway.calls import Call, Outcome
-from assistant_gateway.limits.levels import Amount
-from assistant_gateway.limits.terms import Terms
+from assistant_gateway.ledger.entry import LedgerEntry, encode_entry
+from assistant_gateway.limits.limit_scope import Amount
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.providers.catalog import Target
 from assistant_gateway.providers.rates import Bill, Price
 from assistant_gateway.wire.completion_text import CompletionText, estimate
@@ -40,7 +41,7 @@ class Metered:
     """One call with what it holds, and what was heard of its answer."""
 
     call: Call
-    terms: Terms
+    terms: LimitSet
     fields: Fields
     embedding: bool
     target: Target
@@ -111,8 +112,8 @@ class Metered:
         rate = price.rate_of(used) if price is not None else None
         first = call.first_byte
         details = _details_of(used)  # nearly always zeros
-        return ledger.encode(
-            ledger.LedgerEntry(
+        return encode_entry(
+            LedgerEntry(
                 call=self.id,
                 tenant=call.tenant,
                 name=call.name,

@@ -10,10 +10,10 @@ from assistant_gateway import counting, errors, lengths
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import Pause, next_round
-from assistant_gateway.limits.levels import LARGEST, Amount
+from assistant_gateway.limits.limit_scope import MAX_AMOUNT, Amount
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Refused
-from assistant_gateway.limits.terms import Terms
 from assistant_gateway.metered import Metered
 from assistant_gateway.providers.catalog import Target
 from assistant_gateway.providers.price_map import PriceMap
@@ -63,14 +63,14 @@ class Meter:
             raise _tier_unpriced(target, model, tier)
         return known[1]
 
-    def price_refusal(self, terms: Terms, target: Target, model: str) -> GatewayError | None:
+    def price_refusal(self, terms: LimitSet, target: Target, model: str) -> GatewayError | None:
         """Return the refusal that every plain call of a model gets for want of a price, None when there is none."""
         if not terms.money:
             return None
         return _price_refusal(terms, target.provider, model, self.price(target, model, {}))
 
     async def admit(
-        self, terms: Terms, call: Call, target: Target, fields: Fields, *, embedding: bool, pause: Pause = next_round
+        self, terms: LimitSet, call: Call, target: Target, fields: Fields, *, embedding: bool, pause: Pause = next_round
     ) -> Metered:
         """Hold the most that a call can use; may set the length of its answer in `fields`.
 
@@ -135,7 +135,7 @@ class Meter:
     @staticmethod
     def _hold(metered: Metered, tokens_in: int, tokens_out: int) -> None:
         cost = metered.price.worst(tokens_in, tokens_out) if metered.price is not None else 0
-        if cost > LARGEST:
+        if cost > MAX_AMOUNT:
             raise errors.invalid_request("The call may cost more than any limit allows.", "max_tokens")
         metered.held = Usage(input=tokens_in, output=tokens_out)
         metered.worst = Amount(tokens_in + tokens_out, cost)
@@ -194,7 +194,7 @@ class Meter:
                 _note_dispute(metered, used, cost)
             if bill.unpriced:
                 metrics.MODEL_CALLS_UNPRICED.labels(call.tenant, call.provider).inc()
-            amount = Amount(min(used.input + used.output, LARGEST), min(cost, LARGEST))
+            amount = Amount(min(used.input + used.output, MAX_AMOUNT), min(cost, MAX_AMOUNT))
             self._limiter.settle(metered.terms.limits, metered.id, amount, metered.entry(used, bill, outcome))
         return used
 
@@ -272,7 +272,7 @@ def _tier_unpriced(target: Target, model: str, tier: str) -> GatewayError:
     return GatewayError(403, "price_unknown", message, param="service_tier")
 
 
-def _price_refusal(terms: Terms, provider: str, name: str, price: Price | None) -> GatewayError | None:
+def _price_refusal(terms: LimitSet, provider: str, name: str, price: Price | None) -> GatewayError | None:
     """Return the 403 of a call under a budget whose cost nobody can tell in the budget's currency."""
     if not terms.money or (price is not None and price.currency == terms.currency):
         return None

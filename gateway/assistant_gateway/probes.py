@@ -23,7 +23,7 @@ from assistant_crds.conditions import Reason
 from assistant_crds.contracts import ModelProbe, TenantProbe
 from assistant_gateway import errors
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.limits.terms import Terms
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.metering import Meter
 from assistant_gateway.providers import kinds
 from assistant_gateway.providers.breaker import State
@@ -170,12 +170,12 @@ class Prober:
             asking.set(turns.tenant.namespace)
             yield
 
-    async def _model(self, to: Destination, kind: str, terms: Terms, turns: _Turns) -> ModelProbe:
+    async def _model(self, to: Destination, kind: str, terms: LimitSet, turns: _Turns) -> ModelProbe:
         found = self._before(to, kind, terms)
         probe = found if isinstance(found, ModelProbe) else await self._provider(to, kind, found, turns)
         return msgspec.structs.replace(probe, model=to.label)
 
-    def _before(self, to: Destination, kind: str, terms: Terms) -> Target | ModelProbe:
+    def _before(self, to: Destination, kind: str, terms: LimitSet) -> Target | ModelProbe:
         """Return whom to ask, or what refuses a call before anyone is asked."""
         try:
             target = resolve(to, self._targets())

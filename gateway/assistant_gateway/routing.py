@@ -11,8 +11,8 @@ import msgspec
 
 from assistant_crds.contracts import AssistantPolicy, Budget, ModelRoute, TenantPolicy
 from assistant_gateway import errors
-from assistant_gateway.limits.levels import Level
-from assistant_gateway.limits.terms import Terms
+from assistant_gateway.limits.limit_scope import LimitScope
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.providers.catalog import OWN_ENDPOINT, CatalogError, Provider, Target, target
 from assistant_observability import logs
 
@@ -49,7 +49,7 @@ class ChatRoute(msgspec.Struct, frozen=True, kw_only=True):
     """An assistant. Its destinations are asked in order; there is at least one."""
 
     destinations: tuple[Destination, ...]
-    terms: Terms
+    terms: LimitSet
     defaults: Mapping[str, msgspec.Raw]  # fields that are filled in where a request has none
     max_output_tokens: msgspec.Raw | None
 
@@ -63,7 +63,7 @@ class EmbeddingRoute(msgspec.Struct, frozen=True, kw_only=True):
     """A knowledge base. It has one model: another's vectors would not fit those that are stored."""
 
     to: Destination
-    terms: Terms
+    terms: LimitSet
     dimensions: msgspec.Raw
 
 
@@ -74,8 +74,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     generation: str
     assistants: Mapping[str, ChatRoute]
     knowledge_bases: Mapping[str, EmbeddingRoute]
-    terms: Terms  # of the tenant as a whole
-    levels: Mapping[str, Level]  # the limits of each scope, by `Level.field`
+    terms: LimitSet  # of the tenant as a whole
+    levels: Mapping[str, LimitScope]  # the limits of each scope, by `LimitScope.field`
     allow: tuple[str, ...] = ()  # patterns on `provider/model`
     service_account_uid: str | None = None  # as in `TenantPolicy`
 
@@ -163,23 +163,27 @@ def _chat_route(policy: TenantPolicy, name: str, assistant: AssistantPolicy) -> 
     )
 
 
-def _level(scope: Scope, name: str, requests: int | None, tokens: int | None, budget: Budget | None) -> Level:
+def _level(scope: Scope, name: str, requests: int | None, tokens: int | None, budget: Budget | None) -> LimitScope:
     amount = None if budget is None else budget.amount_micros
-    return Level(scope, name, requests, tokens, amount, _period(budget))
+    return LimitScope(scope, name, requests, tokens, amount, _period(budget))
 
 
 def _period(budget: Budget | None) -> Period:
     return "Day" if budget is not None and budget.period == "Day" else "Month"
 
 
-def _terms(policy: TenantPolicy, levels: list[Level], assistant: str = "", budget: Budget | None = None) -> Terms:
+def _terms(
+    policy: TenantPolicy, levels: list[LimitScope], assistant: str = "", budget: Budget | None = None
+) -> LimitSet:
     budgets = [found for found in (policy.budget, budget) if found is not None]
     if len({found.currency for found in budgets}) > 1:
         raise PolicyError(f"the budgets of assistant {assistant} and of its tenant are in two currencies")
     currency = budgets[0].currency if budgets else "USD"
     tenant = policy.tenant
     try:
-        terms = Terms.of(tenant.namespace, tenant.key, policy.time_zone, levels, assistant=assistant, currency=currency)
+        terms = LimitSet.of(
+            tenant.namespace, tenant.key, policy.time_zone, levels, assistant=assistant, currency=currency
+        )
         return msgspec.structs.replace(terms, bounded=policy.failure_policy == "Bounded")
     except (ValueError, ZoneInfoNotFoundError) as error:
         raise PolicyError(f"limits or time zone: {error}") from None

@@ -21,9 +21,10 @@ from assistant_gateway.config import Settings
 from assistant_gateway.connections import SWEEP_SECONDS as SWEEP_CONNECTIONS
 from assistant_gateway.identity import SigningKeys
 from assistant_gateway.kubernetes import Cluster
-from assistant_gateway.ledger_store.compare import Comparison
-from assistant_gateway.ledger_store.database import LedgerDatabase
-from assistant_gateway.ledger_store.drain import Drain
+from assistant_gateway.ledger.compare import Comparison
+from assistant_gateway.ledger.database import LedgerDatabase
+from assistant_gateway.ledger.drain import Drain
+from assistant_gateway.ledger.limiter import limiter_with_ledger
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import SCRIPT
 from assistant_gateway.limits.redis import Redis
@@ -80,7 +81,7 @@ class Server:
         self._closing.push_async_callback(cluster.close)
         keys = SigningKeys(cluster, settings.issuer_url)
         redis, ledger, reports = self._stores()
-        limiter = self._limiter = Limiter(redis, ledger)
+        limiter = self._limiter = limiter_with_ledger(redis, ledger)
 
         def forget(tenant: Tenant) -> None:
             forget_tenant(tenant.namespace)

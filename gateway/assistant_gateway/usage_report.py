@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 
 from assistant_crds import naming
-from assistant_gateway import errors, ledger
+from assistant_gateway import errors
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.ledger import LedgerEntry
-from assistant_gateway.ledger_store.database import LedgerDatabase, LedgerUnavailableError
-from assistant_gateway.ledger_store.rows import moment
+from assistant_gateway.ledger.database import LedgerDatabase, LedgerUnavailableError
+from assistant_gateway.ledger.entry import LedgerEntry, decode_entry
+from assistant_gateway.ledger.rows import moment
 from assistant_gateway.limits.answers import money
 from assistant_gateway.limits.redis import Redis, UnavailableError
 from assistant_gateway.usage_query import Key, Query, start_of
@@ -299,7 +299,7 @@ def _added(entries: Sequence[LedgerEntry], currency: str) -> list[Sums]:
 def _fitting(fields: dict[bytes, bytes], query: Query) -> LedgerEntry | ValueError | None:
     """Return the entry if the question is about it; the error if nobody can read it."""
     try:
-        entry, at = ledger.decode(fields[b"entry"]), moment(int(fields[b"at"]))
+        entry, at = decode_entry(fields[b"entry"]), moment(int(fields[b"at"]))
     except (KeyError, ValueError, OverflowError) as error:  # msgspec's errors are ValueErrors
         return ValueError(str(error))
     fits = query.since <= at < query.until

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from assistant_gateway import errors
 from assistant_gateway.limits import gcra
-from assistant_gateway.limits.levels import Level
+from assistant_gateway.limits.limit_scope import LimitScope
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.quota import Admitted, Refused
-from assistant_gateway.limits.terms import Terms
 from assistant_gateway.limits.windows import Windows
 
 LONGEST_WAIT = 60_000_000  # of clients that wait by themselves, such as the `openai` package
@@ -19,7 +19,7 @@ _REQUESTS = "x-ratelimit-remaining-requests"
 _CODES = {"requests": "rate_limit_exceeded", "tokens": "tokens_exhausted", "budget": "budget_exhausted"}
 
 
-def remaining(terms: Terms, answer: Admitted, windows: Windows) -> dict[str, str]:
+def remaining(terms: LimitSet, answer: Admitted, windows: Windows) -> dict[str, str]:
     """Return one group of headers per kind of limit, for the level with the least left."""
     headers: dict[str, str] = {}
     requests = tokens = budget = -1
@@ -47,7 +47,7 @@ def remaining(terms: Terms, answer: Admitted, windows: Windows) -> dict[str, str
     return headers
 
 
-def refusal(terms: Terms, refused: Refused, windows: Windows, now: int) -> errors.GatewayError:
+def refusal(terms: LimitSet, refused: Refused, windows: Windows, now: int) -> errors.GatewayError:
     """Return the 429 that names the limit and says when to come back."""
     headers: dict[str, str] = {}
     retry = refused.retry_after
@@ -75,15 +75,15 @@ def refusal(terms: Terms, refused: Refused, windows: Windows, now: int) -> error
     return errors.GatewayError(429, _CODES[refused.kind], message, kind=errors.RATE_LIMIT, headers=headers)
 
 
-def _rate(level: Level) -> gcra.Level:
-    return gcra.Level(level.scope, "", level.requests_per_minute or 0)
+def _rate(level: LimitScope) -> gcra.RateLimit:
+    return gcra.RateLimit(level.scope, "", level.requests_per_minute or 0)
 
 
-def _ends(level: Level, windows: Windows) -> int:
+def _ends(level: LimitScope, windows: Windows) -> int:
     return windows.day[1] if level.period == "Day" else windows.month[1]
 
 
-def _message(terms: Terms, refused: Refused, left: int) -> str:
+def _message(terms: LimitSet, refused: Refused, left: int) -> str:
     whose = _whose(terms, refused.level)
     when = "" if refused.retry_after is None else f" Try again in {-(-refused.retry_after // 1_000_000)} s."
     if refused.kind == "requests":
@@ -107,7 +107,7 @@ def _tokens(number: int) -> str:
     return f"{number} token" if number == 1 else f"{number} tokens"
 
 
-def _whose(terms: Terms, level: Level) -> str:
+def _whose(terms: LimitSet, level: LimitScope) -> str:
     return f"assistant {level.name!r}" if level.scope == "assistant" else f"tenant {terms.namespace!r}"
 
 

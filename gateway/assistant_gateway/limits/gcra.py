@@ -16,7 +16,7 @@ MICROSECONDS_PER_MINUTE = 60_000_000
 SWEEP_ABOVE = 10_000
 
 
-class Level(msgspec.Struct, frozen=True):
+class RateLimit(msgspec.Struct, frozen=True):
     """One limit that a call has to fit: the assistant's, the tenant's."""
 
     name: str
@@ -35,7 +35,7 @@ class Level(msgspec.Struct, frozen=True):
         return max(1, MICROSECONDS_PER_MINUTE // max(1, self.requests_per_minute))
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class RateDecision(msgspec.Struct, frozen=True):
     """What became of a call. Times are in microseconds; `level` is the index of the level that binds."""
 
     allowed: bool
@@ -51,10 +51,10 @@ class LocalRates:
     def __init__(self) -> None:
         self._arrivals: dict[str, int] = {}
 
-    def admit(self, levels: Sequence[Level], now: int) -> Verdict:
+    def admit(self, levels: Sequence[RateLimit], now: int) -> RateDecision:
         """Take one request from every level, or from none when one refuses; `now` in microseconds."""
-        refused: Verdict | None = None
-        tightest: Verdict | None = None
+        refused: RateDecision | None = None
+        tightest: RateDecision | None = None
         arrivals = []
         for index, level in enumerate(levels):
             interval, capacity = level.interval, level.interval * level.burst
@@ -64,11 +64,11 @@ class LocalRates:
             wait = arrival + interval - capacity - now
             if wait > 0:
                 if refused is None or wait > refused.retry:
-                    refused = Verdict(False, index, 0, arrival - now, wait)
+                    refused = RateDecision(False, index, 0, arrival - now, wait)
             else:
                 left = (capacity - (arrival + interval - now)) // interval
                 if tightest is None or left < tightest.remaining:
-                    tightest = Verdict(True, index, left, arrival + interval - now, 0)
+                    tightest = RateDecision(True, index, left, arrival + interval - now, 0)
             arrivals.append(arrival + interval)
         if refused is not None:
             return refused

@@ -16,10 +16,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from assistant_gateway.limits.levels import Amount, Level, Limits
+from assistant_gateway.limits.limit_scope import Amount, Limits, LimitScope
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.quota import Admitted, Quota, RebuildNeededError, Refused, Remaining, Renewal
 from assistant_gateway.limits.redis import UnavailableError
-from assistant_gateway.limits.terms import Terms
 from assistant_observability import logs, metrics
 
 AT_ONCE = 200
@@ -57,7 +57,7 @@ class Rules(msgspec.Struct, frozen=True):
 class Grant:
     """A hold of this process on one level. `used` includes the worst case of calls under way."""
 
-    def __init__(self, terms: Terms, index: int, amount: Amount, now: float) -> None:
+    def __init__(self, terms: LimitSet, index: int, amount: Amount, now: float) -> None:
         self.id = f"grant-{os.urandom(16).hex()}"
         self.namespace = terms.namespace
         self.all_levels = terms.limits
@@ -79,7 +79,7 @@ class Grant:
         """Whose it is: the tenant and the level."""
         return self.limits.tenant, self.level.field
 
-    def fits(self, level: Level, worst: Amount) -> bool:
+    def fits(self, level: LimitScope, worst: Amount) -> bool:
         """Whether a call under what is now the limit of this level fits into what is left."""
         return (
             covers(self.level, level)
@@ -132,7 +132,7 @@ class Grants:
 
     # --- while Redis answers -----------------------------------------------------------------------------------
 
-    def note(self, terms: Terms, answer: Admitted | Refused) -> None:
+    def note(self, terms: LimitSet, answer: Admitted | Refused) -> None:
         """Learn from an answer that a tenant is active, and what is left of its limits."""
         now = self._clock()
         if isinstance(answer, Refused):  # what is held in advance must not stand in the way of real calls
@@ -153,7 +153,7 @@ class Grants:
                 if self._is_too_much(grant, level, answer.remaining[index]):
                     self._give_back(key)
 
-    def _is_too_much(self, grant: Grant, level: Level, left: Remaining) -> bool:
+    def _is_too_much(self, grant: Grant, level: LimitScope, left: Remaining) -> bool:
         """Whether a grant has outgrown a limit that was lowered or used up meanwhile."""
         if not covers(grant.level, level):
             return True
@@ -239,7 +239,7 @@ class Grants:
 
     # --- while Redis is away -----------------------------------------------------------------------------------
 
-    def room(self, terms: Terms, worst: Amount) -> list[Grant] | None:
+    def room(self, terms: LimitSet, worst: Amount) -> list[Grant] | None:
         """Return the grants a call can draw on, one of each limited level, or None where it does not fit."""
         now, found = self._clock(), []
         for level in terms.limits.levels:
@@ -319,7 +319,7 @@ class Grants:
         self._returning = {name: grant for name, grant in self._returning.items() if grant.limits.tenant != tenant}
 
 
-def covers(before: Level, now: Level) -> bool:
+def covers(before: LimitScope, now: LimitScope) -> bool:
     """Whether a grant that was taken under one limit is good under another: only where nothing became stricter."""
     return (
         (now.tokens is None or (before.tokens is not None and before.tokens <= now.tokens))

@@ -10,24 +10,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from assistant_crds.contracts import TenantUsage
 from assistant_gateway import errors
-from assistant_gateway.ledger_store.database import LedgerDatabase
 from assistant_gateway.limits import answers, gcra
-from assistant_gateway.limits.ahead import Ahead
+from assistant_gateway.limits.ahead import Ahead, WriteAhead
 from assistant_gateway.limits.grants import Grants, Rules
-from assistant_gateway.limits.levels import Amount, Level, Limits
+from assistant_gateway.limits.limit_scope import Amount, Limits, LimitScope
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.quota import Admitted, Counted, Quota, RebuildNeededError, Refused
-from assistant_gateway.limits.rebuild import rebuild
 from assistant_gateway.limits.redis import Redis, UnavailableError
 from assistant_gateway.limits.refusals import Refusals, usage_of
 from assistant_gateway.limits.settling import Settlements
-from assistant_gateway.limits.terms import Terms
 from assistant_gateway.limits.windows import Windows
 from assistant_observability import logs, metrics
 
@@ -35,16 +34,18 @@ HOLD_SECONDS = 60.0  # what a killed gateway held is free again after so long
 RENEW_SECONDS = 20.0
 LOOK_SECONDS = 0.2
 PATIENCE_SECONDS = 0.5  # for calls that are refused otherwise: a Redis that is busy or restarts is soon back
-MOST_UNSETTLED = 50_000  # kept while Redis is away, some 1.5 KB each; then calls are refused rather than forgotten
-MOST_UNSETTLED_OF_A_TENANT = 10_000  # so that one tenant's calls do not use up what the others need
+MAX_UNSETTLED = 50_000  # kept while Redis is away, some 1.5 KB each; then calls are refused rather than forgotten
+MAX_UNSETTLED_PER_TENANT = 10_000  # so that one tenant's calls do not use up what the others need
 # Entries of the ledger that wait in Redis while Postgres is away, some 600 bytes each.
-MOST_WAITING = 250_000
-MOST_WAITING_OF_A_TENANT = 50_000
-MOST_SCOPES_GONE = 500  # of one tenant: counters of assistants that are no more, until their month is over
+MAX_WAITING = 250_000
+MAX_WAITING_PER_TENANT = 50_000
+MAX_SCOPES_GONE = 500  # of one tenant: counters of assistants that are no more, until their month is over
 AT_ONCE = 200
 _HOLD = int(HOLD_SECONDS * 1e6)
 
 _NOTHING = Amount(0, 0)
+
+Rebuild: TypeAlias = Callable[[Quota, Limits], Awaitable[None]]
 
 _log = logs.logger(__name__)
 
@@ -59,15 +60,28 @@ class Limiter:
     """Asks Redis; decides alone while Redis is away, which is counted and shown in a header."""
 
     def __init__(
-        self, redis: Redis | None, ledger: LedgerDatabase | None = None, *, rules: Rules | None = None
+        self,
+        redis: Redis | None,
+        *,
+        rebuild: Rebuild | None = None,
+        write_ahead: WriteAhead | None = None,
+        rules: Rules | None = None,
     ) -> None:
+        """Prepare.
+
+        Args:
+            redis: None where none is configured.
+            rebuild: restores the counters of a tenant that Redis has lost; raises UnavailableError.
+            write_ahead: writes entries to the ledger that Redis does not take; None: they wait in memory alone.
+            rules: of the grants.
+        """
         self._redis = redis
-        self._ledger = ledger
+        self._restore = rebuild
         self._quota = Quota(redis) if redis is not None else None
         self._grants = Grants(self._quota, rules)
         self._local = gcra.LocalRates()
         self._held: dict[str, _Held] = {}
-        self._ahead = Ahead(ledger)
+        self._ahead = Ahead(write_ahead)
         self._settlements = Settlements(redis, self._quota, self._grants, self._ahead)
         self._refusals = Refusals()
         self._full: frozenset[str] | None = frozenset()  # whose entries wait for Postgres in masses; None: all tenants'
@@ -88,7 +102,7 @@ class Limiter:
 
     # --- before a call -----------------------------------------------------------------------------------------
 
-    async def reserve(self, terms: Terms, call: str, worst: Amount) -> Admitted | Refused | Mapping[str, str]:
+    async def reserve(self, terms: LimitSet, call: str, worst: Amount) -> Admitted | Refused | Mapping[str, str]:
         """Hold the worst case; without Redis draw on grants and local rates and return the headers.
 
         Raises:
@@ -116,7 +130,7 @@ class Limiter:
             self._grants.note(terms, answer)
         return answer
 
-    async def _ask(self, terms: Terms, call: str, worst: Amount) -> Admitted | Refused | Mapping[str, str]:
+    async def _ask(self, terms: LimitSet, call: str, worst: Amount) -> Admitted | Refused | Mapping[str, str]:
         if self._quota is None:
             raise UnavailableError("not configured")
         until = time.monotonic() + (PATIENCE_SECONDS if terms.hard else 0)
@@ -133,7 +147,7 @@ class Limiter:
                 raise UnavailableError("away")
             await asyncio.sleep(PATIENCE_SECONDS / 10)
 
-    def ensure_room(self, terms: Terms) -> None:
+    def ensure_room(self, terms: LimitSet) -> None:
         """Refuse a call that is asked for although there is no room to account for it, or after too many refusals.
 
         Raises:
@@ -141,7 +155,7 @@ class Limiter:
         """
         tenant = terms.limits.tenant
         if (waiting := len(self._settlements)) and (
-            waiting >= MOST_UNSETTLED or self._settlements.waiting(tenant) >= MOST_UNSETTLED_OF_A_TENANT
+            waiting >= MAX_UNSETTLED or self._settlements.waiting(tenant) >= MAX_UNSETTLED_PER_TENANT
         ):
             raise _unavailable("Too many calls wait to be accounted for.")
         if self._full is None or tenant in self._full:
@@ -151,22 +165,22 @@ class Limiter:
 
     def note_waiting(self, entries: Mapping[str, int]) -> None:
         """Learn how many entries of each tenant wait in Redis for Postgres: memory that the limits need as well."""
-        full = frozenset(tenant for tenant, count in entries.items() if count >= MOST_WAITING_OF_A_TENANT)
-        self._full = None if sum(entries.values()) >= MOST_WAITING else full
+        full = frozenset(tenant for tenant, count in entries.items() if count >= MAX_WAITING_PER_TENANT)
+        self._full = None if sum(entries.values()) >= MAX_WAITING else full
 
-    def _withdraw(self, terms: Terms, call: str) -> None:
+    def _withdraw(self, terms: LimitSet, call: str) -> None:
         """Give back what Redis may hold for a call that is not made. One that is made is settled under its id, once."""
         if call in self._unanswered:
             self._unanswered.discard(call)
             self._settlements.settle((terms.limits, call, _NOTHING, b""))
 
-    def _is_away(self, terms: Terms) -> bool:
+    def _is_away(self, terms: LimitSet) -> bool:
         if terms.bounded:
             self._grants.watch(available=not self.degraded)
             return self.degraded or self._grants.overdue
         return self.degraded
 
-    def _admit_on_grants(self, terms: Terms, call: str, worst: Amount) -> Mapping[str, str] | None:
+    def _admit_on_grants(self, terms: LimitSet, call: str, worst: Amount) -> Mapping[str, str] | None:
         """Draw a call on what was taken in advance; None where that is not enough."""
         grants = self._grants.room(terms, worst)
         if grants is None:
@@ -176,7 +190,7 @@ class Limiter:
         metrics.LIMIT_GRANT_CALLS.labels(terms.namespace, "admitted").inc()
         return headers
 
-    async def _ask_once(self, quota: Quota, terms: Terms, call: str, worst: Amount) -> Admitted | Refused:
+    async def _ask_once(self, quota: Quota, terms: LimitSet, call: str, worst: Amount) -> Admitted | Refused:
         limits = terms.limits
         try:
             try:
@@ -199,10 +213,12 @@ class Limiter:
             async with lock:
                 return
         async with lock:
-            if self._redis is not None and self._quota is not None:
-                await rebuild(self._redis, self._quota, limits, self._ledger)
+            if self._quota is not None:
+                if self._restore is None:
+                    raise UnavailableError("counters are lost, and there is no ledger to restore them from")
+                await self._restore(self._quota, limits)
 
-    def _admit_alone(self, terms: Terms, call: str) -> dict[str, str]:
+    def _admit_alone(self, terms: LimitSet, call: str) -> dict[str, str]:
         """Admit a call by what this process knows; whatever Redis may hold for it is given back when it is settled."""
         metrics.LIMIT_DEGRADED.inc()
         headers = self._local_rates(terms, call) if terms.rates else {"x-ratelimit-degraded": "1"}
@@ -210,7 +226,7 @@ class Limiter:
         metrics.LIMIT_ADMITTED_ALONE.labels(terms.namespace).inc()
         return headers
 
-    def _local_rates(self, terms: Terms, call: str) -> dict[str, str]:
+    def _local_rates(self, terms: LimitSet, call: str) -> dict[str, str]:
         verdict = self._local.admit(terms.rates, time.monotonic_ns() // 1000)
         level = terms.limits.levels[terms.rate_levels[verdict.level]]
         headers = {
@@ -227,13 +243,13 @@ class Limiter:
         error.headers.update(headers)
         raise error
 
-    def headers(self, terms: Terms, answer: Admitted | Mapping[str, str]) -> dict[str, str]:
+    def headers(self, terms: LimitSet, answer: Admitted | Mapping[str, str]) -> dict[str, str]:
         """Return the headers that say what remains."""
         if not isinstance(answer, Admitted):
             return dict(answer)
         return answers.remaining(terms, answer, self._window(terms.limits.zone, answer.now))
 
-    def refusal(self, terms: Terms, refused: Refused) -> errors.GatewayError:
+    def refusal(self, terms: LimitSet, refused: Refused) -> errors.GatewayError:
         """Return the 429 for a call that does not fit, and count it."""
         limit = f"{refused.level.scope}_{refused.kind}"
         metrics.LIMIT_REFUSALS.labels(terms.namespace, terms.assistant, limit).inc()
@@ -315,8 +331,8 @@ class Limiter:
         if self._quota is not None:
             self._quota.forget(tenant)
 
-    async def drop_scopes(self, limits: Limits, levels: Mapping[str, Level]) -> None:
-        """Forget the counters of assistants that are no more; `levels`: of those that there are, by `Level.field`.
+    async def drop_scopes(self, limits: Limits, levels: Mapping[str, LimitScope]) -> None:
+        """Forget the counters of assistants that are no more; `levels`: of those that there are, by `LimitScope.field`.
 
         They go when their month is over, so that an assistant made again begins with what it used; many go at once.
         """
@@ -325,12 +341,12 @@ class Limiter:
         with contextlib.suppress(UnavailableError):
             gone = [field for field in await self._quota.scopes(limits) if field not in levels and field != "tenant"]
             if gone:
-                await self._quota.drop(limits, gone, used=len(gone) > MOST_SCOPES_GONE)
+                await self._quota.drop(limits, gone, used=len(gone) > MAX_SCOPES_GONE)
 
     # --- for the operator --------------------------------------------------------------------------------------
 
-    async def usage(self, terms: Terms, levels: Mapping[str, Level]) -> TenantUsage | None:
-        """Return what a tenant has used, None while nobody can say. `levels`: its limits, by `Level.field`."""
+    async def usage(self, terms: LimitSet, levels: Mapping[str, LimitScope]) -> TenantUsage | None:
+        """Return what a tenant has used, None while nobody can say. `levels`: its limits, by `LimitScope.field`."""
         if self._quota is None or self.degraded:
             return None
         try:

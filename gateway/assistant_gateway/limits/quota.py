@@ -17,13 +17,13 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from assistant_gateway.limits.known import Known, Recent
-from assistant_gateway.limits.levels import NONE, Amount, Arguments, Kind, Level, Limits
+from assistant_gateway.limits.limit_scope import NONE, Amount, Arguments, Kind, Limits, LimitScope
 from assistant_gateway.limits.redis import Redis, UnavailableError
+from assistant_gateway.limits.watermark import Recent, Watermark
 from assistant_gateway.limits.windows import Windows
 
 SCRIPT = (Path(__file__).parent / "quota.lua").read_bytes()
-LONGEST_HOLD = 3_600_000_000
+MAX_HOLD = 3_600_000_000
 KINDS: tuple[Kind, ...] = ("requests", "tokens", "budget")
 ATTEMPTS = 3  # a second one when this process's clock is off, a third when midnight passes meanwhile
 RECALLED = 3 * 500  # arguments per call
@@ -57,7 +57,7 @@ class Admitted(msgspec.Struct, frozen=True):
 class Refused(msgspec.Struct, frozen=True):
     """The call does not fit. `retry_after` is None when it will never fit this limit."""
 
-    level: Level
+    level: LimitScope
     kind: Kind
     retry_after: int | None
     limit: int
@@ -109,7 +109,7 @@ class Noted(msgspec.Struct, frozen=True):
     cost_until: int
 
 
-class Usage(msgspec.Struct, frozen=True):
+class ScopeUsage(msgspec.Struct, frozen=True):
     """Counters of one scope. The last three have been counted since the tenant was made."""
 
     counted: Counted
@@ -121,7 +121,7 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """What the ledger says of one scope (`Level.field`), to restore its counters from."""
+    """What the ledger says of one scope (`LimitScope.field`), to restore its counters from."""
 
     field: str
     day_tokens: int
@@ -147,16 +147,16 @@ class Quota:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._windows: dict[ZoneInfo, Windows] = {}
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, Watermark] = {}
 
     def expect(self, tenant: str, epoch: int, entries: int) -> None:
         """Tell what the ledger knows of a tenant: its epoch, and how many entries it has seen."""
         self._of(tenant).see(epoch, entries)
 
-    def _of(self, tenant: str) -> Known:
+    def _of(self, tenant: str) -> Watermark:
         known = self._known.get(tenant)
         if known is None:
-            known = self._known[tenant] = Known()
+            known = self._known[tenant] = Watermark()
         return known
 
     def forget(self, tenant: str) -> None:
@@ -197,7 +197,7 @@ class Quota:
             known.keep(Recent(time.monotonic(), limits, request, used, entry))
         return settled(reply)
 
-    async def _say_again(self, known: Known) -> None:
+    async def _say_again(self, known: Watermark) -> None:
         """Hold and settle what may have been lost with a Redis that died; what was not lost stays as it is."""
         now = time.monotonic()
         for request, held in list(known.held.items()):
@@ -231,9 +231,9 @@ class Quota:
         """Do not put this hold back when Redis has lost it: its owner does."""
         self._of(limits.tenant).held.pop(request, None)
 
-    async def usage(self, limits: Limits, fields: Sequence[str] | None = None) -> dict[str, Usage]:
-        """Return the counters of these scopes (`Level.field`), by default of the tenant and of all its assistants."""
-        found: dict[str, Usage] = {}
+    async def usage(self, limits: Limits, fields: Sequence[str] | None = None) -> dict[str, ScopeUsage]:
+        """Return the counters of these scopes (`LimitScope.field`), by default of the tenant and all its assistants."""
+        found: dict[str, ScopeUsage] = {}
         for page in _pages(await self.scopes(limits) if fields is None else fields, PAGE):
             found |= counters(await self._ask(limits, "usage", "", page))
         return found
@@ -365,12 +365,12 @@ def settled(reply: Sequence[int]) -> Settled:
     return Settled(reply[6], reply[7], late=reply[5] == 1, again=reply[4] == 1, counted=counted)
 
 
-def counters(reply: Sequence[Any]) -> dict[str, Usage]:
+def counters(reply: Sequence[Any]) -> dict[str, ScopeUsage]:
     """Read the script's answer to `usage`."""
     found = {}
     for start in range(3, len(reply), 14):
         name, *numbers = reply[start : start + 14]
-        found[name.decode() if isinstance(name, bytes) else name] = Usage(_counted(numbers[:8]), *numbers[8:])
+        found[name.decode() if isinstance(name, bytes) else name] = ScopeUsage(_counted(numbers[:8]), *numbers[8:])
     return found
 
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 from assistant_crds.contracts import LevelUsage
 from assistant_gateway.limits import gcra
-from assistant_gateway.limits.levels import Level, Limits
+from assistant_gateway.limits.limit_scope import Limits, LimitScope
 from assistant_gateway.limits.quota import Counted, Noted, Refused
-from assistant_gateway.limits.rebuild import rfc3339
+from assistant_gateway.limits.windows import rfc3339
 
 PER_MINUTE = 120  # refusals, beside a burst of a sixth of that
 SOON = 1_000_000  # refusals until then are for what others hold, not for what was used
@@ -46,7 +46,7 @@ class Refusals:
         """Count a refusal."""
         if not lasts(refused):
             return
-        rate = gcra.Level("tenant", limits.tenant, PER_MINUTE)
+        rate = gcra.RateLimit("tenant", limits.tenant, PER_MINUTE)
         verdict = self._rates.admit([rate], time.monotonic_ns() // 1000)
         if not verdict.allowed:
             if len(self._pauses) > MOST_KNOWN:
@@ -77,7 +77,7 @@ def lasts(refused: Refused) -> bool:
     return refused.kind != "requests" and (refused.retry_after is None or refused.retry_after > SOON)
 
 
-def level_usage(level: Level, counted: Counted, noted: Noted) -> LevelUsage:
+def level_usage(level: LimitScope, counted: Counted, noted: Noted) -> LevelUsage:
     """Return what the operator is told of a level.
 
     Used up is also a limit of which half or less is left, and that half too little for a call that came in this window,
@@ -103,7 +103,7 @@ def level_usage(level: Level, counted: Counted, noted: Noted) -> LevelUsage:
 
 
 def usage_of(
-    levels: Mapping[str, Level], counted: Mapping[str, Counted], noted: Mapping[str, Noted], none: Counted
+    levels: Mapping[str, LimitScope], counted: Mapping[str, Counted], noted: Mapping[str, Noted], none: Counted
 ) -> dict[str, LevelUsage]:
     """Return the usage of each level; `none`: of one that has not been used in these windows."""
     nothing = Noted(0, 0, 0, 0)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from assistant_gateway.limits.ahead import Ahead
 from assistant_gateway.limits.grants import Grants
-from assistant_gateway.limits.levels import Amount, Limits
+from assistant_gateway.limits.limit_scope import Amount, Limits
 from assistant_gateway.limits.quota import Quota
 from assistant_gateway.limits.redis import Redis, UnavailableError
 

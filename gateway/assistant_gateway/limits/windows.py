@@ -48,3 +48,8 @@ def _start(day: date, zone: ZoneInfo) -> int:
     midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
     elapsed = midnight.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     return elapsed // timedelta(microseconds=1)
+
+
+def rfc3339(microseconds: int) -> str:
+    """Return an instant as Kubernetes writes it."""
+    return datetime.fromtimestamp(microseconds // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -33,7 +33,7 @@ from assistant_cluster import stores
 from assistant_crds import naming
 from assistant_crds.contracts import AssistantPolicy, Budget, ModelRoute
 from assistant_gateway.config import Settings
-from assistant_gateway.limits.levels import Limits
+from assistant_gateway.limits.limit_scope import Limits
 from assistant_gateway.limits.quota import SCRIPT, Quota
 from assistant_gateway.limits.redis import Redis
 

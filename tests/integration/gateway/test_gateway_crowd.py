@@ -28,10 +28,10 @@ from redis.asyncio import Redis as Client
 from assistant_cluster import stores
 from assistant_crds import naming
 from assistant_crds.contracts import AssistantPolicy, Budget, ModelRoute
-from assistant_gateway import ledger
 from assistant_gateway.config import Settings
-from assistant_gateway.limits.levels import Level, Limits
-from assistant_gateway.limits.quota import SCRIPT, Quota, Usage
+from assistant_gateway.ledger.entry import LedgerEntry, decode_entry
+from assistant_gateway.limits.limit_scope import Limits, LimitScope
+from assistant_gateway.limits.quota import SCRIPT, Quota, ScopeUsage
 from assistant_gateway.limits.redis import Redis, UnavailableError
 
 FULL = os.environ.get("TEST_LONG") == "1"
@@ -60,12 +60,13 @@ class Crowd:
         """What a call of the tenant as a whole counts on."""
         return Limits.of(naming.tenant_key(self.namespace), "UTC")
 
-    def levels(self) -> dict[str, Level]:
+    def levels(self) -> dict[str, LimitScope]:
         """Return the limits that hold now; they only ever grow."""
         tokens, budget = 30_000 + 15_000 * self.step, 60_000 + 40_000 * self.step
-        found = [Level("tenant", tokens=tokens, budget=budget)]
+        found = [LimitScope("tenant", tokens=tokens, budget=budget)]
         found += [
-            Level("assistant", name, tokens=tokens * 2 // 3, budget=budget * 2 // 3, period="Day") for name in MODELS
+            LimitScope("assistant", name, tokens=tokens * 2 // 3, budget=budget * 2 // 3, period="Day")
+            for name in MODELS
         ]
         return {level.field: level for level in found}
 
@@ -156,11 +157,11 @@ class Crowd:
                             found[line.partition("{")[0]] += int(float(line.rpartition(" ")[2]))
         return found["assistant_model_tokens_total"], found["assistant_model_cost_micros_total"]
 
-    async def entries(self) -> list[ledger.LedgerEntry]:
+    async def entries(self) -> list[LedgerEntry]:
         """Return the ledger."""
         async with Client.from_url(self.store.gateway_url, protocol=2, driver_info=None) as client:
             found = await client.xrange(self.limits.keys[4])
-        return [ledger.decode(fields[b"entry"]) for _, fields in found]
+        return [decode_entry(fields[b"entry"]) for _, fields in found]
 
     async def time_passes(self) -> None:
         """Bring every deadline forward to now: what killed processes held is due."""
@@ -170,7 +171,7 @@ class Crowd:
                 await client.zadd(self.limits.keys[3], dict.fromkeys(names, 1))
 
 
-async def ask(quota: Quota, limits: Limits) -> dict[str, Usage]:
+async def ask(quota: Quota, limits: Limits) -> dict[str, ScopeUsage]:
     """Ask for the counters until there is an answer."""
     async with asyncio.timeout(60):
         while True:
@@ -179,7 +180,7 @@ async def ask(quota: Quota, limits: Limits) -> dict[str, Usage]:
             await asyncio.sleep(0.02)
 
 
-def check_limits(usage: dict[str, Usage], crowd: Crowd) -> None:
+def check_limits(usage: dict[str, ScopeUsage], crowd: Crowd) -> None:
     """Nothing that is used and held together is over a limit."""
     for name, level in crowd.levels().items():
         if name in usage:
@@ -225,7 +226,7 @@ async def books_agree(crowd: Crowd, quota: Quota, before: tuple[int, int], meter
             await asyncio.sleep(0.2)
 
 
-async def quiet(crowd: Crowd) -> list[ledger.LedgerEntry]:
+async def quiet(crowd: Crowd) -> list[LedgerEntry]:
     """Return the ledger when nothing more is written to it."""
     entries, since = await crowd.entries(), time.monotonic()
     while time.monotonic() < since + 2.0:

@@ -22,27 +22,27 @@ from redis.asyncio import Redis as Client
 from assistant_cluster import stores
 from assistant_gateway.config import Settings
 from assistant_gateway.ledger import LedgerEntry
-from assistant_gateway.limits.levels import Amount, Level
-from assistant_gateway.limits.quota import SCRIPT, Quota, Usage
+from assistant_gateway.limits.limit_scope import Amount, LimitScope
+from assistant_gateway.limits.limit_set import LimitSet
+from assistant_gateway.limits.quota import SCRIPT, Quota, ScopeUsage
 from assistant_gateway.limits.redis import Redis
-from assistant_gateway.limits.terms import Terms
 
 ROUNDS = int(os.environ.get("QUOTA_GRANT_ROUNDS", "20" if os.environ.get("TEST_LONG") == "1" else "1"))
-TENANT = Level("tenant", tokens=500_000, budget=450_000)
+TENANT = LimitScope("tenant", tokens=500_000, budget=450_000)
 ASSISTANTS = (
-    Level("assistant", "support", tokens=350_000, period="Day"),
-    Level("assistant", "sales", budget=300_000, period="Day"),
+    LimitScope("assistant", "support", tokens=350_000, period="Day"),
+    LimitScope("assistant", "sales", budget=300_000, period="Day"),
 )
 LEVELS = {level.field: level for level in (TENANT, *ASSISTANTS)}
 SMALL = Amount(100, 100)
 
 
-def routes(namespace: str, *, bounded: bool) -> list[Terms]:
+def routes(namespace: str, *, bounded: bool) -> list[LimitSet]:
     """Return the terms of both assistants."""
     return [terms_of(namespace, [TENANT, level], level.name, bounded=bounded) for level in ASSISTANTS]
 
 
-def check_limits(usage: dict[str, Usage]) -> None:
+def check_limits(usage: dict[str, ScopeUsage]) -> None:
     """What was used is within every limit."""
     for field, scope in usage.items():
         level = LEVELS[field]
@@ -51,7 +51,7 @@ def check_limits(usage: dict[str, Usage]) -> None:
         assert level.budget is None or cost <= level.budget, (field, usage)
 
 
-async def lose(url: str, terms: Terms) -> None:
+async def lose(url: str, terms: LimitSet) -> None:
     """Lose all counters and all holds. What was settled lately is still known, as it is from the ledger."""
     _, state, requests, *_ = (str(key) for key in terms.limits.keys)
     async with Client.from_url(url, protocol=2, driver_info=None) as client:
@@ -62,7 +62,7 @@ async def lose(url: str, terms: Terms) -> None:
             await client.hdel(requests, *held)
 
 
-async def trouble(store: stores.Redis, made: list[Process], terms: Terms, *, loses: bool) -> None:
+async def trouble(store: stores.Redis, made: list[Process], terms: LimitSet, *, loses: bool) -> None:
     """Let Redis go away for some or all of the processes, in one of many ways, and return."""
     away = random.uniform(1.0, 3.0)
     event = random.choice(("one", "some", "all", "pause", "kill"))
@@ -135,7 +135,7 @@ async def test_whatever_happens_to_redis_no_limit_is_passed(number: int, *, boun
     assert (outcomes["granted"] > 0) is bounded
 
 
-async def use_up_while_one_is_away(made: list[Process], terms: list[Terms]) -> None:
+async def use_up_while_one_is_away(made: list[Process], terms: list[LimitSet]) -> None:
     """Cut one process off when it has grants, if there is enough left for any, and let it use them up, while another
     uses whatever it can get; then let the first one back."""
     if terms[0].bounded:
@@ -155,7 +155,7 @@ async def use_up_while_one_is_away(made: list[Process], terms: list[Terms]) -> N
     made[0].cable.mend()
 
 
-def check_books(usage: dict[str, Usage], entries: list[LedgerEntry], made: list[Process]) -> None:
+def check_books(usage: dict[str, ScopeUsage], entries: list[LedgerEntry], made: list[Process]) -> None:
     """Nothing is held, and calls, entries and counters say the same."""
     assert all((scope.held_tokens, scope.held_cost) == (0, 0) for scope in usage.values()), usage
     used = {name: found for process in made for name, found in process.used.items()}
@@ -167,7 +167,7 @@ def check_books(usage: dict[str, Usage], entries: list[LedgerEntry], made: list[
         assert scope.cost == sum(amount.cost for amount in own) == scope.counted.day_cost
 
 
-async def until_granted(process: Process, terms: Terms, seconds: float = 20) -> None:
+async def until_granted(process: Process, terms: LimitSet, seconds: float = 20) -> None:
     """Be active until the process has a grant that it may use."""
     async with asyncio.timeout(seconds):
         while process.limiter._grants.room(terms, SMALL) is None:
@@ -177,7 +177,7 @@ async def until_granted(process: Process, terms: Terms, seconds: float = 20) -> 
 
 async def test_a_grant_lets_its_own_size_through_and_then_nothing(redis_store) -> None:
     """Away: calls go on until the grant is used up, then 503; what they did not use is free for the next ones."""
-    terms = terms_of("grant-size", [Level("tenant", tokens=8000)], "")
+    terms = terms_of("grant-size", [LimitScope("tenant", tokens=8000)], "")
     async with processes(1, redis_store.port, redis_store.gateway_url) as (process,):
         await until_granted(process, terms)
         process.cable.cut()
@@ -194,7 +194,7 @@ async def test_a_grant_lets_its_own_size_through_and_then_nothing(redis_store) -
 
 async def test_a_grant_is_held_from_others_and_too_small_a_rest_is_left_alone(redis_store) -> None:
     """Others can use all but what a cut-off process may still spend; small rests are not divided up."""
-    terms = terms_of("grant-held", [Level("tenant", tokens=8000)], "")
+    terms = terms_of("grant-held", [LimitScope("tenant", tokens=8000)], "")
     async with processes(2, redis_store.port, redis_store.gateway_url) as (one, two):
         await until_granted(one, terms)
         one.cable.cut()
@@ -202,7 +202,7 @@ async def test_a_grant_is_held_from_others_and_too_small_a_rest_is_left_alone(re
         assert await call(two, terms, Amount(7000, 0)) == "admitted"
         assert await call(one, terms, Amount(1000, 0)) == "granted"
         one.cable.mend()
-    tiny = terms_of("grant-tiny", [Level("tenant", tokens=RULES.share * RULES.least_tokens - 1)], "")
+    tiny = terms_of("grant-tiny", [LimitScope("tenant", tokens=RULES.share * RULES.least_tokens - 1)], "")
     async with processes(1, redis_store.port, redis_store.gateway_url) as (process,):
         assert await call(process, tiny, Amount(0, 0)) == "admitted"
         await asyncio.sleep(1.5)
@@ -213,7 +213,7 @@ async def test_a_grant_is_held_from_others_and_too_small_a_rest_is_left_alone(re
 
 async def test_a_grant_gives_way_to_calls(redis_store) -> None:
     """A call that does not fit beside a grant fits as soon as the grant has been given back for it."""
-    terms = terms_of("grant-way", [Level("tenant", tokens=8000)], "")
+    terms = terms_of("grant-way", [LimitScope("tenant", tokens=8000)], "")
     async with processes(1, redis_store.port, redis_store.gateway_url) as (process,):
         await until_granted(process, terms)
         assert await call(process, terms, Amount(8000, 0)) == "refused"
@@ -224,9 +224,9 @@ async def test_a_grant_gives_way_to_calls(redis_store) -> None:
 
 async def test_a_limit_lowered_meanwhile_ends_the_grant(redis_store) -> None:
     """A grant that was taken under a larger limit lets nothing through under a smaller one, but does under a larger."""
-    before = terms_of("grant-lowered", [Level("tenant", tokens=8000)], "")
-    lower = terms_of("grant-lowered", [Level("tenant", tokens=7999)], "")
-    higher = terms_of("grant-lowered", [Level("tenant", tokens=9000)], "")
+    before = terms_of("grant-lowered", [LimitScope("tenant", tokens=8000)], "")
+    lower = terms_of("grant-lowered", [LimitScope("tenant", tokens=7999)], "")
+    higher = terms_of("grant-lowered", [LimitScope("tenant", tokens=9000)], "")
     async with processes(1, redis_store.port, redis_store.gateway_url) as (process,):
         await until_granted(process, before)
         process.cable.cut()

@@ -11,13 +11,13 @@ from ledger_tenant import COST, TOKENS, Tenant, entry, tenant_of
 from limiter_world import limiter_of, until
 
 from assistant_cluster import stores
-from assistant_gateway import ledger
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.ledger_store.database import LedgerDatabase
-from assistant_gateway.limits.levels import Amount, Level
+from assistant_gateway.ledger.database import LedgerDatabase
+from assistant_gateway.ledger.entry import encode_entry
+from assistant_gateway.limits.limit_scope import Amount, LimitScope
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Admitted
-from assistant_gateway.limits.terms import Terms
 
 USED = Amount(sum(TOKENS), COST)
 
@@ -46,19 +46,19 @@ async def tenant(own_store: stores.Redis, postgres: stores.Postgres) -> AsyncIte
         yield made
 
 
-def terms_of(key: str) -> Terms:
-    """Terms of an assistant under a rate of requests, which is admitted without Redis too."""
-    levels = [Level("tenant"), Level("assistant", "support", 60_000)]
-    return Terms.of("acme", key, "Europe/Berlin", levels, assistant="support")
+def terms_of(key: str) -> LimitSet:
+    """Limits of an assistant under a rate of requests, which is admitted without Redis too."""
+    levels = [LimitScope("tenant"), LimitScope("assistant", "support", 60_000)]
+    return LimitSet.of("acme", key, "Europe/Berlin", levels, assistant="support")
 
 
-async def call(limiter: Limiter, terms: Terms, name: str) -> None:
+async def call(limiter: Limiter, terms: LimitSet, name: str) -> None:
     """Make a call."""
     try:
         await limiter.reserve(terms, name, Amount(0, 0))
     except GatewayError as error:  # pragma: no cover
         raise AssertionError(error.message) from error
-    limiter.settle(terms.limits, name, USED, ledger.encode(entry(name)))
+    limiter.settle(terms.limits, name, USED, encode_entry(entry(name)))
 
 
 async def test_a_killed_gateway_loses_no_call_that_ended_a_while_ago(

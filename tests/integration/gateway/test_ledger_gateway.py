@@ -13,7 +13,7 @@ from redis.asyncio import Redis as Client
 from assistant_crds import naming
 from assistant_crds.contracts import Budget
 from assistant_gateway.config import Settings
-from assistant_gateway.ledger_store.compare import Comparison
+from assistant_gateway.ledger.compare import Comparison
 
 
 async def call(cluster: Cluster, gateway: Running, namespace: str) -> int:

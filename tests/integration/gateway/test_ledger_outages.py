@@ -24,7 +24,7 @@ from ledger_database import make_ledger
 from ledger_tenant import Tenant, back, tenant_of
 
 from assistant_cluster import stores
-from assistant_gateway.ledger_store.database import LedgerUnavailableError
+from assistant_gateway.ledger.database import LedgerUnavailableError
 from assistant_gateway.limits.redis import UnavailableError
 
 OUTAGE_SECONDS = float(os.environ.get("LEDGER_OUTAGE_SECONDS", "4"))

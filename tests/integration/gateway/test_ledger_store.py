@@ -18,12 +18,12 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from assistant_crds import naming
-from assistant_gateway import ledger
-from assistant_gateway.ledger_store.database import LedgerDatabase, LedgerUnavailableError
-from assistant_gateway.ledger_store.drain import move
-from assistant_gateway.limits.levels import Amount
+from assistant_gateway.ledger.database import LedgerDatabase, LedgerUnavailableError
+from assistant_gateway.ledger.drain import move
+from assistant_gateway.ledger.entry import encode_entry
+from assistant_gateway.ledger.rebuild import rebuild
+from assistant_gateway.limits.limit_scope import Amount
 from assistant_gateway.limits.quota import Finished, RebuildNeededError
-from assistant_gateway.limits.rebuild import rebuild
 from assistant_gateway.limits.redis import UnavailableError
 
 NOBODY = "postgresql://assistant_ledger_app:x@127.0.0.1:1/assistant_ledger"
@@ -50,7 +50,7 @@ async def test_a_call_is_a_row_with_everything_the_entry_said(tenant: Tenant) ->
         "full", user="ada", answered="m-2", cached=3, cache_write=2, reasoning=1, disputed=True, price_input=10,
         price_output=20, price_source="catalogue", held_tokens=50, held_cost=60, first_byte=400,
     )  # fmt: skip
-    await tenant.quota.settle(tenant.limits, "full", Amount(12, 3), ledger.encode(said))
+    await tenant.quota.settle(tenant.limits, "full", Amount(12, 3), encode_entry(said))
     async with raw(tenant.redis_url) as client:
         ((name, fields),) = await client.xrange(naming.ledger_stream(tenant.key))
     await tenant.move()
@@ -131,11 +131,11 @@ async def test_a_lock_in_other_hands_is_passed_over(tenant: Tenant) -> None:
     [
         ({"at": "1", "entry": "{"}, "truncated"),
         ({"at": "1", "entry": '{"call": "x"}'}, "missing required field"),
-        ({"at": "soon", "entry": ledger.encode(entry("bad"))}, "invalid literal"),
-        ({"entry": ledger.encode(entry("bad"))}, "no field"),
-        ({"at": "1", "entry": ledger.encode(entry("bad", request="a\0b"))}, "NUL"),
-        ({"at": "1", "entry": ledger.encode(entry("bad", cost=-1))}, "is not between"),
-        ({"at": str(10**18), "entry": ledger.encode(entry("bad"))}, "out of range"),
+        ({"at": "soon", "entry": encode_entry(entry("bad"))}, "invalid literal"),
+        ({"entry": encode_entry(entry("bad"))}, "no field"),
+        ({"at": "1", "entry": encode_entry(entry("bad", request="a\0b"))}, "NUL"),
+        ({"at": "1", "entry": encode_entry(entry("bad", cost=-1))}, "is not between"),
+        ({"at": str(10**18), "entry": encode_entry(entry("bad"))}, "out of range"),
         ({"at": "1", "entry": b"\xff\xfe"}, ""),
     ],
 )
@@ -167,7 +167,7 @@ async def test_what_postgres_refuses_is_set_aside_too(tenant: Tenant, postgres) 
     async with raw(tenant.redis_url) as client:
         odd = entry("odd", input=2**62, output=2**62)  # each fits; the sum that is counted does not
         await client.xadd(
-            naming.ledger_stream(tenant.key), {"at": str(time.time_ns() // 1000), "entry": ledger.encode(odd)}
+            naming.ledger_stream(tenant.key), {"at": str(time.time_ns() // 1000), "entry": encode_entry(odd)}
         )
     await tenant.settle("c")
     await tenant.move()
@@ -364,7 +364,7 @@ async def test_a_difference_is_told_and_nothing_is_mended(tenant: Tenant) -> Non
     await tenant.move()
     assert await tenant.drifts() == []
     async with raw(tenant.redis_url) as client:
-        fields = {"at": str(time.time_ns() // 1000), "entry": ledger.encode(entry("unknown to the counters"))}
+        fields = {"at": str(time.time_ns() // 1000), "entry": encode_entry(entry("unknown to the counters"))}
         name = await client.xadd(naming.ledger_stream(tenant.key), fields)
         with capture_logs() as lines:
             await tenant.comparison.turn()

@@ -11,11 +11,11 @@ from gateway_world import Cluster, Running, policy, running
 
 from assistant_cluster import stores
 from assistant_crds.contracts import AssistantPolicy, ModelRoute
-from assistant_gateway.limits.levels import Amount, Level
-from assistant_gateway.limits.limiter import Limiter
+from assistant_gateway.ledger.limiter import limiter_with_ledger
+from assistant_gateway.limits.limit_scope import Amount, LimitScope
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.quota import SCRIPT, Admitted
 from assistant_gateway.limits.redis import Redis
-from assistant_gateway.limits.terms import Terms
 
 
 def limited(namespace: str, assistant: int | None, tenant: int | None):
@@ -188,8 +188,8 @@ async def test_redis_that_lost_the_script_is_taught_again() -> None:
     with stores.redis() as store:
         redis = Redis(store.gateway_url, SCRIPT, answer_seconds=2)
         following = asyncio.create_task(redis.run())
-        limiter = Limiter(redis)
-        terms = Terms.of("t", "t_1", "UTC", [Level("assistant", "a", 60)], assistant="a")
+        limiter = limiter_with_ledger(redis)
+        terms = LimitSet.of("t", "t_1", "UTC", [LimitScope("assistant", "a", 60)], assistant="a")
         while not redis.available:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert isinstance(await limiter.reserve(terms, "first", Amount(0, 0)), Admitted)

@@ -14,10 +14,10 @@ from redis.asyncio import Redis as Client
 from assistant_cluster import stores
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits import limiter as limiter_module
-from assistant_gateway.limits.levels import Amount, Level
+from assistant_gateway.limits.limit_scope import Amount, LimitScope
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.quota import Admitted
 from assistant_gateway.limits.redis import UnavailableError
-from assistant_gateway.limits.terms import Terms
 from assistant_observability import metrics
 
 NOTHING = Amount(0, 0)
@@ -30,20 +30,20 @@ def own_store() -> Iterator[stores.Redis]:
         yield store
 
 
-def terms_of(*, assistant: int | None = 600, tokens: int | None = None, bounded: bool = False) -> Terms:
-    """Terms of a new tenant's assistant: a rate of requests, and tokens per day if that is said."""
+def terms_of(*, assistant: int | None = 600, tokens: int | None = None, bounded: bool = False) -> LimitSet:
+    """Limits of a new tenant's assistant: a rate of requests, and tokens per day if that is said."""
     tenant = f"t_{uuid.uuid4().hex[:10]}"
-    levels = [Level("tenant", tokens=tokens), Level("assistant", "a", assistant)]
-    return Terms.of(f"ns-{tenant}", tenant, "UTC", levels, assistant="a")
+    levels = [LimitScope("tenant", tokens=tokens), LimitScope("assistant", "a", assistant)]
+    return LimitSet.of(f"ns-{tenant}", tenant, "UTC", levels, assistant="a")
 
 
-async def entries(store: stores.Redis, terms: Terms) -> list[bytes]:
+async def entries(store: stores.Redis, terms: LimitSet) -> list[bytes]:
     """Return the entries of the tenant's stream."""
     async with Client.from_url(store.gateway_url, protocol=2, driver_info=None) as client:
         return [fields[b"entry"] for _, fields in await client.xrange(str(terms.limits.keys[4]))]
 
 
-def admitted_alone(terms: Terms) -> float:
+def admitted_alone(terms: LimitSet) -> float:
     """Return the metric of one tenant."""
     return metrics.LIMIT_ADMITTED_ALONE.labels(terms.namespace)._value.get()
 
@@ -122,7 +122,7 @@ async def test_a_user_without_the_rights_means_that_redis_is_away(own_store) -> 
 
 async def test_what_waits_for_redis_is_bounded_for_each_tenant(own_store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenant with too many calls that wait to be billed is refused; the others go on."""
-    monkeypatch.setattr(limiter_module, "MOST_UNSETTLED_OF_A_TENANT", 3)
+    monkeypatch.setattr(limiter_module, "MAX_UNSETTLED_PER_TENANT", 3)
     many, few = terms_of(), terms_of()
     async with limiter_of(own_store) as limiter:
         for terms in (many, few):

@@ -16,10 +16,10 @@ from assistant_cluster import stores
 from assistant_crds import naming
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits import limiter as limiter_module
-from assistant_gateway.limits.levels import Amount, Level
+from assistant_gateway.limits.limit_scope import Amount, LimitScope
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Admitted, Quota, Refused, Totals
-from assistant_gateway.limits.terms import Terms
 from assistant_gateway.limits.windows import Windows
 
 NOTHING = Amount(0, 0)
@@ -37,10 +37,10 @@ def quota_of(limiter: Limiter) -> Quota:
     return limiter._quota
 
 
-def terms_of(tenant: str = "", *, tokens: int | None = None, rate: int | None = None) -> Terms:
+def terms_of(tenant: str = "", *, tokens: int | None = None, rate: int | None = None) -> LimitSet:
     tenant = tenant or f"t_{uuid.uuid4().hex[:10]}"
-    levels = [Level("tenant", tokens=tokens), Level("assistant", "a", rate)]
-    return Terms.of(f"ns-{tenant}", tenant, "UTC", levels, assistant="a")
+    levels = [LimitScope("tenant", tokens=tokens), LimitScope("assistant", "a", rate)]
+    return LimitSet.of(f"ns-{tenant}", tenant, "UTC", levels, assistant="a")
 
 
 def totals(count: int) -> list[Totals]:
@@ -120,7 +120,7 @@ async def test_counters_of_assistants_that_are_no_more_go(store: stores.Redis, m
         await quota.renew(held, "under way", Amount(1, 1), 60_000_000)
         await limiter.drop_scopes(terms.limits, levels)
         assert set(await quota.scopes(terms.limits)) == {"tenant", *(total.field for total in used)}
-        monkeypatch.setattr(limiter_module, "MOST_SCOPES_GONE", 3)
+        monkeypatch.setattr(limiter_module, "MAX_SCOPES_GONE", 3)
         await limiter.drop_scopes(terms.limits, levels)
         assert set(await quota.scopes(terms.limits)) == {"tenant", "assistant:u0"}
 
@@ -131,7 +131,7 @@ async def test_every_gateway_tells_the_same_of_a_limit_that_is_used_up(store: st
     levels = {level.field: level for level in terms.limits.levels}
 
     async def told(limiter: Limiter, tokens: int) -> list[str]:
-        raised = levels | {"tenant": Level("tenant", tokens=tokens)}
+        raised = levels | {"tenant": LimitScope("tenant", tokens=tokens)}
         usage = await limiter.usage(terms, raised)
         assert usage is not None
         return usage.tenant.exhausted
@@ -203,14 +203,14 @@ async def test_entries_that_wait_for_the_ledger_are_bounded(store: stores.Redis)
     many, few = terms_of(rate=600), terms_of(rate=600)
     async with limiter_of(store) as limiter:
         assert isinstance(await limiter.reserve(many, "under way", NOTHING), Admitted)
-        limiter.note_waiting({many.limits.tenant: limiter_module.MOST_WAITING_OF_A_TENANT, few.limits.tenant: 1})
+        limiter.note_waiting({many.limits.tenant: limiter_module.MAX_WAITING_PER_TENANT, few.limits.tenant: 1})
         with pytest.raises(GatewayError) as refused:
             await limiter.reserve(many, "more", NOTHING)
         assert (refused.value.status, refused.value.code) == (503, "limits_unavailable")
         assert isinstance(await limiter.reserve(few, "few", NOTHING), Admitted)
         limiter.settle(many.limits, "under way", Amount(1, 1), b"entry")
         await until(lambda: not limiter.unsettled)
-        limiter.note_waiting({"others": limiter_module.MOST_WAITING})
+        limiter.note_waiting({"others": limiter_module.MAX_WAITING})
         with pytest.raises(GatewayError):
             limiter.ensure_room(few)
         limiter.note_waiting({})

@@ -16,7 +16,7 @@ from redis.asyncio import Redis as Client
 from redis.exceptions import AuthenticationError
 
 from assistant_cluster import stores
-from assistant_gateway.limits.levels import Amount, Level, Limits
+from assistant_gateway.limits.limit_scope import Amount, Limits, LimitScope
 from assistant_gateway.limits.quota import SCRIPT, Admitted, Finished, Quota, RebuildNeededError, Refused, Totals
 from assistant_gateway.limits.redis import Redis, UnavailableError
 
@@ -59,7 +59,7 @@ def own_store() -> Iterator[stores.Redis]:
 
 def limits(tenant: str = "", **assistant: object) -> Limits:
     """Limits of a new tenant, which lets 1000 tokens a day and a money unit a month through."""
-    levels = [Level("assistant", "support", **assistant), Level("tenant", tokens=1000, budget=1_000_000)]  # type: ignore[arg-type]
+    levels = [LimitScope("assistant", "support", **assistant), LimitScope("tenant", tokens=1000, budget=1_000_000)]  # type: ignore[arg-type]
     return Limits.of(tenant or f"t_{uuid.uuid4().hex[:10]}", "Europe/Berlin", levels)
 
 

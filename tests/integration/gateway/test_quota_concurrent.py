@@ -19,15 +19,15 @@ from ledger_database import make_ledger
 from ledger_tenant import back, entry
 
 from assistant_cluster import stores
-from assistant_gateway import ledger
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.ledger_store.database import LedgerDatabase
-from assistant_gateway.ledger_store.drain import Drain
-from assistant_gateway.limits.levels import Amount, Level
-from assistant_gateway.limits.limiter import Limiter
+from assistant_gateway.ledger.database import LedgerDatabase
+from assistant_gateway.ledger.drain import Drain
+from assistant_gateway.ledger.entry import encode_entry
+from assistant_gateway.ledger.limiter import limiter_with_ledger
+from assistant_gateway.limits.limit_scope import Amount, LimitScope
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.quota import SCRIPT, Admitted, Quota
 from assistant_gateway.limits.redis import Redis
-from assistant_gateway.limits.terms import Terms
 
 LONG = os.environ.get("TEST_LONG") == "1"
 OPERATIONS = int(os.environ.get("QUOTA_CONCURRENT_OPERATIONS", "1000000" if LONG else "6000"))
@@ -64,8 +64,8 @@ async def test_no_limit_is_passed_by_one_token_however_calls_meet(redis_store) -
 async def _round(clients: list[Quota], operations: int) -> int:
     limit, budget = operations * 20, operations * 10  # some third of what is asked for
     tenant = f"t_{uuid.uuid4().hex[:10]}"
-    levels = [Level("tenant", tokens=limit, budget=budget), Level("assistant", "a", tokens=limit * 3 // 4)]
-    limits = Terms.of("ns", tenant, "UTC", levels, assistant="a").limits
+    levels = [LimitScope("tenant", tokens=limit, budget=budget), LimitScope("assistant", "a", tokens=limit * 3 // 4)]
+    limits = LimitSet.of("ns", tenant, "UTC", levels, assistant="a").limits
     quota = clients[0]
     assert await quota.restore(limits, 1, "0-0", [])
     count, settled, largest = 0, Amount(0, 0), 0
@@ -113,10 +113,10 @@ async def _round(clients: list[Quota], operations: int) -> int:
 class Gateway:
     """One process's limits and drain, without HTTP."""
 
-    def __init__(self, store: stores.Redis, url: str, terms: Terms) -> None:
+    def __init__(self, store: stores.Redis, url: str, terms: LimitSet) -> None:
         self.redis = Redis(store.gateway_url, SCRIPT)
         self.database = LedgerDatabase(url)
-        self.limiter = Limiter(self.redis, self.database)
+        self.limiter = limiter_with_ledger(self.redis, self.database)
         drain = Drain(self.redis, self.database, lambda: [terms.limits.tenant], lambda _state: None, 0.1)
         self.tasks = [asyncio.create_task(run()) for run in (self.redis.run, self.limiter.run, drain.run)]
         self.drain = drain
@@ -138,7 +138,7 @@ class Gateway:
             await asyncio.sleep(random.uniform(0, 0.05))
             self.used += 100
             row = entry(call, scope="", input=100, output=0, cost=0)
-            self.limiter.settle(self.terms.limits, call, Amount(100, 0), ledger.encode(row))
+            self.limiter.settle(self.terms.limits, call, Amount(100, 0), encode_entry(row))
 
     async def close(self) -> None:
         """End."""
@@ -156,7 +156,7 @@ async def test_a_lost_redis_lets_next_to_nothing_over_a_limit(loss: str) -> None
     with stores.redis() as store, stores.postgres() as postgres:
         url, tenant = await make_ledger(postgres), f"t_{uuid.uuid4().hex[:10]}"
         limit = 200_000
-        terms = Terms.of("acme", tenant, "UTC", [Level("tenant", tokens=limit)])
+        terms = LimitSet.of("acme", tenant, "UTC", [LimitScope("tenant", tokens=limit)])
         gateways = [Gateway(store, url, terms) for _ in range(3)]
         for gateway in gateways:
             await back(gateway.redis)

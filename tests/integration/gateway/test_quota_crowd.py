@@ -24,13 +24,13 @@ from quota_caller import ASSISTANTS, HOLD, REQUESTS_PER_MINUTE, SECOND, entries_
 
 from assistant_cluster import stores
 from assistant_gateway.limits import gcra
-from assistant_gateway.limits.quota import SCRIPT, Quota, Usage
+from assistant_gateway.limits.quota import SCRIPT, Quota, ScopeUsage
 from assistant_gateway.limits.redis import Redis, UnavailableError
 
 SECONDS = float(os.environ.get("QUOTA_CROWD_SECONDS", "12"))
 ROUNDS = int(os.environ.get("QUOTA_CROWD_ROUNDS", "20" if os.environ.get("TEST_LONG") == "1" else "1"))
 CALLS = (167, 167, 166)
-BURST = gcra.Level("assistant", "", REQUESTS_PER_MINUTE).burst
+BURST = gcra.RateLimit("assistant", "", REQUESTS_PER_MINUTE).burst
 
 
 class Crowd:
@@ -77,7 +77,7 @@ class Crowd:
         return re.findall(r"^late (\d+) (\d+)$", self.output.read_text(), re.MULTILINE)
 
 
-async def ask(quota: Quota) -> dict[str, Usage]:
+async def ask(quota: Quota) -> dict[str, ScopeUsage]:
     """Ask for the counters until there is an answer."""
     async with asyncio.timeout(20):
         while True:
@@ -87,7 +87,7 @@ async def ask(quota: Quota) -> dict[str, Usage]:
                 await asyncio.sleep(0.02)
 
 
-def check_limits(usage: dict[str, Usage], elapsed: float, crowd: Crowd) -> None:
+def check_limits(usage: dict[str, ScopeUsage], elapsed: float, crowd: Crowd) -> None:
     """Nothing that is used and held together goes over a limit; what came late was given back before."""
     late_tokens = sum(int(tokens) for tokens, _ in crowd.late())
     late_cost = sum(int(cost) for _, cost in crowd.late())
@@ -124,7 +124,7 @@ async def trouble(store: stores.Redis, quota: Quota, crowd: Crowd) -> tuple[int,
     return restarts, holding
 
 
-def check_books(usage: dict[str, Usage], entries: list[dict[str, Any]]) -> None:
+def check_books(usage: dict[str, ScopeUsage], entries: list[dict[str, Any]]) -> None:
     """Nothing is held any more, no request is there twice, and the entries add up to the counters."""
     assert all((scope.held_tokens, scope.held_cost) == (0, 0) for scope in usage.values())
     assert max(Counter(str(entry["request"]) for entry in entries).values()) == 1

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from quota_reference import REAPED, Reference, inside, script_with_a_clock
 
-from assistant_gateway.limits.levels import Level, Limits
+from assistant_gateway.limits.limit_scope import Limits, LimitScope
 from assistant_gateway.limits.quota import Totals, command, counters, reserved, settled
 from assistant_gateway.limits.windows import Windows
 
@@ -66,9 +66,9 @@ class Machine(RuleBasedStateMachine):
         self.plain = True  # neither time zone nor counters were changed, and time only went forward
 
     def limits(self, assistant: str) -> Limits:
-        chosen = [Level("tenant", **self.level_fields[""])]
+        chosen = [LimitScope("tenant", **self.level_fields[""])]
         if assistant:
-            chosen.append(Level("assistant", assistant, **self.level_fields[assistant]))
+            chosen.append(LimitScope("assistant", assistant, **self.level_fields[assistant]))
         return Limits.of(self.tenant, self.zone, chosen)
 
     def ask(self, operation: str, assistant: str, skew: int, request: str, rest: tuple[Any, ...]) -> Any:

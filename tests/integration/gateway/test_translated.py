@@ -23,8 +23,8 @@ from redis.asyncio import Redis as Client
 
 from assistant_crds import naming
 from assistant_crds.contracts import AssistantPolicy, Budget, EmbeddingPolicy, ModelRoute, TenantPolicy
-from assistant_gateway import ledger
 from assistant_gateway.config import Settings
+from assistant_gateway.ledger.entry import LedgerEntry, decode_entry
 from assistant_gateway.providers import error_mapping, litellm_request, openai_wire, transport
 from assistant_gateway.providers import litellm as translation
 from assistant_gateway.providers.catalog import ROUTING_FIELDS, Target
@@ -158,14 +158,14 @@ class Tenant:
         async with Client.from_url(self.gateway.settings.redis_url, protocol=2, driver_info=None) as redis:
             return await redis.xlen(f"quota:{{{self.key}}}:ledger")
 
-    async def entry(self, before: int) -> ledger.LedgerEntry:
+    async def entry(self, before: int) -> LedgerEntry:
         """Return the entry after so many, when it is there."""
         async with Client.from_url(self.gateway.settings.redis_url, protocol=2, driver_info=None) as redis:
             async with asyncio.timeout(5):
                 while await redis.xlen(f"quota:{{{self.key}}}:ledger") <= before:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             found = await redis.xrange(f"quota:{{{self.key}}}:ledger")
-        return ledger.decode(found[-1][1][b"entry"])
+        return decode_entry(found[-1][1][b"entry"])
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ async def tenant(settings: Callable[..., Settings], cluster: Cluster) -> AsyncIt
         await made.client.close()
 
 
-def assert_charged(entry: ledger.LedgerEntry, kind: str) -> None:
+def assert_charged(entry: LedgerEntry, kind: str) -> None:
     """Compare an entry with what the family's native answer gives, and its cost with the price."""
     wanted = ENTRIES[kind]
     assert {name: getattr(entry, name) for name in wanted} == wanted

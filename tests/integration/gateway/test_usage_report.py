@@ -23,10 +23,10 @@ from usage_database import UsageDatabase, make_usage_database
 from assistant_cluster import stores
 from assistant_crds import naming
 from assistant_crds.contracts import TenantIdentity
-from assistant_gateway import ledger
 from assistant_gateway.config import Settings
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.ledger_store.database import LedgerDatabase
+from assistant_gateway.ledger.database import LedgerDatabase
+from assistant_gateway.ledger.entry import LedgerEntry, encode_entry
 from assistant_gateway.limits.quota import SCRIPT
 from assistant_gateway.limits.redis import Redis
 from assistant_gateway.usage_query import parse_query
@@ -191,7 +191,7 @@ def _entry(call: str, **changes: Any) -> bytes:
         "outcome": "ok",
         **changes,
     }
-    return ledger.encode(ledger.LedgerEntry(**fields))
+    return encode_entry(LedgerEntry(**fields))
 
 
 async def test_what_waits_in_redis_is_told_apart_and_never_twice(

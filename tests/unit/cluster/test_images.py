@@ -96,7 +96,7 @@ def test_an_image_holds_its_own_package_and_no_other_parts(part: Part) -> None:
     shared = {"crds/assistant_crds", "observability/assistant_observability"}
     if part.name in {"gateway", "api"}:
         shared.add("http/assistant_http")
-    migrations = {"api/assistant_api/database/migrations", "gateway/assistant_gateway/ledger_store/migrations"}
+    migrations = {"api/assistant_api/database/migrations", "gateway/assistant_gateway/ledger/migrations"}
     data = migrations if part.name == "operator" else set()
     assert own
     assert packages - own - shared == data

@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from scripted_calls import SHAPES, Scripted, request_body
 
-from assistant_gateway import ledger
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.limits.levels import Amount, Level, Limits
+from assistant_gateway.ledger.entry import LedgerEntry, decode_entry
+from assistant_gateway.limits.limit_scope import Amount, Limits, LimitScope
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Admitted, Remaining
-from assistant_gateway.limits.terms import Terms
 from assistant_gateway.metered import Metered
 from assistant_gateway.metering import Meter
 from assistant_gateway.providers.catalog import Provider, Target, target
@@ -27,7 +27,7 @@ from assistant_gateway.wire.sse import EventRelay
 from assistant_gateway.wire.usage import chunk_of
 
 CALLS = 20_000 if os.environ.get("TEST_LONG") == "1" else 2_000
-LIMITED = Level("tenant", "", tokens=10**12, budget=10**12)
+LIMITED = LimitScope("tenant", "", tokens=10**12, budget=10**12)
 
 
 class Books(Limiter):
@@ -35,14 +35,14 @@ class Books(Limiter):
 
     def __init__(self) -> None:
         super().__init__(None)
-        self.entries: list[ledger.LedgerEntry] = []
+        self.entries: list[LedgerEntry] = []
         self.amounts: list[Amount] = []
 
-    async def reserve(self, terms: Terms, call: str, worst: Amount) -> Admitted:
+    async def reserve(self, terms: LimitSet, call: str, worst: Amount) -> Admitted:
         return Admitted(1_795_000_000_000_000, tuple(Remaining(None, 0, None, None) for _ in terms.limits.levels))
 
     def settle(self, limits: Limits, call: str, used: Amount, entry: bytes) -> None:
-        self.entries.append(ledger.decode(entry))
+        self.entries.append(decode_entry(entry))
         self.amounts.append(used)
 
 
@@ -84,7 +84,7 @@ async def test_the_ledger_is_the_providers_bill_or_says_why_not() -> None:
     for number in range(CALLS):
         script, limited = Scripted.made(chance), chance.random() < 0.7
         to = priced if limited or chance.random() < 0.8 else unpriced
-        terms = Terms.of("acme", "t_1", "UTC", [LIMITED] if limited else [], assistant="a")
+        terms = LimitSet.of("acme", "t_1", "UTC", [LIMITED] if limited else [], assistant="a")
         call = Call(tenant="acme", name="a", provider="router", model="m", road="chat", request_id=str(number))
         body = request_body(chance)
         fields = {name: msgspec.Raw(json.dumps(value).encode()) for name, value in body.items()}

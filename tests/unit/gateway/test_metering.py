@@ -11,16 +11,17 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
-from assistant_gateway import ledger, lengths
+from assistant_gateway import lengths
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.ledger.entry import LedgerEntry, decode_entry
 from assistant_gateway.limits import answers
 from assistant_gateway.limits import limiter as limiter_module
-from assistant_gateway.limits.levels import Amount, Level, Limits
+from assistant_gateway.limits.limit_scope import Amount, Limits, LimitScope
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Admitted, Refused, Remaining
 from assistant_gateway.limits.redis import UnavailableError
-from assistant_gateway.limits.terms import Terms
 from assistant_gateway.limits.windows import Windows
 from assistant_gateway.metered import Metered, answered_by
 from assistant_gateway.metering import Meter
@@ -32,7 +33,7 @@ from assistant_gateway.wire.sse import EventRelay
 from assistant_gateway.wire.usage import Usage
 
 PRICED = {"m": ModelSettings(input_per_million="1", output_per_million="2")}
-BUDGET = Level("assistant", "a", budget=1_000_000, period="Day")
+BUDGET = LimitScope("assistant", "a", budget=1_000_000, period="Day")
 HI = [{"role": "user", "content": "Hi"}]
 
 
@@ -43,24 +44,24 @@ class Scripted(Limiter):
         super().__init__(None)
         self.script = list(script)
         self.reserved: list[Amount] = []
-        self.settled: list[tuple[str, Amount, ledger.LedgerEntry]] = []
+        self.settled: list[tuple[str, Amount, LedgerEntry]] = []
 
-    async def reserve(self, terms: Terms, call: str, worst: Amount) -> Admitted | Refused:
+    async def reserve(self, terms: LimitSet, call: str, worst: Amount) -> Admitted | Refused:
         self.reserved.append(worst)
         return self.script.pop(0) if self.script else admitted(terms)
 
     def settle(self, limits: Limits, call: str, used: Amount, entry: bytes) -> None:
-        self.settled.append((call, used, ledger.decode(entry)))
+        self.settled.append((call, used, decode_entry(entry)))
 
 
-def admitted(terms: Terms) -> Admitted:
+def admitted(terms: LimitSet) -> Admitted:
     """Return an admission with plenty left."""
     return Admitted(1_795_000_000_000_000, tuple(Remaining(None, 0, None, None) for _ in terms.limits.levels))
 
 
-def terms(*levels: Level, assistant: str = "a") -> Terms:
+def terms(*levels: LimitScope, assistant: str = "a") -> LimitSet:
     """Return what holds for the assistant `a`."""
-    return Terms.of("acme", "t_1", "UTC", levels, assistant=assistant)
+    return LimitSet.of("acme", "t_1", "UTC", levels, assistant=assistant)
 
 
 def demo(**prices: Any) -> Target:
@@ -84,7 +85,7 @@ def fields(**body: Any) -> dict[str, msgspec.Raw]:
     return {name: msgspec.Raw(json.dumps(value).encode()) for name, value in ({"messages": HI} | body).items()}
 
 
-async def admit(limiter: Limiter, *levels: Level, to: Target | None = None, **body: Any) -> Metered:
+async def admit(limiter: Limiter, *levels: LimitScope, to: Target | None = None, **body: Any) -> Metered:
     """Admit a chat."""
     return await meter(limiter).admit(terms(*levels), call(), to or demo(), fields(**body), embedding=False)
 
@@ -110,7 +111,7 @@ async def test_without_limits_nobody_is_asked_and_nothing_is_changed() -> None:
 async def test_rates_alone_need_no_worst_case() -> None:
     """A limit on requests holds whatever a request may cost, even what nobody can bound."""
     limiter = Scripted()
-    metered = await admit(limiter, Level("assistant", "a", 60), to=demo(), web_search_options={"a": 1})
+    metered = await admit(limiter, LimitScope("assistant", "a", 60), to=demo(), web_search_options={"a": 1})
     assert limiter.reserved == [Amount(0, 0)]
     assert metered.held is None
 
@@ -227,7 +228,7 @@ async def test_claims_of_a_tenants_own_server_are_bounded_by_the_hold() -> None:
     """Nobody sends a bill for it, and a broken server must not use up the tokens of the tenant's other assistants."""
     own = target("endpoint", Provider(url="http://llm.acme.example/v1"), None, own=True)
     limiter = Scripted()
-    metered = await admit(limiter, Level("tenant", "", tokens=10**6), to=own, max_tokens=100)
+    metered = await admit(limiter, LimitScope("tenant", "", tokens=10**6), to=own, max_tokens=100)
     metered.sent = True
     _absurd(metered)
     meter(limiter).settle(metered, Outcome.OK, free=False)
@@ -351,7 +352,7 @@ async def test_without_redis_limited_calls_are_refused_and_others_are_limited_al
         await admit(limiter, BUDGET, max_tokens=1)
     assert (raised.value.status, raised.value.code) == (503, "limits_unavailable")
     assert raised.value.headers["retry-after"] == "1"
-    rate = Level("assistant", "a", 6)
+    rate = LimitScope("assistant", "a", 6)
     metered = await admit(limiter, rate)
     assert metered.headers["x-ratelimit-degraded"] == "1"
     found = await asyncio.gather(*(admit(limiter, rate) for _ in range(5)), return_exceptions=True)
@@ -416,18 +417,18 @@ async def test_what_redis_does_not_take_is_settled_later() -> None:
 
 async def test_calls_are_refused_rather_than_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """When too many wait to be settled no more are made."""
-    monkeypatch.setattr(limiter_module, "MOST_UNSETTLED", 1)
+    monkeypatch.setattr(limiter_module, "MAX_UNSETTLED", 1)
     redis = FakeRedis()
     redis.available = False
     limiter = Limiter(redis)  # type: ignore[arg-type]
     limiter.settle(terms(BUDGET).limits, "c", Amount(1, 1), b"entry")
     with pytest.raises(GatewayError, match="wait to be accounted for"):
-        await admit(limiter, Level("assistant", "a", 6))
+        await admit(limiter, LimitScope("assistant", "a", 6))
 
 
 def test_headers_are_of_the_level_with_the_least_left() -> None:
     """Each kind of limit may bind on another level."""
-    both = terms(Level("tenant", "", 600, 5000, 10**6), Level("assistant", "a", 60, 9000, 20_000, "Day"))
+    both = terms(LimitScope("tenant", "", 600, 5000, 10**6), LimitScope("assistant", "a", 60, 9000, 20_000, "Day"))
     left = (Remaining(99, 5, 100, 900_000), Remaining(9, 5_000_000, 8000, 1))
     windows = Windows((0, 86_400_000_000, 0), (0, 30 * 86_400_000_000, 0))
     assert answers.remaining(both, Admitted(0, left), windows) == {
@@ -447,7 +448,7 @@ def test_headers_are_of_the_level_with_the_least_left() -> None:
 def test_headers_of_a_refusal_mean_what_those_of_an_answer_mean() -> None:
     """`reset` is when all is there again, `retry-after` when this call may come; both are of one bucket."""
     windows = Windows((0, 86_400_000_000, 0), (0, 30 * 86_400_000_000, 0))
-    level = Level("assistant", "a", 600, 5000)
+    level = LimitScope("assistant", "a", 600, 5000)
     refused = answers.refusal(terms(level), Refused(level, "requests", 40_000, 600, 0), windows, 0).headers
     assert {name: refused[name] for name in refused if name.startswith(("x-ratelimit", "retry"))} == {
         "retry-after": "1",

@@ -23,10 +23,10 @@ from assistant_gateway import errors
 from assistant_gateway.attempts import Attempt, Attempts
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.limits.levels import Amount
+from assistant_gateway.limits.limit_scope import Amount
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Admitted, Remaining
-from assistant_gateway.limits.terms import Terms
 from assistant_gateway.metering import Meter
 from assistant_gateway.probes import Prober
 from assistant_gateway.providers.breaker import BreakerSettings
@@ -48,7 +48,7 @@ class Unlimited(Limiter):
     def __init__(self) -> None:
         super().__init__(None)
 
-    async def reserve(self, terms: Terms, call: str, worst: Amount) -> Admitted:
+    async def reserve(self, terms: LimitSet, call: str, worst: Amount) -> Admitted:
         return Admitted(time.time_ns() // 1000, tuple(Remaining(None, 0, None, None) for _ in terms.limits.levels))
 
 

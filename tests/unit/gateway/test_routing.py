@@ -10,7 +10,7 @@ import pytest
 from assistant_crds import naming
 from assistant_crds.contracts import AssistantPolicy, Budget, Endpoint, ModelRoute, TenantIdentity, TenantPolicy
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.limits.levels import Level
+from assistant_gateway.limits.limit_scope import LimitScope
 from assistant_gateway.providers.catalog import Provider, target
 from assistant_gateway.routing import PolicyError, compile_policy, resolve
 
@@ -53,7 +53,7 @@ def test_embeddings_count_on_all_of_the_tenants_limits() -> None:
         "tokens_per_day": 5,
     }
     terms = compile_policy(TenantPolicy(**fields)).terms
-    assert terms.limits.levels == (Level("tenant", "", 600, 5, 10_000, "Day"),)
+    assert terms.limits.levels == (LimitScope("tenant", "", 600, 5, 10_000, "Day"),)
 
 
 def test_a_policy_whose_time_zone_is_unknown_is_refused() -> None:

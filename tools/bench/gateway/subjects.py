@@ -22,7 +22,7 @@ from assistant_cluster import stores
 from assistant_cluster.server import free_ports
 from assistant_crds import contracts, naming
 from assistant_crds.contracts import ApiKeyConfig, AssistantConfig, AssistantPolicy, Budget, ModelRoute, TenantPolicy
-from assistant_gateway import ledger_store
+from assistant_gateway import ledger
 from assistant_operator.adapters import postgres as operator_postgres
 from assistant_operator.adapters.ledger import Ledger
 from assistant_operator.adapters.migrations import Migrations
@@ -279,7 +279,7 @@ def ledger_of(postgres: stores.Postgres) -> str:
         database=naming.LEDGER, username=naming.login_role(naming.LEDGER), password=secrets.token_hex(16)
     )
     url = login.render_as_string(hide_password=False)
-    migrations = Migrations(Path(ledger_store.__file__).parent / "migrations")
+    migrations = Migrations(Path(ledger.__file__).parent / "migrations")
     asyncio.run(Ledger(postgres.dsn, url, migrations, lambda: None).ensure())
     return url
 

@@ -22,7 +22,7 @@ import uvloop
 from redis.asyncio import Redis as Client
 
 from assistant_cluster import stores
-from assistant_gateway.limits.levels import Amount, Level, Limits
+from assistant_gateway.limits.limit_scope import Amount, Limits, LimitScope
 from assistant_gateway.limits.quota import SCRIPT, Admitted, Quota
 from assistant_gateway.limits.redis import Redis
 
@@ -33,7 +33,7 @@ HOLD = 60_000_000
 def limits(tenant: int) -> Limits:
     """A limit of each kind on both levels, wide enough to let everything through."""
     wide: dict[str, int] = {"requests_per_minute": 10**9, "tokens": 10**12, "budget": 10**13}
-    levels = [Level("tenant", **wide), Level("assistant", "support", **wide)]
+    levels = [LimitScope("tenant", **wide), LimitScope("assistant", "support", **wide)]
     return Limits.of(f"t_bench{tenant}", "Europe/Berlin", levels)
 
 

@@ -22,8 +22,8 @@ from redis.asyncio import Redis
 from assistant_cluster import stores
 from assistant_cluster.server import free_ports
 from assistant_crds.contracts import AssistantPolicy, EmbeddingPolicy, ModelRoute
-from assistant_gateway import ledger
 from assistant_gateway.config import Settings
+from assistant_gateway.ledger.entry import LedgerEntry, decode_entry
 
 NAMESPACE = "dialects"
 PRICE = {"inputPerMillion": "1", "outputPerMillion": "2"}  # whole micro-units per token: no rounding in any bill
@@ -45,11 +45,11 @@ class Chain:
         """The official client, which reads what the API sends."""
         return openai.AsyncOpenAI(base_url=f"{self.api.url}/v1", api_key=KEY, max_retries=0)
 
-    async def entries(self, name: str, count: int) -> list[ledger.LedgerEntry]:
+    async def entries(self, name: str, count: int) -> list[LedgerEntry]:
         """Return the ledger's entries of an assistant's chats, once there are so many."""
         async with asyncio.timeout(10):
             while True:
-                found = [ledger.decode(fields[b"entry"]) for _, fields in await self.redis.xrange(self.ledger_key)]
+                found = [decode_entry(fields[b"entry"]) for _, fields in await self.redis.xrange(self.ledger_key)]
                 chats = [entry for entry in found if entry.name == name]
                 if len(chats) >= count:
                     return chats

@@ -10,7 +10,7 @@ from gateway_world import PLATFORM, Cluster, Running, policy
 from redis.asyncio import Redis as Client
 
 from assistant_crds import naming
-from assistant_gateway import ledger
+from assistant_gateway.ledger.entry import LedgerEntry, decode_entry
 from assistant_gateway.limits.redis import UnavailableError
 
 
@@ -48,14 +48,14 @@ class Tenant:
             body = await answer.read()
             return answer.status, None if answer.status == 200 else yaml.safe_load(body)["error"]["code"]
 
-    async def entries(self, count: int) -> list[ledger.LedgerEntry]:
+    async def entries(self, count: int) -> list[LedgerEntry]:
         """Return the ledger when it has so many entries; nothing is held any more then."""
         async with Client.from_url(self.gateway.settings.redis_url, protocol=2, driver_info=None) as redis:
             async with asyncio.timeout(5):
                 while await redis.xlen(f"quota:{{{self.key}}}:ledger") < count:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             found = await redis.xrange(f"quota:{{{self.key}}}:ledger")
-        return [ledger.decode(fields[b"entry"]) for _, fields in found]
+        return [decode_entry(fields[b"entry"]) for _, fields in found]
 
     async def held(self) -> int:
         """Return the tokens that calls hold now; asks again when a busy machine lets Redis be late for the gateway."""

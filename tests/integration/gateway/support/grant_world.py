@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 import msgspec
 from redis.asyncio import Redis as Client
 
-from assistant_gateway import errors, ledger
+from assistant_gateway import errors
+from assistant_gateway.ledger.entry import LedgerEntry, decode_entry, encode_entry
+from assistant_gateway.ledger.limiter import limiter_with_ledger
 from assistant_gateway.limits.grants import Rules
-from assistant_gateway.limits.levels import Amount, Level
+from assistant_gateway.limits.limit_scope import Amount, LimitScope
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.limiter import Limiter
-from assistant_gateway.limits.quota import SCRIPT, Admitted, Quota, Refused, Usage
+from assistant_gateway.limits.quota import SCRIPT, Admitted, Quota, Refused, ScopeUsage
 from assistant_gateway.limits.redis import Redis, UnavailableError
-from assistant_gateway.limits.terms import Terms
 
 RULES = Rules(
     share=8, least_tokens=100, least_cost=100, hold=30.0, admit=12.0, renew=0.3, idle=60.0, unwritten=0.3, grace=3.0
@@ -88,9 +90,9 @@ class Process:
     outcomes: Counter[str] = field(default_factory=Counter)
 
 
-def terms_of(namespace: str, levels: Sequence[Level], assistant: str, *, bounded: bool = True) -> Terms:
+def terms_of(namespace: str, levels: Sequence[LimitScope], assistant: str, *, bounded: bool = True) -> LimitSet:
     """Return terms with or without `failurePolicy: Bounded`."""
-    made = Terms.of(namespace, f"t_{namespace}", "UTC", levels, assistant=assistant)
+    made = LimitSet.of(namespace, f"t_{namespace}", "UTC", levels, assistant=assistant)
     return msgspec.structs.replace(made, bounded=bounded)
 
 
@@ -103,7 +105,7 @@ async def processes(count: int, port: int, url: str, rules: Rules = RULES) -> As
             cable = Cable(port)
             await cable.start()
             redis = Redis(url.replace(f":{port}/", f":{cable.port}/"), SCRIPT, answer_seconds=0.5)
-            limiter = Limiter(redis, rules=rules)
+            limiter = limiter_with_ledger(redis, rules=rules)
             tasks = [asyncio.create_task(redis.run()), asyncio.create_task(limiter.run())]
             made.append(Process(redis, limiter, cable, tasks))
         async with asyncio.timeout(10):
@@ -121,8 +123,8 @@ async def processes(count: int, port: int, url: str, rules: Rules = RULES) -> As
 
 def entry(call: str, assistant: str, used: Amount) -> bytes:
     """Return a ledger entry."""
-    return ledger.encode(
-        ledger.LedgerEntry(
+    return encode_entry(
+        LedgerEntry(
             call=call,
             tenant="n",
             name=assistant,
@@ -141,7 +143,7 @@ def entry(call: str, assistant: str, used: Amount) -> bytes:
     )
 
 
-async def call(process: Process, terms: Terms, worst: Amount, *, seconds: float = 0.0, share: float = 1.0) -> str:
+async def call(process: Process, terms: LimitSet, worst: Amount, *, seconds: float = 0.0, share: float = 1.0) -> str:
     """Make one call that uses a share of its worst case; return what became of it."""
     name = os.urandom(8).hex()
     try:
@@ -159,7 +161,7 @@ async def call(process: Process, terms: Terms, worst: Amount, *, seconds: float 
     return outcome
 
 
-async def keep_calling(process: Process, terms: Sequence[Terms]) -> None:
+async def keep_calling(process: Process, terms: Sequence[LimitSet]) -> None:
     """Call until cancelled; a call under way is finished first."""
     while True:
         worst = Amount(random.randint(50, 1500), random.randint(50, 1500))
@@ -174,7 +176,7 @@ async def keep_calling(process: Process, terms: Sequence[Terms]) -> None:
         await asyncio.sleep(0.02 if found in ("admitted", "granted") else random.uniform(0.05, 0.3))
 
 
-async def usage_of(quota: Quota, terms: Terms) -> dict[str, Usage]:
+async def usage_of(quota: Quota, terms: LimitSet) -> dict[str, ScopeUsage]:
     """Return the counters as soon as Redis tells them."""
     async with asyncio.timeout(20):
         while True:
@@ -183,8 +185,8 @@ async def usage_of(quota: Quota, terms: Terms) -> dict[str, Usage]:
             await asyncio.sleep(0.02)
 
 
-async def entries_of(url: str, terms: Terms) -> list[ledger.LedgerEntry]:
+async def entries_of(url: str, terms: LimitSet) -> list[LedgerEntry]:
     """Return the ledger's stream."""
     async with Client.from_url(url, protocol=2, driver_info=None) as client:
         found = await client.xrange(terms.limits.keys[4])
-    return [ledger.decode(fields[b"entry"]) for _, fields in found]
+    return [decode_entry(fields[b"entry"]) for _, fields in found]

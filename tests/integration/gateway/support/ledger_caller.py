@@ -15,22 +15,23 @@ from pathlib import Path
 
 from ledger_tenant import entry
 
-from assistant_gateway import ledger
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.ledger_store.database import LedgerDatabase
-from assistant_gateway.ledger_store.drain import Drain
-from assistant_gateway.limits.levels import Amount, Level
+from assistant_gateway.ledger.database import LedgerDatabase
+from assistant_gateway.ledger.drain import Drain
+from assistant_gateway.ledger.entry import encode_entry
+from assistant_gateway.ledger.limiter import limiter_with_ledger
+from assistant_gateway.limits.limit_scope import Amount, LimitScope
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import SCRIPT, Admitted
 from assistant_gateway.limits.redis import Redis
-from assistant_gateway.limits.terms import Terms
 
-LEVELS = [Level("tenant", tokens=10**9, budget=10**9), Level("assistant", "support", tokens=10**8)]
+LEVELS = [LimitScope("tenant", tokens=10**9, budget=10**9), LimitScope("assistant", "support", tokens=10**8)]
 
 
-def terms(tenant: str) -> Terms:
+def terms(tenant: str) -> LimitSet:
     """Return the limits of the callers."""
-    return Terms.of("acme", tenant, "UTC", LEVELS, assistant="support")
+    return LimitSet.of("acme", tenant, "UTC", LEVELS, assistant="support")
 
 
 async def calls(limiter: Limiter, tenant: str, journal: Path, ending: asyncio.Event) -> None:
@@ -49,7 +50,7 @@ async def calls(limiter: Limiter, tenant: str, journal: Path, ending: asyncio.Ev
             await asyncio.sleep(random.uniform(0.02, 0.1))
             tokens, cost = random.randint(1, 90), random.randint(0, 100)
             book.write(f"{call} {tokens} {cost}\n".encode())
-            said = ledger.encode(entry(call, input=tokens, output=0, cost=cost))
+            said = encode_entry(entry(call, input=tokens, output=0, cost=cost))
             limiter.settle(what.limits, call, Amount(tokens, cost), said)
 
 
@@ -58,7 +59,7 @@ async def main(redis_url: str, url: str, tenant: str, count: int, journal: Path)
     ending = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
     redis, database = Redis(redis_url, SCRIPT, answer_seconds=0.5), LedgerDatabase(url)
-    limiter = Limiter(redis, database)
+    limiter = limiter_with_ledger(redis, database)
     drain = Drain(
         redis, database, lambda: [tenant], lambda found: limiter.expect(tenant, found.epoch, found.entries), 0.2
     )

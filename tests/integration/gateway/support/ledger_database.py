@@ -10,7 +10,7 @@ from assistant_crds import naming
 from assistant_operator.adapters.ledger import Ledger
 from assistant_operator.adapters.migrations import Migrations
 
-MIGRATIONS = Path(__file__).parents[4] / "gateway" / "assistant_gateway" / "ledger_store" / "migrations"
+MIGRATIONS = Path(__file__).parents[4] / "gateway" / "assistant_gateway" / "ledger" / "migrations"
 
 
 def ledger_url(store: stores.Postgres) -> str:

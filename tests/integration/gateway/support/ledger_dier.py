@@ -8,8 +8,8 @@ import signal
 import sys
 from typing import Any
 
-from assistant_gateway.ledger_store.database import LedgerDatabase
-from assistant_gateway.ledger_store.drain import move
+from assistant_gateway.ledger.database import LedgerDatabase
+from assistant_gateway.ledger.drain import move
 from assistant_gateway.limits.quota import SCRIPT
 from assistant_gateway.limits.redis import Redis
 

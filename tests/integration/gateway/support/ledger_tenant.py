@@ -12,13 +12,13 @@ import asyncpg
 from redis.asyncio import Redis as Client
 
 from assistant_crds import naming
-from assistant_gateway import ledger
-from assistant_gateway.ledger_store.compare import Comparison, Drift
-from assistant_gateway.ledger_store.database import LedgerDatabase
-from assistant_gateway.ledger_store.drain import Drain, move_all
-from assistant_gateway.limits.levels import Amount, Level, Limits
-from assistant_gateway.limits.quota import SCRIPT, Admitted, Quota, RebuildNeededError, Usage
-from assistant_gateway.limits.rebuild import rebuild
+from assistant_gateway.ledger.compare import Comparison, Drift
+from assistant_gateway.ledger.database import LedgerDatabase
+from assistant_gateway.ledger.drain import Drain, move_all
+from assistant_gateway.ledger.entry import LedgerEntry, encode_entry
+from assistant_gateway.ledger.rebuild import rebuild
+from assistant_gateway.limits.limit_scope import Amount, Limits, LimitScope
+from assistant_gateway.limits.quota import SCRIPT, Admitted, Quota, RebuildNeededError, ScopeUsage
 from assistant_gateway.limits.redis import Redis
 
 HOLD = 60_000_000
@@ -26,7 +26,7 @@ TOKENS = (7, 5)  # in and out, of each call
 COST = 3
 
 
-def entry(call: str, tenant: str = "acme", scope: str = "support", **changes: Any) -> ledger.LedgerEntry:
+def entry(call: str, tenant: str = "acme", scope: str = "support", **changes: Any) -> LedgerEntry:
     """Return an entry of 12 tokens that cost 3."""
     values: dict[str, Any] = {
         "call": call,
@@ -45,7 +45,7 @@ def entry(call: str, tenant: str = "acme", scope: str = "support", **changes: An
         "duration": 1000,
         "outcome": "ok",
     }
-    return ledger.LedgerEntry(**{**values, **changes})
+    return LedgerEntry(**{**values, **changes})
 
 
 class Tenant:
@@ -57,7 +57,7 @@ class Tenant:
         self.redis, self.database, self.url = redis, database, url
         self.quota = Quota(redis)
         self.key = key or f"t_{uuid.uuid4().hex[:10]}"
-        levels = [Level("tenant", tokens=10**9, budget=10**9), Level("assistant", "support", tokens=10**8)]
+        levels = [LimitScope("tenant", tokens=10**9, budget=10**9), LimitScope("assistant", "support", tokens=10**8)]
         self.limits = Limits.of(self.key, "Europe/Berlin", levels)
         self.whole = Limits.of(self.key, "Europe/Berlin", levels[:1])
         self.drain = Drain(redis, database, lambda: [self.key], lambda _state: None, 0.05)
@@ -67,7 +67,7 @@ class Tenant:
         """Settle calls that were not held."""
         limits = self.limits if scope else self.whole
         for call in calls:
-            await self.quota.settle(limits, call, Amount(sum(TOKENS), COST), ledger.encode(entry(call, scope=scope)))
+            await self.quota.settle(limits, call, Amount(sum(TOKENS), COST), encode_entry(entry(call, scope=scope)))
 
     async def reserve(self, call: str = "") -> Admitted:
         """Hold a call, and rebuild the counters when they are lost."""
@@ -86,7 +86,7 @@ class Tenant:
 
     async def used(self) -> tuple[int, int, int]:
         """Return entries, tokens and cost that were counted, of which day, month and ever have to agree."""
-        scope: Usage = (await self.quota.usage(self.limits))["tenant"]
+        scope: ScopeUsage = (await self.quota.usage(self.limits))["tenant"]
         counted = scope.counted
         assert (counted.day_tokens, counted.day_cost) == (counted.month_tokens, counted.month_cost)
         assert (counted.day_tokens, counted.day_cost) == (scope.tokens, scope.cost)

@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from assistant_cluster import stores
-from assistant_gateway.ledger_store.database import LedgerDatabase
+from assistant_gateway.ledger.database import LedgerDatabase
+from assistant_gateway.ledger.limiter import limiter_with_ledger
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import SCRIPT
 from assistant_gateway.limits.redis import Redis
@@ -17,7 +18,7 @@ from assistant_gateway.limits.redis import Redis
 async def limiter_of(store: stores.Redis, ledger: LedgerDatabase | None = None) -> AsyncIterator[Limiter]:
     """A gateway's limits, with the time-outs they have there; at the end they are gone, as if killed."""
     redis = Redis(store.gateway_url, SCRIPT)
-    limiter = Limiter(redis, ledger)
+    limiter = limiter_with_ledger(redis, ledger)
     tasks = [asyncio.create_task(redis.run()), asyncio.create_task(limiter.run())]
     await until(lambda: redis.available)
     yield limiter

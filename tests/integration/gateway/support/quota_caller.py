@@ -18,7 +18,7 @@ import msgspec
 from redis.asyncio import Redis as Client
 from redis.exceptions import RedisError
 
-from assistant_gateway.limits.levels import Amount, Level, Limits
+from assistant_gateway.limits.limit_scope import Amount, Limits, LimitScope
 from assistant_gateway.limits.quota import SCRIPT, Admitted, Quota, RebuildNeededError, Totals
 from assistant_gateway.limits.redis import Redis, UnavailableError
 
@@ -29,13 +29,13 @@ REQUESTS_PER_MINUTE = 6000
 SECOND = 1_000_000
 
 
-def levels_at(elapsed: float) -> dict[str, Level]:
-    """Return the limits so many seconds after the start, by `Level.field`; they only ever grow."""
+def levels_at(elapsed: float) -> dict[str, LimitScope]:
+    """Return the limits so many seconds after the start, by `LimitScope.field`; they only ever grow."""
     elapsed = round(elapsed, 1)
-    found = [Level("tenant", tokens=int(9000 + 50_000 * elapsed), budget=int(4000 + 60_000 * elapsed))]
+    found = [LimitScope("tenant", tokens=int(9000 + 50_000 * elapsed), budget=int(4000 + 60_000 * elapsed))]
     below = {"requests_per_minute": REQUESTS_PER_MINUTE, "tokens": int(7000 + 30_000 * elapsed)}
     budget = int(3000 + 35_000 * elapsed)
-    found += [Level("assistant", name, **below, budget=budget, period="Day") for name in ASSISTANTS]
+    found += [LimitScope("assistant", name, **below, budget=budget, period="Day") for name in ASSISTANTS]
     return {level.field: level for level in found}
 
 

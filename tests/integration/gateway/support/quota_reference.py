@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from assistant_gateway.limits import gcra
-from assistant_gateway.limits.levels import Level, Limits
+from assistant_gateway.limits.limit_scope import Limits, LimitScope
 from assistant_gateway.limits.quota import SCRIPT, Totals
 from assistant_gateway.limits.windows import Windows
 
@@ -138,7 +138,7 @@ class Reference:
             answer += self._remaining(now, level, scope, new)
         return answer
 
-    def _refusals(self, now: int, level: Level, scope: Scope, tokens: int, cost: int) -> Iterator[list[int]]:
+    def _refusals(self, now: int, level: LimitScope, scope: Scope, tokens: int, cost: int) -> Iterator[list[int]]:
         if level.requests_per_minute is not None:
             arrival, interval, capacity = rate(now, level, scope)
             if arrival + interval - capacity > now:
@@ -159,7 +159,7 @@ class Reference:
                 retry = min(end - now, SOON)
             yield [kind, retry, limit, used + held]
 
-    def _remaining(self, now: int, level: Level, scope: Scope, new: bool) -> list[int]:
+    def _remaining(self, now: int, level: LimitScope, scope: Scope, new: bool) -> list[int]:
         requests, reset = -1, 0
         if level.requests_per_minute is not None:
             arrival, interval, capacity = rate(now, level, scope)
@@ -260,10 +260,10 @@ def inside(windows: Windows, now: int) -> bool:
     return all(start <= now < end for start, _, end in (windows.day, windows.month))
 
 
-def rate(now: int, level: Level, scope: Scope) -> tuple[int, int, int]:
+def rate(now: int, level: LimitScope, scope: Scope) -> tuple[int, int, int]:
     """Return arrival, interval and capacity of a level's request rate."""
     per_minute: Any = level.requests_per_minute
-    rule = gcra.Level(level.scope, "", per_minute)
+    rule = gcra.RateLimit(level.scope, "", per_minute)
     capacity = rule.interval * rule.burst
     ahead = now <= scope.arrival <= now + capacity
     return scope.arrival if ahead else now, rule.interval, capacity

@@ -15,7 +15,7 @@ import assistant_gateway
 from assistant_cluster import stores
 from assistant_operator.adapters.migrations import Migrations
 
-MIGRATIONS = Path(assistant_gateway.__file__).parent / "ledger_store" / "migrations"
+MIGRATIONS = Path(assistant_gateway.__file__).parent / "ledger" / "migrations"
 
 
 @dataclass

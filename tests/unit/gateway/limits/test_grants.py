@@ -3,15 +3,15 @@
 import pytest
 
 from assistant_gateway.limits.grants import Grants, Rules, covers
-from assistant_gateway.limits.levels import Amount, Level, Limits
+from assistant_gateway.limits.limit_scope import Amount, Limits, LimitScope
+from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.quota import Admitted, Refused, Remaining, Renewal
 from assistant_gateway.limits.redis import UnavailableError
-from assistant_gateway.limits.terms import Terms
 
 RULES = Rules(unwritten=5, admit=300, renew=10, idle=300, grace=3)
-TENANT = Level("tenant", tokens=100_000)
-SUPPORT = Level("assistant", "support", requests_per_minute=60, budget=50_000, period="Day")
-TERMS = Terms.of("acme", "t_1", "UTC", [TENANT, SUPPORT], assistant="support")
+TENANT = LimitScope("tenant", tokens=100_000)
+SUPPORT = LimitScope("assistant", "support", requests_per_minute=60, budget=50_000, period="Day")
+TERMS = LimitSet.of("acme", "t_1", "UTC", [TENANT, SUPPORT], assistant="support")
 FULL = Admitted(0, (Remaining(None, 0, 100_000, None), Remaining(60, 0, None, 50_000)))
 WORST = Amount(1000, 500)
 
@@ -95,21 +95,21 @@ def test_a_grant_is_a_small_share_with_a_ceiling_or_nothing(left: Remaining, siz
 @pytest.mark.parametrize(
     ("now", "good"),
     [
-        (Level("tenant", tokens=10), True),
-        (Level("tenant", tokens=11), True),
-        (Level("tenant", tokens=9), False),
-        (Level("tenant"), True),
-        (Level("tenant", tokens=10, budget=5), False),
+        (LimitScope("tenant", tokens=10), True),
+        (LimitScope("tenant", tokens=11), True),
+        (LimitScope("tenant", tokens=9), False),
+        (LimitScope("tenant"), True),
+        (LimitScope("tenant", tokens=10, budget=5), False),
     ],
 )
-def test_a_grant_covers_only_limits_that_are_no_stricter(now: Level, *, good: bool) -> None:
+def test_a_grant_covers_only_limits_that_are_no_stricter(now: LimitScope, *, good: bool) -> None:
     """A limit that was lowered or added meanwhile was not asked when the grant was taken."""
-    assert covers(Level("tenant", tokens=10), now) is good
+    assert covers(LimitScope("tenant", tokens=10), now) is good
 
 
 def test_a_budget_of_another_period_is_another_limit() -> None:
     """What is left of a month says nothing about a day."""
-    assert not covers(Level("tenant", budget=5, period="Month"), Level("tenant", budget=5, period="Day"))
+    assert not covers(LimitScope("tenant", budget=5, period="Month"), LimitScope("tenant", budget=5, period="Day"))
 
 
 async def test_each_level_has_a_grant_of_its_own_without_its_rate(world: World) -> None:

@@ -5,9 +5,9 @@ from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 
-from assistant_gateway.limits.known import Known, Recent
-from assistant_gateway.limits.levels import Amount, Level, Limits
+from assistant_gateway.limits.limit_scope import Amount, Limits, LimitScope
 from assistant_gateway.limits.quota import SCRIPT, command
+from assistant_gateway.limits.watermark import Recent, Watermark
 from assistant_gateway.limits.windows import Windows
 
 AMOUNT = Amount(1, 1)
@@ -15,7 +15,7 @@ AMOUNT = Amount(1, 1)
 
 def test_the_tenant_comes_first_and_is_counted_without_limits_too() -> None:
     """The script reads the tenant's counters from the first level."""
-    limits = Limits.of("t_1", "UTC", [Level("assistant", "support", budget=5, period="Day")])
+    limits = Limits.of("t_1", "UTC", [LimitScope("assistant", "support", budget=5, period="Day")])
     assert limits.fields == ("tenant", "assistant:support")
     assert limits.arguments == ("tenant", 0, 0, -1, -1, "Month", "assistant:support", 0, 0, -1, 5, "Day")
 
@@ -39,7 +39,7 @@ def test_no_time_of_the_caller_is_sent() -> None:
 def test_negative_limits_are_refused(field: str) -> None:
     """A negative number would mean "no limit" to the script."""
     with pytest.raises(ValueError, match="is not between"):
-        Limits.of("t_1", "UTC", [Level("tenant", **{field: -1})])
+        Limits.of("t_1", "UTC", [LimitScope("tenant", **{field: -1})])
 
 
 def test_an_unknown_time_zone_is_refused() -> None:
@@ -50,7 +50,7 @@ def test_an_unknown_time_zone_is_refused() -> None:
 
 def test_entries_count_within_one_epoch() -> None:
     """After a restoring there may be fewer entries than before it; within an epoch there never are."""
-    known = Known()
+    known = Watermark()
     for epoch, entries in ((1, 5), (1, 3), (2, 4), (1, 9)):
         known.see(epoch, entries)
     assert (known.epoch, known.entries) == (2, 4)
@@ -58,19 +58,19 @@ def test_entries_count_within_one_epoch() -> None:
 
 def test_settlings_are_kept_until_redis_must_have_written_them() -> None:
     """The last one stays as witness, those long before it go; after half of Redis's memory the witness goes as well."""
-    known, limits, now = Known(), Limits.of("t_1", "UTC"), time.monotonic()
+    known, limits, now = Watermark(), Limits.of("t_1", "UTC"), time.monotonic()
     for request, age in (("old", 60.0), ("recent", 3.0), ("last", 0.0)):
         known.keep(Recent(now - age, limits, request, AMOUNT, b"entry"))
     assert [settling.request for settling in known.recent] == ["recent", "last"]
     assert known.witness == "last"
-    known = Known()
+    known = Watermark()
     known.keep(Recent(now - 1801, limits, "last", AMOUNT, b"entry"))
     assert known.witness == ""
 
 
 def test_calls_that_nobody_renews_are_forgotten() -> None:
     """A call whose hold has expired is not held again, and does not stay in memory."""
-    known, limits = Known(), Limits.of("t_1", "UTC")
+    known, limits = Watermark(), Limits.of("t_1", "UTC")
     known.begin("gone", limits, AMOUNT, 0)
     time.sleep(0.001)
     known.begin("here", limits, AMOUNT, 60_000_000)

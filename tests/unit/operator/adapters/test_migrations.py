@@ -9,7 +9,7 @@ import pytest
 from assistant_operator.adapters.migrations import Migrations
 
 ROOT = Path(__file__).parents[4]
-FOLDERS = ("api/assistant_api/database/migrations", "gateway/assistant_gateway/ledger_store/migrations")
+FOLDERS = ("api/assistant_api/database/migrations", "gateway/assistant_gateway/ledger/migrations")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

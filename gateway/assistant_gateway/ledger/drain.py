@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from assistant_crds import naming
-from assistant_gateway.ledger_store import rows
-from assistant_gateway.ledger_store.database import LedgerDatabase, LedgerUnavailableError, State
+from assistant_gateway.ledger import rows
+from assistant_gateway.ledger.database import LedgerDatabase, LedgerUnavailableError, State
 from assistant_gateway.limits.redis import Redis, UnavailableError
 from assistant_observability import logs, metrics
 

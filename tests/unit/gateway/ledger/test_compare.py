@@ -7,19 +7,19 @@ from zoneinfo import ZoneInfo
 import pytest
 from ledger_tenant import entry
 
-from assistant_gateway import ledger
-from assistant_gateway.ledger_store.compare import Drift, compare
-from assistant_gateway.ledger_store.database import ScopeSums
-from assistant_gateway.ledger_store.rows import Row, read
-from assistant_gateway.limits.quota import Counted, Usage
-from assistant_gateway.limits.rebuild import Counts
+from assistant_gateway.ledger.compare import Drift, compare
+from assistant_gateway.ledger.database import ScopeSums
+from assistant_gateway.ledger.entry import encode_entry
+from assistant_gateway.ledger.rebuild import Counts
+from assistant_gateway.ledger.rows import Row, read
+from assistant_gateway.limits.quota import Counted, ScopeUsage
 
 NOW = 1_790_000_000_000_000
 DAY = 86_400_000_000
 
 
 def row(call: str, at: int = NOW, scope: str = "support") -> Row:
-    found = read("t_a", "1-0", {b"at": str(at).encode(), b"entry": ledger.encode(entry(call, scope=scope))})
+    found = read("t_a", "1-0", {b"at": str(at).encode(), b"entry": encode_entry(entry(call, scope=scope))})
     assert isinstance(found, Row)
     return found
 
@@ -33,12 +33,12 @@ def counts() -> Counts:
     return made
 
 
-def usage(counts: Counts, calls: int, *, another_day: bool = False) -> dict[str, Usage]:
+def usage(counts: Counts, calls: int, *, another_day: bool = False) -> dict[str, ScopeUsage]:
     """Return counters of so many calls."""
     (start, end, _), (first, last, _) = counts.windows.day, counts.windows.month
     day = (start - DAY, start) if another_day else (start, end)
     counted = Counted(day, 12 * calls, 3 * calls, (first, last), 12 * calls, 3 * calls)
-    one = Usage(counted, 0, 0, calls, 12 * calls, 3 * calls)
+    one = ScopeUsage(counted, 0, 0, calls, 12 * calls, 3 * calls)
     return {"tenant": one, "assistant:support": one}
 
 

@@ -12,16 +12,17 @@ import msgspec
 import pytest
 from ledger_tenant import entry
 
-from assistant_gateway import ledger, ledger_store
-from assistant_gateway.ledger_store import rows
-from assistant_gateway.ledger_store.rows import Reject, Row
+from assistant_gateway import ledger
+from assistant_gateway.ledger import rows
+from assistant_gateway.ledger.entry import LedgerEntry, encode_entry
+from assistant_gateway.ledger.rows import Reject, Row
 
-MIGRATIONS = Path(ledger_store.__file__).parent / "migrations" / "versions"
+MIGRATIONS = Path(ledger.__file__).parent / "migrations" / "versions"
 AT = 1_790_000_000_123_456
 
 
-def fields(said: ledger.LedgerEntry, at: int = AT) -> dict[bytes, bytes]:
-    return {b"at": str(at).encode(), b"entry": ledger.encode(said)}
+def fields(said: LedgerEntry, at: int = AT) -> dict[bytes, bytes]:
+    return {b"at": str(at).encode(), b"entry": encode_entry(said)}
 
 
 def test_a_row_has_every_column_of_the_table() -> None:
@@ -40,7 +41,7 @@ def test_a_row_has_every_column_of_the_table() -> None:
 def test_every_field_of_an_entry_has_a_place() -> None:
     """A field that is added to entries and forgotten here would never be billed."""
     renamed = {"user": "user_id", "duration": "duration_us", "first_byte": "first_byte_us"}
-    said = {renamed.get(name, name) for name in ledger.LedgerEntry.__struct_fields__}
+    said = {renamed.get(name, name) for name in LedgerEntry.__struct_fields__}
     assert said == set(rows.COLUMNS) - {"at", "tenant_key", "stream_id"}
 
 
@@ -71,7 +72,7 @@ def test_times_keep_their_microseconds() -> None:
 @pytest.mark.parametrize("name", ["user", "request", "model", "answered"])
 def test_a_text_that_postgres_has_no_place_for_is_set_aside(name: str, value: str) -> None:
     """A NUL character and half a surrogate pair are valid in JSON only."""
-    document = msgspec.json.decode(ledger.encode(entry("c")))
+    document = msgspec.json.decode(encode_entry(entry("c")))
     text = msgspec.json.encode({**document, name: "?"}).replace(
         b'"?"', b'"' + (b"a\\u0000b", b"\\ud800")[value == "\ud800"] + b'"'
     )
@@ -83,7 +84,7 @@ def test_a_text_that_postgres_has_no_place_for_is_set_aside(name: str, value: st
 @pytest.mark.parametrize("number", [-1, 2**63])
 def test_a_number_that_postgres_has_no_place_for_is_set_aside(number: int) -> None:
     """Neither negative nor larger than a column."""
-    document = {**msgspec.json.decode(ledger.encode(entry("c"))), "cost": number}
+    document = {**msgspec.json.decode(encode_entry(entry("c"))), "cost": number}
     found = rows.read("t_a", "5-0", {b"at": b"1", b"entry": msgspec.json.encode(document)})
     assert isinstance(found, Reject)
 
@@ -99,7 +100,7 @@ def test_what_is_set_aside_is_kept_whole() -> None:
 
 def test_an_entry_of_a_newer_gateway_is_read() -> None:
     """During an upgrade an older drain meets fields that it does not know."""
-    document = {**msgspec.json.decode(ledger.encode(entry("c"))), "new": 1}
+    document = {**msgspec.json.decode(encode_entry(entry("c"))), "new": 1}
     assert isinstance(rows.read("t_a", "5-0", {b"at": b"1", b"entry": msgspec.json.encode(document)}), Row)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from assistant_gateway import ledger
+from assistant_gateway.ledger.entry import decode_entry
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LARGEST = 2**63 - 1  # of Postgres' bigint
@@ -87,7 +87,7 @@ def read(tenant_key: str, stream_id: str, fields: Mapping[bytes, bytes]) -> Row 
     """Return the row of one entry of a tenant's stream."""
     try:
         at = moment(int(fields[b"at"]))
-        entry = ledger.decode(fields[b"entry"])
+        entry = decode_entry(fields[b"entry"])
         values = (
             at,
             entry.call,

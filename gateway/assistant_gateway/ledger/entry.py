@@ -54,5 +54,5 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return self.input + self.output
 
 
-encode = msgspec.json.Encoder().encode
-decode = msgspec.json.Decoder(LedgerEntry).decode
+encode_entry = msgspec.json.Encoder().encode
+decode_entry = msgspec.json.Decoder(LedgerEntry).decode

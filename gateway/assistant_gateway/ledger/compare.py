@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from assistant_gateway.ledger_store.database import LedgerDatabase, LedgerUnavailableError
-from assistant_gateway.limits.levels import Limits
-from assistant_gateway.limits.quota import Quota, Totals, Usage
-from assistant_gateway.limits.rebuild import Counts, count
+from assistant_gateway.ledger.database import LedgerDatabase, LedgerUnavailableError
+from assistant_gateway.ledger.rebuild import Counts, count
+from assistant_gateway.limits.limit_scope import Limits
+from assistant_gateway.limits.quota import Quota, ScopeUsage, Totals
 from assistant_gateway.limits.redis import Redis, UnavailableError
 from assistant_observability import logs, metrics
 
@@ -43,7 +43,7 @@ class Drift(msgspec.Struct, frozen=True):
         return abs(self.ledger - self.counted)
 
 
-def compare(before: Mapping[str, Usage], ledger: Counts, after: Mapping[str, Usage]) -> list[Drift]:
+def compare(before: Mapping[str, ScopeUsage], ledger: Counts, after: Mapping[str, ScopeUsage]) -> list[Drift]:
     """Return the differences. What had another window at one of the three looks is left out: its day was just over."""
     totals = {total.field: total for total in ledger.totals()}
     day, month = ledger.windows.day[:2], ledger.windows.month[:2]
@@ -81,7 +81,9 @@ def _ledger_numbers(total: Totals | None) -> dict[tuple[str, str], int]:
     }
 
 
-def _numbers(usage: Usage | None, day: tuple[int, ...], month: tuple[int, ...]) -> dict[tuple[str, str], int | None]:
+def _numbers(
+    usage: ScopeUsage | None, day: tuple[int, ...], month: tuple[int, ...]
+) -> dict[tuple[str, str], int | None]:
     if usage is None:
         return dict.fromkeys(_ledger_numbers(None), 0)
     counted = usage.counted

@@ -16,9 +16,9 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from assistant_gateway.ledger_store import rows
-from assistant_gateway.ledger_store.rows import Reject, Row
-from assistant_gateway.limits.levels import LARGEST, Amount
+from assistant_gateway.ledger import rows
+from assistant_gateway.ledger.rows import Reject, Row
+from assistant_gateway.limits.limit_scope import MAX_AMOUNT, Amount
 
 CONNECT_SECONDS = 2.0
 COMMAND_SECONDS = 10.0
@@ -158,7 +158,7 @@ class Books:
         """Yield what was settled after `since`, so many calls at a time."""
         page: list[tuple[str, Amount]] = []
         async for call, tokens, cost in self._connection.cursor(_LATELY, self._tenant, since, prefetch=size):
-            page.append((call, Amount(min(tokens, LARGEST), min(cost, LARGEST))))
+            page.append((call, Amount(min(tokens, MAX_AMOUNT), min(cost, MAX_AMOUNT))))
             if len(page) == size:
                 yield page
                 page = []

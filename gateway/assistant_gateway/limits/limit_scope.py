@@ -1,6 +1,6 @@
 """Limits of a tenant and of its assistants, and amounts that are held against them.
 
-A number is bounded by `LARGEST`, far below where a Lua number (a double) stops being exact.
+A number is bounded by `MAX_AMOUNT`, far below where a Lua number (a double) stops being exact.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import msgspec
 from assistant_crds import naming
 from assistant_gateway.limits import gcra
 
-LARGEST = 10**14  # per call and per limit: 100 million units of a currency
+MAX_AMOUNT = 10**14  # per call and per limit: 100 million units of a currency
 NONE = -1
 
 Kind: TypeAlias = Literal["requests", "tokens", "budget"]
 Arguments: TypeAlias = tuple[str | int | bytes, ...]
 
 
-class Level(msgspec.Struct, frozen=True):
+class LimitScope(msgspec.Struct, frozen=True):
     """The limits of the tenant (`name` empty) or of one of its assistants. None: no limit of that kind."""
 
     scope: Literal["tenant", "assistant"]
@@ -42,13 +42,13 @@ class Limits(msgspec.Struct, frozen=True):
 
     tenant: str  # naming.tenant_key
     zone: ZoneInfo
-    levels: tuple[Level, ...]
+    levels: tuple[LimitScope, ...]
     keys: Arguments
     fields: tuple[str, ...]
     arguments: Arguments
 
     @classmethod
-    def of(cls, tenant: str, zone: str, levels: Iterable[Level] = ()) -> Limits:
+    def of(cls, tenant: str, zone: str, levels: Iterable[LimitScope] = ()) -> Limits:
         """Prepare; a tenant without limits is counted all the same.
 
         Raises:
@@ -56,7 +56,7 @@ class Limits(msgspec.Struct, frozen=True):
             ValueError: a limit is negative or absurd.
         """
         below = [level for level in levels if level.scope != "tenant"]
-        above = [level for level in levels if level.scope == "tenant"] or [Level("tenant")]
+        above = [level for level in levels if level.scope == "tenant"] or [LimitScope("tenant")]
         ordered = (above[0], *below)
         arguments: list[str | int | bytes] = []
         for level in ordered:
@@ -64,7 +64,7 @@ class Limits(msgspec.Struct, frozen=True):
                 _check(limit or 0)
             interval, burst = 0, 0
             if level.requests_per_minute is not None:
-                rate = gcra.Level(level.scope, "", level.requests_per_minute)
+                rate = gcra.RateLimit(level.scope, "", level.requests_per_minute)
                 interval, burst = rate.interval, rate.burst
             tokens = NONE if level.tokens is None else level.tokens
             budget = NONE if level.budget is None else level.budget
@@ -93,5 +93,5 @@ class Amount(msgspec.Struct, frozen=True):
 
 
 def _check(number: int) -> None:
-    if not 0 <= number <= LARGEST:
-        raise ValueError(f"{number} is not between 0 and {LARGEST}")
+    if not 0 <= number <= MAX_AMOUNT:
+        raise ValueError(f"{number} is not between 0 and {MAX_AMOUNT}")

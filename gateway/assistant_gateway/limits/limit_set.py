@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import msgspec
 
 from assistant_gateway.limits import gcra
-from assistant_gateway.limits.levels import Level, Limits
+from assistant_gateway.limits.limit_scope import Limits, LimitScope
 
 
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
+class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
     """The levels of one assistant, or of the tenant alone for embeddings, and how they are asked for."""
 
     namespace: str
     assistant: str  # empty: the tenant alone
     limits: Limits
-    rates: tuple[gcra.Level, ...]  # what holds of them in one process while Redis is away
+    rates: tuple[gcra.RateLimit, ...]  # what holds of them in one process while Redis is away
     rate_levels: tuple[int, ...]  # where in `limits.levels` those are
     tokens: bool  # whether any level limits tokens
     money: bool  # whether any level limits money
@@ -33,7 +33,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         """Whether there is anything to ask before a call."""
         return self.tokens or self.money or bool(self.rates)
 
-    def without_rates(self) -> Terms:
+    def without_rates(self) -> LimitSet:
         """Return what holds for a second call of the same request, which has been counted as a request already."""
         if not self.rates:
             return self
@@ -42,8 +42,15 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(
-        cls, namespace: str, key: str, zone: str, levels: Sequence[Level], *, assistant: str = "", currency: str = "USD"
-    ) -> Terms:
+        cls,
+        namespace: str,
+        key: str,
+        zone: str,
+        levels: Sequence[LimitScope],
+        *,
+        assistant: str = "",
+        currency: str = "USD",
+    ) -> LimitSet:
         """Prepare.
 
         Raises:
@@ -52,7 +59,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         """
         limits = Limits.of(key, zone, levels)
         rates = [
-            (index, gcra.Level(level.scope, f"{key}:{level.field}", level.requests_per_minute))
+            (index, gcra.RateLimit(level.scope, f"{key}:{level.field}", level.requests_per_minute))
             for index, level in enumerate(limits.levels)
             if level.requests_per_minute is not None
         ]

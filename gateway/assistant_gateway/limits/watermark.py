@@ -7,7 +7,7 @@ from collections import deque
 
 import msgspec
 
-from assistant_gateway.limits.levels import Amount, Limits
+from assistant_gateway.limits.limit_scope import Amount, Limits
 
 UNWRITTEN_SECONDS = 5.0  # Redis writes its log every second, after two at the latest
 REMEMBERED_SECONDS = 300.0  # half of what the script does at least
@@ -32,7 +32,7 @@ class Held(msgspec.Struct, frozen=True):
     hold: int
 
 
-class Known(msgspec.Struct):
+class Watermark(msgspec.Struct):
     """The latest that this process has seen of a tenant's counters; anything older is a Redis that lost some."""
 
     epoch: int = 0

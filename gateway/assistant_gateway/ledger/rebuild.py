@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from assistant_gateway.ledger_store import drain
-from assistant_gateway.ledger_store.database import Books, LedgerDatabase, LedgerUnavailableError, ScopeSums
-from assistant_gateway.ledger_store.rows import Reject, Row, moment, read
-from assistant_gateway.limits.levels import LARGEST, Amount, Limits
+from assistant_gateway.ledger import drain
+from assistant_gateway.ledger.database import Books, LedgerDatabase, LedgerUnavailableError, ScopeSums
+from assistant_gateway.ledger.rows import Reject, Row, moment, read
+from assistant_gateway.limits.limit_scope import MAX_AMOUNT, Amount, Limits
 from assistant_gateway.limits.quota import Quota, Totals
 from assistant_gateway.limits.redis import Redis, UnavailableError
 from assistant_gateway.limits.windows import Windows
@@ -61,7 +61,7 @@ class Counts:
         none = (0, 0)
         self._add(row.scope, (*(amounts if today else none), *(amounts if month else none), 1, *amounts))
         if row.at > self.since:
-            self.lately.append((row.call, Amount(min(amounts[0], LARGEST), min(amounts[1], LARGEST))))
+            self.lately.append((row.call, Amount(min(amounts[0], MAX_AMOUNT), min(amounts[1], MAX_AMOUNT))))
 
     def _add(self, scope: str, numbers: tuple[int, ...]) -> None:
         for field in ("tenant", *((f"assistant:{scope}",) if scope else ())):
@@ -152,8 +152,3 @@ async def _restore(redis: Redis, quota: Quota, limits: Limits, books: Books | No
             _log.info("counters restored from the ledger", tenant=limits.tenant, entries=entries)
             return
     raise UnavailableError("the ledger's stream grows faster than it is read")
-
-
-def rfc3339(microseconds: int) -> str:
-    """Return an instant as Kubernetes writes it."""
-    return datetime.fromtimestamp(microseconds // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
