@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from assistant_crds import meta
 from assistant_crds.contracts import Budget
-from assistant_operator import quota
+from assistant_operator.tenant import limits
 
 _SECRET_FILES = (
     "postgres_dsn",
@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     default_requests_per_minute: int | None = 600
     default_tokens_per_day: int | None = None
     default_budget: BudgetSetting = BudgetSetting()
-    default_time_zone: Annotated[str, AfterValidator(quota.time_zone)] = "UTC"
+    default_time_zone: Annotated[str, AfterValidator(limits.time_zone)] = "UTC"
     default_failure_policy: Literal["Closed", "Bounded"] = "Closed"
     default_replicas: int = 1
     default_resources: ResourcesSetting = ResourcesSetting(
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     def _read_budget(self) -> Settings:
         self._budget = None
         if self.default_budget.amount:
-            self._budget = quota.parse(meta.Budget(**self.default_budget.model_dump()))
+            self._budget = limits.parse(meta.Budget(**self.default_budget.model_dump()))
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""The index of everything that wakes the operator. No logic: an event names a tenant, the queue does the rest."""
+"""The index of everything that enqueues a tenant. No logic: an event names a tenant, the queue does the rest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OWNED = (
     ("networking.k8s.io", "v1", "networkpolicies"),
     ("policy", "v1", "poddisruptionbudgets"),
 )
-# Secrets that nobody refers to for an API key, and that are many or large.
+# Types of Secrets that never hold an API key, and that are many or large.
 _FOREIGN_SECRETS = (
     "helm.sh/release.v1",
     "kubernetes.io/service-account-token",
@@ -35,28 +35,28 @@ _FOREIGN_SECRETS = (
 
 
 # The namespace of a tenant, and whether somebody changed a resource in it, whose run then goes before others.
-Wake = Callable[[str, bool], None]
+Enqueue = Callable[[str, bool], None]
 
 
 class Triggers:
-    """What an event comes down to: the namespace of a tenant, handed to `wake`. Called from kopf's thread."""
+    """What an event comes down to: the namespace of a tenant, handed to `enqueue`. Called from kopf's thread."""
 
-    def __init__(self, routes_namespace: str, index: Index, liveness: Liveness, wake: Wake) -> None:
+    def __init__(self, routes_namespace: str, index: Index, liveness: Liveness, enqueue: Enqueue) -> None:
         self._routes_namespace = routes_namespace
         self._index = index
         self._liveness = liveness
-        self._wake = wake
+        self._enqueue = enqueue
         self._seen: dict[str, tuple[Any, ...]] = {}  # by UID: what of a resource makes a run worth while
 
     async def resource(self, *, namespace: Any, event: Any, **_: Any) -> None:
         """An Assistant or KnowledgeBase."""
         if self._is_news(event):
-            self._wake(namespace, _is_change(event))
+            self._enqueue(namespace, _is_change(event))
 
     async def tenant(self, *, name: Any, event: Any, **_: Any) -> None:
         """A Tenant: it has the name of its namespace."""
         if self._is_news(event):
-            self._wake(name, event["type"] is not None)
+            self._enqueue(name, event["type"] is not None)
 
     async def owned(self, *, namespace: Any, labels: Any, event: Any, **_: Any) -> None:
         """One of our objects, or a Secret or ConfigMap that a tenant's resources refer to.
@@ -65,7 +65,7 @@ class Triggers:
         """
         self._liveness.heard()
         tenant = labels.get(naming.LABEL_TENANT, "") if namespace == self._routes_namespace else namespace
-        self._wake(tenant, event["type"] is not None and not _is_ours(labels))
+        self._enqueue(tenant, event["type"] is not None and not _is_ours(labels))
 
     def secret_matters(self, *, name: Any, namespace: Any, labels: Any, **_: Any) -> bool:
         """Whether a Secret is ours or referred to."""
@@ -76,7 +76,7 @@ class Triggers:
         return _is_ours(labels) or self._index.config_map(namespace, name)
 
     def _is_news(self, event: Any) -> bool:
-        """Return whether the event tells of anything but a status, which is what we write ourselves."""
+        """Return whether the event is about more than a status, which the operator writes itself."""
         metadata = event["object"]["metadata"]
         if event["type"] == "DELETED":
             self._liveness.gone(event["object"])
@@ -95,7 +95,7 @@ class Triggers:
 
 
 def _is_change(event: Any) -> bool:
-    """Return whether somebody waits for what comes of an Assistant or KnowledgeBase.
+    """Return whether a user changed an Assistant or KnowledgeBase, so that its run is urgent.
 
     The first list after a start has events without a type; what was handled before has our finalizer.
     """
@@ -142,14 +142,14 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.peering.standalone = True
     settings.posting.enabled = False
     settings.scanning.disabled = True
-    # Kopf removes "its" finalizer from whatever it watches; this one nobody ever sets, and no other operator's is it.
+    # Kopf removes its own finalizer from every object it watches; this name is never set, by no operator.
     settings.persistence.finalizer = f"{naming.GROUP}/never-set"
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
     settings.watching.connect_timeout = 5
     # So many objects are held in whole at once when everything is listed; metadata may have a quarter of a megabyte.
     settings.watching.chunk_size = 100
-    # Watches are begun anew now and then, so that none lives on half dead for ever.
+    # Watches restart now and then, so that a half-open connection does not last for ever.
     settings.watching.server_timeout = 290
     for resource in _OWNED:
         settings.watching.label_selectors[resource] = _OURS

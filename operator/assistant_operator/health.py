@@ -1,6 +1,6 @@
 """Which stores answer, asked for all tenants at once: a store that is down must not cost each tenant a time-out.
 
-A store that went down or came back, or was started anew, wakes every tenant. When no store answers in time, all at
+A store that went down or came back, or restarted, enqueues every tenant. When no store answers in time, all at
 once, the likely cause is on this side: a starved operator, or one that is cut off. Then no store is called down.
 """
 
@@ -15,11 +15,11 @@ from assistant_observability import logs, metrics
 from assistant_operator.errors import StoreUnreachableError
 
 _log = logs.logger(__name__)
-# A single lost packet is no outage; two in a row are. Both fit into the 15 seconds after which people are told.
+# A single lost packet is no outage; two in a row are. Both fit into the 15 seconds after which a status says so.
 FAILURES = 2
 PATIENCE_SECONDS = 3.0
 SUSPECT_SECONDS = 1.0
-# What every store is said to be while none answers in time.
+# The error of every store while none answers in time.
 OVERLOADED = "no store answers the operator in time, all at once."
 
 
@@ -81,7 +81,7 @@ class StoreHealth:
         if self._note_overload({name for name, answer in found.items() if _is_late(answer)}):
             self._changed()
         if self._overloaded is None:
-            changed = [self._judge(name, answer) for name, answer in found.items()]  # each of them
+            changed = [self._update(name, answer) for name, answer in found.items()]  # each of them
             if any(changed):
                 self._changed()
 
@@ -108,12 +108,12 @@ class StoreHealth:
         except (StoreUnreachableError, TimeoutError) as error:
             return error
 
-    def _judge(self, name: str, answer: str | StoreUnreachableError | TimeoutError) -> bool:
-        """Take in one store's answer; return whether its state has changed."""
+    def _update(self, name: str, answer: str | StoreUnreachableError | TimeoutError) -> bool:
+        """Update one store's state from its response; return whether it has changed."""
         state = self._stores[name]
         if not isinstance(answer, str):
             if self._late:
-                return False  # all at once: the next look tells
+                return False  # all at once: decided by the next check
             detail = answer.detail if isinstance(answer, StoreUnreachableError) else "no answer in time."
             state.failures += 1
             if not state.up or state.failures < FAILURES:
@@ -125,7 +125,7 @@ class StoreHealth:
         incarnation = answer
         changed = not state.up or (bool(state.incarnation) and state.incarnation != incarnation)
         if not state.up:
-            # A server that was away may have come back without what it knew, whatever it calls its life.
+            # A server that was away may have come back without its data, under the same incarnation.
             _log.info("store is up again", store=name)
             incarnation = incarnation or f"{state.incarnation}+"
         metrics.DEPENDENCY_UP.labels(name).set(1)

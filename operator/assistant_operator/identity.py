@@ -1,4 +1,4 @@
-"""Who this operator is, told to the gateway: names of ServiceAccounts can be made again, UIDs cannot."""
+"""Publish this operator's identity to the gateway: a ServiceAccount's name can be reused, its UID cannot."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import msgspec
 from assistant_crds import naming
 from assistant_crds.contracts import OperatorIdentity, encode
 from assistant_observability import logs
-from assistant_operator.compare import is_applied, with_digest
+from assistant_operator.desired.compare import is_applied, with_digest
 from assistant_operator.desired.platform import metadata
 from assistant_operator.errors import ClusterError, NotLeaderError
 from assistant_operator.reconcile.context import Context
-from assistant_operator.snapshot import Json
+from assistant_operator.tenant.snapshot import Json
 
 _log = logs.logger(__name__)
 

@@ -5,7 +5,7 @@ Written by the reconcile runs and read by the watch thread: each entry is replac
 
 from __future__ import annotations
 
-from assistant_operator.snapshot import References
+from assistant_operator.tenant.snapshot import References
 
 
 class Index:

@@ -2,7 +2,7 @@
 
 On a starved node, or while many tenants begin at once, the operator's own loop may be late by seconds. A renewal that
 waits its turn there comes too late, and an operator that works is deposed. Here it needs a few milliseconds of the
-processor every two seconds, whatever else the process does.
+processor every two seconds, independent of the rest of the process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Keeper:
         self._stop: asyncio.Event | None = None
         self._stopping = False
         self._ended = asyncio.Event()
-        self.failed = asyncio.Event()  # the thread ended by itself, which is a reason to start anew
+        self.failed = asyncio.Event()  # the thread ended by itself: the process then restarts
 
     def start(self) -> None:
         """Start the thread. To be called once."""
@@ -80,13 +80,13 @@ class Keeper:
     def _run(self) -> None:
         try:
             asyncio.run(self._keep())
-        except Exception as error:  # noqa: BLE001 - the operator is told by `failed`
+        except Exception as error:  # noqa: BLE001 - `failed` reports it to the operator
             _log.error("the lease's thread failed", error=f"{type(error).__name__}: {error}")
         finally:
             if not self._stopping:
-                self._tell_home(self.failed.set)
-            self._tell_home(self._looked.set)
-            self._tell_home(self._ended.set)
+                self._call_home(self.failed.set)
+            self._call_home(self._looked.set)
+            self._call_home(self._ended.set)
 
     async def _keep(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -101,7 +101,7 @@ class Keeper:
                 if leads and not led:
                     _log.info("leading", lease=self._lease.name, term=self._lease.term)
                 led = leads
-                self._tell_home(self._looked.set)
+                self._call_home(self._looked.set)
                 try:
                     async with asyncio.timeout(self._lease.period * random.uniform(0.5, 1.0)):  # noqa: S311
                         await self._stop.wait()
@@ -111,9 +111,9 @@ class Keeper:
             await self._lease.release()
             await cluster.close()
 
-    def _tell_home(self, call: Callable[[], None]) -> None:
+    def _call_home(self, call: Callable[[], None]) -> None:
         try:
             if self._home is not None:
                 self._home.call_soon_threadsafe(call)
         except RuntimeError:
-            return  # home is closed already: nobody is left to be told
+            return  # the home loop is closed already

@@ -1,8 +1,8 @@
-"""Who leads: one operator at a time holds a Lease; whoever cannot renew it stops writing before another may start.
+"""Leader election: one operator at a time holds a Lease; one that cannot renew it stops writing before another starts.
 
-Times as in client-go: a Lease that nobody renewed for as long as it says, by the watcher's own clock, may be taken; its
-holder gives up when two thirds of that have passed since the last renewal: it refuses further writes and cancels those
-under way.
+Times as in client-go: a Lease that was not renewed for as long as it says, by the watcher's own clock, may be taken;
+its holder gives up when two thirds of that have passed since the last renewal: it refuses further writes and cancels
+those under way.
 Source: https://pkg.go.dev/k8s.io/client-go/tools/leaderelection
 """
 
@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from assistant_observability import logs
 from assistant_operator.adapters.cluster import Cluster
 from assistant_operator.errors import ClusterError, ClusterUnreachableError, NotLeaderError
-from assistant_operator.snapshot import Json
+from assistant_operator.tenant.snapshot import Json
 
 DURATION = 15.0
 _log = logs.logger(__name__)
@@ -38,7 +38,7 @@ class Lease:
     ) -> None:
         self.namespace = namespace
         self.name = name
-        self.term = 0  # grows each time it is taken from someone else, or anew: what began in another term is over
+        self.term = 0  # grows each time the Lease is acquired: work of an earlier term is aborted
         self._identity = identity
         self._clock = clock
         self._duration = duration
@@ -101,15 +101,15 @@ class Lease:
     async def _attempt(self) -> bool:
         lease = await self._read()
         if lease is None:
-            return self._taken(await self._require().create(self._wanted({})), anew=True)
+            return self._taken(await self._require().create(self._wanted({})), new_term=True)
         spec = lease["spec"]
         if spec.get("holderIdentity") not in {self._identity, "", None} and not self._is_stale(spec):
             return False
         is_ours = spec.get("holderIdentity") == self._identity and self.term > 0
-        return self._taken(await self._require().replace(self._wanted(lease)), anew=not is_ours)
+        return self._taken(await self._require().replace(self._wanted(lease)), new_term=not is_ours)
 
-    def _taken(self, written: Json | None, *, anew: bool) -> bool:
-        self.term += int(written is not None and anew)
+    def _taken(self, written: Json | None, *, new_term: bool) -> bool:
+        self.term += int(written is not None and new_term)
         return written is not None
 
     def _is_stale(self, spec: Json) -> bool:

@@ -1,8 +1,7 @@
 """Whether the operator still does its work, as opposed to whether its process still runs.
 
-Kopf's own answer notices neither a watch that went silent nor an event that was lost. Looked at here: how long
-ago anything was heard from the API server, how long the oldest tenant has waited, and whether the watches told of
-changes that a list shows.
+Kopf's own liveness endpoint notices neither a silent watch nor a lost event. Checked here: when the API server last
+responded, how long the oldest tenant has waited, and whether the watches reported the changes that a list shows.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ import time
 from collections.abc import Callable, Iterable
 
 from assistant_observability import metrics
-from assistant_operator.snapshot import Json
+from assistant_operator.tenant.snapshot import Json
 
 # So long after a list first showed a change its event may still be on the way, on a machine under load.
 MISSED_SECONDS = 60.0
 # A tenant may wait while a store's time-outs are sat out in every worker, not much longer.
 OLDEST_SECONDS = 300.0
-# As long as runs end, an operator is slow, not stuck: to start it anew would only make it begin from the front. Longer
+# As long as runs end, an operator is slow, not stuck: a restart would only lose its progress. Longer
 # than the longest run.
 STUCK_SECONDS = 180.0
 
@@ -40,7 +39,7 @@ class Liveness:
         self._leading, self._heard, self._worked = True, self._clock(), None
 
     def rest(self) -> None:
-        """Note that this operator does not lead any more, and forget what its watches told."""
+        """Note that this operator does not lead any more, and forget what its watches reported."""
         self._leading = False
         self._seen, self._missed, self._lost = {}, {}, set()
 
@@ -53,7 +52,7 @@ class Liveness:
         self._heard = self._clock()
 
     def seen(self, obj: Json) -> None:
-        """Note a resource that a watch told of."""
+        """Note a resource that a watch reported."""
         self._heard = self._clock()
         metadata = obj["metadata"]
         self._seen[str(metadata["uid"])] = _version(metadata)
@@ -64,7 +63,7 @@ class Liveness:
         self._seen.pop(str(obj["metadata"]["uid"]), None)
 
     def listed(self, resources: Iterable[Json]) -> None:
-        """Compare a list with what the watches told: a version that lists alone have shown for long was missed."""
+        """Compare a list with what the watches reported: a version that only lists have shown for long was missed."""
         for resource in resources:
             metadata = resource["metadata"]
             uid, version = str(metadata["uid"]), _version(metadata)
@@ -77,7 +76,7 @@ class Liveness:
                 self._lost.add(f"{metadata.get('namespace', '')}/{metadata['name']}")
 
     def problem(self, oldest: float) -> str:
-        """Return why the operator should be started anew; empty when it works. `oldest` is the longest wait."""
+        """Return why the operator should be restarted; empty when it works. `oldest` is the longest wait."""
         if not self._leading:
             return ""
         age = self._clock() - self._heard

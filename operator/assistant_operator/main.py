@@ -1,4 +1,4 @@
-"""Put the parts together, run them while this operator leads, and end in good order."""
+"""Assemble the operator, run it while it holds the Lease, and shut it down."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from assistant_operator.health import StoreHealth
 from assistant_operator.keeper import Keeper
 from assistant_operator.lease import Lease
 from assistant_operator.liveness import Liveness
-from assistant_operator.observe import Observer
-from assistant_operator.queue import Outcome, WorkQueue
+from assistant_operator.poll import Poller
+from assistant_operator.queue import Result, WorkQueue
 from assistant_operator.reconcile.context import Context, Memory
 from assistant_operator.reconcile.run import reconcile
 from assistant_operator.resync import Resync
@@ -39,7 +39,7 @@ _log = logs.logger(__name__)
 
 
 class Operator:
-    """One operator process: it stands by until it holds the Lease, works while it does, and stands by again."""
+    """One operator process: on standby until it holds the Lease, then working until it loses it."""
 
     def __init__(self, settings: Settings, pod_port: int = API_PORT) -> None:
         self._settings = settings
@@ -66,23 +66,23 @@ class Operator:
             weaviate=weaviate,
             probes=Probes(settings.gateway_url, settings.gateway_token_file, pod_port),
             health=StoreHealth(
-                {"postgres": postgres.ping, "redis": redis.ping, "weaviate": weaviate.ping}, self.wake_all
+                {"postgres": postgres.ping, "redis": redis.ping, "weaviate": weaviate.ping}, self.enqueue_all
             ),
         )
         self._stop = asyncio.Event()
 
-    def wake(self, namespace: str, delay: float = 0.0, *, changed: bool = False) -> None:
-        """Ask for a run for a tenant, before others if one of its resources was `changed`."""
+    def enqueue(self, namespace: str, delay: float = 0.0, *, urgent: bool = False) -> None:
+        """Enqueue a tenant, `urgent` before others: when one of its resources was changed."""
         self._known.add(namespace)
-        self.queue.add(namespace, delay, changed=changed)
+        self.queue.add(namespace, delay, urgent=urgent)
 
-    def wake_all(self) -> None:
-        """Ask for a run for every tenant that was ever seen."""
+    def enqueue_all(self) -> None:
+        """Enqueue every tenant that was ever seen."""
         for namespace in self._known:
             self.queue.add(namespace)
 
     def stop(self) -> None:
-        """Begin to end in good order."""
+        """Begin a graceful shutdown."""
         self._stop.set()
 
     async def run(self) -> int:
@@ -112,13 +112,13 @@ class Operator:
     async def _lead(self) -> int | None:
         """Work until stopped, or until the Lease is lost; return the exit code, None to stand by again."""
         self._term = self.lease.term
-        # Whoever led in between may have changed anything.
+        # Another leader in between may have changed anything.
         self.context.memory, self.queue = Memory(), WorkQueue(self._settings.workers)
         self.liveness.lead()
         await self.context.health.check()
-        watches = Watches(self._settings.routes_namespace, self.context.index, self.liveness, self.wake)
+        watches = Watches(self._settings.routes_namespace, self.context.index, self.liveness, self.enqueue)
         watches.start()
-        resync = Resync(self.context, self.wake, self.liveness)
+        resync = Resync(self.context, self.enqueue, self.liveness)
         tasks = {
             asyncio.create_task(coroutine, name=name)
             for name, coroutine in {
@@ -128,7 +128,7 @@ class Operator:
                 "watches failed": watches.failed.wait(),
                 "queue": self.queue.run(self._reconcile),
                 "resync": resync.watch(),
-                "observer": Observer(self.context, self.wake).watch(),
+                "poller": Poller(self.context, self.enqueue).watch(),
                 "store health": self.context.health.watch(self._settings.health_seconds),
                 "catalogue": self._watch_catalog(),
                 **({"ledger": self.ledger.watch(self._settings.resync_seconds)} if self.ledger else {}),
@@ -136,7 +136,7 @@ class Operator:
         }
         done, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         reasons = sorted(task.get_name() for task in done)
-        in_order = reasons == ["stopped"]
+        graceful = reasons == ["stopped"]
         _log.info("ending", reasons=reasons)
         for task in done:
             if not task.cancelled() and task.exception() is not None:
@@ -144,8 +144,8 @@ class Operator:
         for task in running:
             if task.get_name() != "queue":
                 task.cancel()
-        # Who no longer leads may not finish anything.
-        await self.queue.stop(STOP_SECONDS if in_order else 0)
+        # Abort in-flight work after losing the lease.
+        await self.queue.stop(STOP_SECONDS if graceful else 0)
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -154,23 +154,23 @@ class Operator:
             self.liveness.rest()
             measures.clear()
             return None
-        return 0 if in_order else 1
+        return 0 if graceful else 1
 
-    async def _reconcile(self, namespace: str) -> Outcome:
-        outcome = await reconcile(namespace, self.context)
+    async def _reconcile(self, namespace: str) -> Result:
+        result = await reconcile(namespace, self.context)
         self.liveness.worked()
-        return outcome
+        return result
 
     async def _watch_catalog(self) -> None:
         while True:
             await asyncio.sleep(CATALOG_SECONDS)
             if self.context.catalog.refresh():
                 _log.info("the catalogue changed", providers=sorted(self.context.catalog.providers or ()))
-                self.wake_all()
+                self.enqueue_all()
 
     async def _wait_for_kinds(self) -> None:
         """Wait until the API server knows our kinds: the watches would not notice them later."""
-        told = False
+        warned = False
         while True:
             try:
                 await asyncio.gather(
@@ -179,18 +179,18 @@ class Operator:
                     self.context.cluster.list("Tenant", None),
                 )
             except (ClusterError, ClusterUnreachableError) as error:
-                if not told:
+                if not warned:
                     _log.warning(
                         "waiting for the CustomResourceDefinitions: is the chart assistant-crds installed?",
                         error=str(error),
                     )
-                told = True
+                warned = True
                 await asyncio.sleep(2)
             else:
                 return
 
     async def _first(self, coroutine: Coroutine[Any, Any, None]) -> bool:
-        """Return whether the coroutine ended before we were told to stop."""
+        """Return whether the coroutine ended before `stop` was called."""
         task, stopped = asyncio.create_task(coroutine), asyncio.create_task(self._stop.wait())
         await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
         for waiting in (task, stopped):

@@ -16,10 +16,10 @@ from prometheus_client import Gauge
 from assistant_crds.conditions import ConditionType, Reason
 from assistant_crds.contracts import LevelUsage, TenantUsage
 from assistant_observability import metrics
-from assistant_operator.observed import Counts
-from assistant_operator.quota import Quota
-from assistant_operator.snapshot import Json
-from assistant_operator.usage import Quotas
+from assistant_operator.tenant.limits import Quota
+from assistant_operator.tenant.observation import Counts
+from assistant_operator.tenant.snapshot import Json
+from assistant_operator.tenant.usage import Quotas
 
 MOST_ASSISTANTS = 50  # of one tenant with limits of their own: those that are nearest to a limit
 # Why a resource is not Ready where the platform's people have to act. Every other reason is for its author to mend.

@@ -1,4 +1,4 @@
-"""Which tenant is worked on when: one run per key at a time, duplicates merged, failures backed off, starts limited.
+"""The work queue: one run per key at a time, duplicates merged, failures backed off, starts rate limited.
 
 `Schedule` holds the rules and knows no clock and no event loop; `WorkQueue` drives it. Kopf's own retries are not
 used: they give up on some failures for good (docs/decisions/0005-kopf-as-watch-layer.md).
@@ -17,35 +17,35 @@ from assistant_observability import logs, metrics
 _log = logs.logger(__name__)
 
 BACKOFF_FIRST = 0.25
-# A resource that is mended shows it within 15 seconds, also when nothing tells us that it was mended.
+# A repaired resource is Ready within 15 seconds, also without an event of the repair.
 BACKOFF_CAP = 8.0
 JITTER = 0.25
-# From this many runs in quick succession that each wrote something, further runs are held back, whatever asks for
-# them: someone else writes the same fields.
+# From this many runs in quick succession that each changed something, all further runs are held
+# back: someone else writes the same fields.
 UNSTEADY_AFTER = 20
 UNSTEADY_PAUSE = 10.0
 UNSTEADY_CAP = 60.0
-# Runs of one key: so many in a row, then so many per second, whoever asks for them. A run costs questions to the API
-# server, the gateway and the stores also when it writes nothing, and what wakes it is for tenants to touch.
+# Runs of one key: so many in a row, then so many per second. A run costs requests to the API server, the gateway and
+# the stores also when it writes nothing, and tenants can trigger it by touching their objects.
 KEY_BURST = 30.0
 KEY_RATE = 0.5
 # Of so many keys it is remembered how much they ran lately; beyond, those that may run freely are forgotten.
 REMEMBERED = 1000
 # For so long after somebody changed a resource, the runs of its key go before all others, which a restart or an upgrade
 # of the operator asks for all at once. KEY_RATE bounds what that can cost the others.
-CHANGED_SECONDS = 30.0
+URGENT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of one run: whether it changed anything, and when to run again if nothing happens until then.
+class Result:
+    """The result of one run: whether it changed anything, and when to run again if no event comes before.
 
-    `retry` asks for it with growing intervals, `later` after that many seconds.
+    `requeue` runs again with exponential back-off, `requeue_after` after that many seconds.
     """
 
-    retry: bool = False
-    wrote: bool = False
-    later: float | None = None
+    requeue: bool = False
+    changed: bool = False
+    requeue_after: float | None = None
 
 
 @dataclass
@@ -71,23 +71,23 @@ class Schedule:
     _keys: dict[str, _Key] = field(default_factory=dict)
     _heap: list[tuple[float, int, str]] = field(default_factory=list)
     _first: list[tuple[float, int, str]] = field(default_factory=list)  # the same of keys that were changed lately
-    _changed_until: dict[str, float] = field(default_factory=dict)  # key -> until when it goes first
+    _urgent_until: dict[str, float] = field(default_factory=dict)  # key -> until when it goes first
     _sequence: int = 0
     _spent: dict[str, tuple[float, float]] = field(default_factory=dict)  # key -> runs that are left, and as of when
     _tokens: float | None = None
     _refilled: float = 0.0
 
-    def add(self, key: str, now: float, delay: float = 0.0, *, changed: bool = False) -> None:
+    def add(self, key: str, now: float, delay: float = 0.0, *, urgent: bool = False) -> None:
         """Ask for a run of `key` in `delay` seconds; an earlier request for the same key stands.
 
-        `changed`: somebody changed a resource of the key, which goes first for CHANGED_SECONDS.
+        `urgent`: somebody changed a resource of the key, which goes first for URGENT_SECONDS.
         """
         state = self._keys.setdefault(key, _Key())
-        if changed:
-            self._changed_until[key] = now + CHANGED_SECONDS
+        if urgent:
+            self._urgent_until[key] = now + URGENT_SECONDS
         due = max(now + delay, state.held_until)
         if state.due is not None and state.due <= due:
-            if changed and not state.running:
+            if urgent and not state.running:
                 self._push(key, state.due, now)
             return
         if state.due is None:
@@ -116,23 +116,23 @@ class Schedule:
                 return key
         return None
 
-    def done(self, key: str, outcome: Outcome, now: float) -> None:
+    def done(self, key: str, result: Result, now: float) -> None:
         """Note the end of a run."""
         state = self._keys[key]
         state.running = False
-        if not outcome.wrote or now - state.ended > max(UNSTEADY_PAUSE, 2 * self._hold(state.writes)):
+        if not result.changed or now - state.ended > max(UNSTEADY_PAUSE, 2 * self._hold(state.writes)):
             state.writes = 0
-        state.writes += int(outcome.wrote)
+        state.writes += int(result.changed)
         state.ended = now
         state.held_until = now + self._hold(state.writes)
-        if outcome.retry:
-            # Progress starts the back-off anew: what was just written is about to take effect.
-            state.failures = 1 if outcome.wrote else state.failures + 1
+        if result.requeue:
+            # Progress resets the back-off: what was just written is about to take effect.
+            state.failures = 1 if result.changed else state.failures + 1
             self.add(key, now, self._backoff(state.failures))
         else:
             state.failures = 0
-            if outcome.later is not None:
-                self.add(key, now, outcome.later)
+            if result.requeue_after is not None:
+                self.add(key, now, result.requeue_after)
         if state.due is not None:
             state.due = max(state.due, state.held_until)
             self._push(key, state.due, now)
@@ -173,12 +173,12 @@ class Schedule:
     def _forget(self, now: float) -> None:
         if len(self._spent) > REMEMBERED + 2 * len(self._keys):
             self._spent = {key: spent for key, spent in self._spent.items() if self._left(key, now) < KEY_BURST}
-        if len(self._changed_until) > REMEMBERED:
-            self._changed_until = {key: until for key, until in self._changed_until.items() if until > now}
+        if len(self._urgent_until) > REMEMBERED:
+            self._urgent_until = {key: until for key, until in self._urgent_until.items() if until > now}
 
     def _push(self, key: str, due: float, now: float) -> None:
         self._sequence += 1
-        first = self._changed_until.get(key, now) > now
+        first = self._urgent_until.get(key, now) > now
         heapq.heappush(self._first if first else self._heap, (due, self._sequence, key))
 
     def _next(self, heap: list[tuple[float, int, str]]) -> float | None:
@@ -215,12 +215,12 @@ class WorkQueue:
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = False
 
-    def add(self, key: str, delay: float = 0.0, *, changed: bool = False) -> None:
+    def add(self, key: str, delay: float = 0.0, *, urgent: bool = False) -> None:
         """Ask for a run, before others if somebody `changed` a resource; call it from the loop's own thread."""
-        self._schedule.add(key, self._now(), delay, changed=changed)
+        self._schedule.add(key, self._now(), delay, urgent=urgent)
         self._changed.set()
 
-    async def run(self, handler: Callable[[str], Awaitable[Outcome]]) -> None:
+    async def run(self, handler: Callable[[str], Awaitable[Result]]) -> None:
         """Run the handler for due keys until `stop` is called. An exception counts as a failure to be retried."""
         while not self._stopping:
             now = self._now()
@@ -251,15 +251,15 @@ class WorkQueue:
         """Return for how many seconds the longest-waiting due key has waited."""
         return self._schedule.oldest(self._now())
 
-    async def _one(self, key: str, handler: Callable[[str], Awaitable[Outcome]]) -> None:
-        outcome = Outcome(retry=True)
+    async def _one(self, key: str, handler: Callable[[str], Awaitable[Result]]) -> None:
+        result = Result(requeue=True)
         try:
-            outcome = await handler(key)
-        except Exception:  # noqa: BLE001 - whatever it was, this key is tried again and the others go on
-            # The same traceback again and again would tell no more.
+            result = await handler(key)
+        except Exception:  # noqa: BLE001 - this key is tried again and the others go on
+            # Repeating the same traceback would add nothing.
             _log.error("run failed", namespace=key, exc_info=self._schedule.failures(key) == 0)
         finally:
-            self._schedule.done(key, outcome, self._now())
+            self._schedule.done(key, result, self._now())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         # Only now there is room for another run.

@@ -13,7 +13,7 @@ from assistant_operator.errors import ClusterError, ClusterUnreachableError
 from assistant_operator.identity import publish
 from assistant_operator.liveness import Liveness
 from assistant_operator.reconcile.context import Context
-from assistant_operator.snapshot import Json
+from assistant_operator.tenant.snapshot import Json
 
 # After a failed list; until one succeeds, everything is unknown.
 RETRY_SECONDS = 5.0
@@ -41,7 +41,7 @@ class Resync:
                 continue
             for namespace in namespaces:
                 self._add(namespace, random.uniform(0, spread))  # noqa: S311 - spreads load, no secret
-            # At the start all are wanted at once; later on nobody waits for them, and the load is to be even.
+            # At the start all are wanted at once; later on the load is spread evenly.
             spread = self._context.settings.resync_seconds / 2
             await asyncio.sleep(self._context.settings.resync_seconds)
 

@@ -18,18 +18,18 @@ STOP_SECONDS = 8.0
 
 
 class Watches:
-    """Runs the watches until stopped. `failed` is set when they end by themselves, which is a reason to start anew."""
+    """Runs the watches until stopped. `failed` is set when they end by themselves: the process then restarts."""
 
-    def __init__(self, routes_namespace: str, index: Index, liveness: Liveness, wake: Callable[..., None]) -> None:
-        def wake_home(namespace: str, changed: bool) -> None:
+    def __init__(self, routes_namespace: str, index: Index, liveness: Liveness, enqueue: Callable[..., None]) -> None:
+        def enqueue_home(namespace: str, urgent: bool) -> None:
             if namespace:
-                self._tell_home(partial(wake, namespace, changed=changed))
+                self._call_home(partial(enqueue, namespace, urgent=urgent))
 
         self._home = asyncio.get_running_loop()
         self._registry = kopf.OperatorRegistry()
         self._settings = kopf.OperatorSettings()
         handlers.configure(self._settings)
-        handlers.register(self._registry, handlers.Triggers(routes_namespace, index, liveness, wake_home))
+        handlers.register(self._registry, handlers.Triggers(routes_namespace, index, liveness, enqueue_home))
         self._thread = threading.Thread(target=self._run, name="watches", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -64,8 +64,8 @@ class Watches:
             logging.getLogger(__name__).exception("the watches failed")
         finally:
             if not self._stopping:
-                self._tell_home(self.failed.set)
-            self._tell_home(self._ended.set)
+                self._call_home(self.failed.set)
+            self._call_home(self._ended.set)
 
     async def _main(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -80,8 +80,8 @@ class Watches:
             ready_flag=self.ready,
         )
 
-    def _tell_home(self, call: Callable[..., None], *arguments: object) -> None:
+    def _call_home(self, call: Callable[..., None], *arguments: object) -> None:
         try:
             self._home.call_soon_threadsafe(call, *arguments)
         except RuntimeError:
-            return  # home is closed already: nobody is left to be told
+            return  # the home loop is closed already

@@ -17,7 +17,7 @@ from lightkube.types import CascadeType, PatchType
 from assistant_crds import naming
 from assistant_observability import metrics
 from assistant_operator.errors import ClusterError, ClusterUnreachableError
-from assistant_operator.snapshot import Json
+from assistant_operator.tenant.snapshot import Json
 
 TIMEOUT_SECONDS = 8.0
 
@@ -108,7 +108,7 @@ class Cluster:
         """Return all objects of a kind; `ALL_NAMESPACES` lists the whole cluster, None is for cluster-wide kinds."""
         selector: Any = labels
         group, version, _ = (_NAMESPACED | _GLOBAL)[kind]
-        # Of what is listed in the whole cluster nobody needs the specifications, of which there may be many large ones.
+        # Lists of the whole cluster are used without the specifications, of which there may be many large ones.
         kept = _outline if namespace == ALL_NAMESPACES else _as_it_is
         # The API server leaves these out of the items of a list.
         header = {"apiVersion": f"{group}/{version}" if group else version, "kind": kind}

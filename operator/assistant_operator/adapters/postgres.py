@@ -24,8 +24,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from assistant_crds import naming
 from assistant_crds.contracts import INDEX_VERSION
 from assistant_observability import logs
-from assistant_operator import scram
 from assistant_operator.adapters import postgres_sql as sql
+from assistant_operator.adapters import scram
 from assistant_operator.adapters.migrations import Migrations
 from assistant_operator.adapters.postgres_errors import failures, is_lock, reason
 

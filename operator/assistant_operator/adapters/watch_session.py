@@ -1,6 +1,6 @@
 """The HTTP session of the watches: it asks the API server for the metadata of objects, never for their content.
 
-What wakes the operator is told by metadata alone. Secrets, ConfigMaps and instructions are for tenants to write: many
+Metadata is enough to enqueue a tenant. Secrets, ConfigMaps and instructions are for tenants to write: many
 large ones, read in whole by every operator that starts, would be more than its memory.
 """
 
@@ -25,7 +25,7 @@ async def metadata_only(request: aiohttp.ClientRequest, handler: aiohttp.ClientH
 
 
 class Response(aiohttp.ClientResponse):
-    """An answer whose list is one also when it is empty: of metadata the API server says null then, and kopf trips."""
+    """A response whose empty list is a list: for metadata the API server sends null then, on which kopf fails."""
 
     async def json(self, **options: Any) -> Any:
         """Return the decoded body."""

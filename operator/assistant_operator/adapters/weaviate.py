@@ -1,7 +1,7 @@
 """One Weaviate collection for all; per tenant a user whose role names exactly its own vector tenants.
 
 A vector tenant belongs to one knowledge base. The server makes API keys itself, so a key is written into the tenant's
-Secret after it was made; a key that was lost on the way is made anew.
+Secret after it was made; a key that was lost on the way is made again.
 """
 
 from __future__ import annotations

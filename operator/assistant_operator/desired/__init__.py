@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from assistant_crds import naming, parts
 from assistant_crds.contracts import TenantConfig, TenantPolicy
-from assistant_operator.compare import with_digest
 from assistant_operator.desired import (
     config_map,
     deployment,
@@ -18,9 +17,10 @@ from assistant_operator.desired import (
     service_account,
     tenant_config,
 )
+from assistant_operator.desired.compare import with_digest
 from assistant_operator.desired.platform import Credentials, Platform
-from assistant_operator.reconcile.resolve import Resolved
-from assistant_operator.snapshot import Json
+from assistant_operator.tenant.resolve import Resolved
+from assistant_operator.tenant.snapshot import Json
 
 # (kind, name) of everything that a tenant's namespace may hold of ours.
 OWN_NAMES = (

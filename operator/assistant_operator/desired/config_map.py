@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from assistant_crds import naming, parts
 from assistant_operator.desired.platform import metadata
-from assistant_operator.snapshot import Json
+from assistant_operator.tenant.snapshot import Json
 
 ANNOTATION_PARTS = f"{naming.GROUP}/parts"  # on the first one: how many further ones there are
 

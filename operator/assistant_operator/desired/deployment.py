@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from assistant_crds import naming
 from assistant_operator.desired import config_map
 from assistant_operator.desired.platform import Credentials, Platform, Resources, metadata, selector
-from assistant_operator.reconcile.resolve import TenantSettings
-from assistant_operator.snapshot import Json
+from assistant_operator.tenant.resolve import TenantSettings
+from assistant_operator.tenant.snapshot import Json
 
 API_PORT = 8080
 METRICS_PORT = 9090

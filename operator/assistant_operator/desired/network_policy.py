@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from assistant_crds import naming
 from assistant_operator.desired.deployment import API_PORT, METRICS_PORT
 from assistant_operator.desired.platform import Platform, metadata, selector
-from assistant_operator.snapshot import Json
+from assistant_operator.tenant.snapshot import Json
 
 DEFAULT_DENY = "assistant-default-deny"
 # Labels by which other namespaces opt in: their pods may call the API, or scrape metrics.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from assistant_crds import naming
 from assistant_crds.contracts import TOTAL_SECONDS, encode
-from assistant_operator.snapshot import Json
+from assistant_operator.tenant.snapshot import Json
 
 
 @dataclass(frozen=True)

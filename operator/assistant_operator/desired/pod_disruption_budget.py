@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from assistant_crds import naming
 from assistant_operator.desired.platform import metadata, selector
-from assistant_operator.snapshot import Json
+from assistant_operator.tenant.snapshot import Json
 
 
 def build(namespace: str, replicas: int) -> Json | None:

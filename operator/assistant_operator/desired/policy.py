@@ -7,8 +7,8 @@ import base64
 from assistant_crds import naming
 from assistant_crds.contracts import TenantIdentity, TenantPolicy, encode, seal
 from assistant_operator.desired.platform import metadata
-from assistant_operator.reconcile.resolve import Resolved
-from assistant_operator.snapshot import Json
+from assistant_operator.tenant.resolve import Resolved
+from assistant_operator.tenant.snapshot import Json
 
 
 def build(resolved: Resolved, service_account_uid: str = "") -> TenantPolicy:

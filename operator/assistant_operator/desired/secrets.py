@@ -6,7 +6,7 @@ import base64
 
 from assistant_crds import naming
 from assistant_operator.desired.platform import Credentials, metadata
-from assistant_operator.snapshot import Json
+from assistant_operator.tenant.snapshot import Json
 
 
 def stores(namespace: str, credentials: Credentials) -> Json:

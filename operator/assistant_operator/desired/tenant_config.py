@@ -8,8 +8,8 @@ from assistant_crds import naming
 from assistant_crds.conditions import Reason
 from assistant_crds.contracts import ApiKeyConfig, TenantConfig, UnavailableAssistant, seal
 from assistant_operator.desired.platform import Credentials, Platform
-from assistant_operator.reconcile.resolve import Resolved, ResolvedAssistant
-from assistant_operator.snapshot import name_of
+from assistant_operator.tenant.resolve import Resolved, ResolvedAssistant
+from assistant_operator.tenant.snapshot import name_of
 
 FIRST_KEY = "platform"
 LONGEST_MESSAGE = 300
@@ -39,8 +39,8 @@ def build(resolved: Resolved, platform: Platform, credentials: Credentials) -> T
 def _unavailable(assistant: ResolvedAssistant) -> UnavailableAssistant:
     """Return why an assistant is left out: callers are told to come back, not that there is no such assistant."""
     name = name_of(assistant.raw)
-    for verdict in (assistant.accepted, assistant.resolved):
-        if verdict.ok is False:
-            return UnavailableAssistant(name=name, reason=verdict.reason, message=verdict.message[:LONGEST_MESSAGE])
+    for result in (assistant.accepted, assistant.resolved):
+        if result.is_false:
+            return UnavailableAssistant(name=name, reason=result.reason, message=result.message[:LONGEST_MESSAGE])
     message = f"Assistant {name} waits for its knowledge bases."
     return UnavailableAssistant(name=name, reason=Reason.KNOWLEDGE_BASE_NOT_READY, message=message)

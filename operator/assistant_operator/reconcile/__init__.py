@@ -1,1 +1,1 @@
-"""One tenant, once: look, judge, make the stores and objects be as wanted, ask whether it works, report."""
+"""The steps that reconcile one tenant: gather, resolve, write stores and objects, probe, report."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from assistant_crds import naming
-from assistant_operator.compare import is_applied, with_digest
 from assistant_operator.desired import Desired, service_account
+from assistant_operator.desired.compare import is_applied, with_digest
 from assistant_operator.desired.platform import Credentials
 from assistant_operator.errors import ClusterError
 from assistant_operator.reconcile.context import Context, timestamp
 from assistant_operator.reconcile.objects import CONFLICT, Problems, put
-from assistant_operator.snapshot import Json, Snapshot, is_deleting, name_of
+from assistant_operator.tenant.snapshot import Json, Snapshot, is_deleting, name_of
 
 # Three writes a minute at most.
 NUDGE_SECONDS = 20.0
@@ -17,30 +17,35 @@ NUDGE_SECONDS = 20.0
 
 async def apply(
     desired: Desired, credentials: Credentials, snapshot: Snapshot, context: Context, problems: Problems
-) -> bool:
-    """Apply every object that differs; return whether any was written.
+) -> tuple[Snapshot, bool]:
+    """Apply every object that differs; return the snapshot then, and whether anything was written.
 
     What the API server refuses does not hold up the others, but for pods: they are neither started nor changed while
     they could not log in, or something that they mount is not ours.
     """
-    wrote = await _put_policy(desired.policy_secret, snapshot, context, problems)
+    changed = await _put_policy(desired.policy_secret, snapshot, context, problems)
     for obj in desired.objects:
         if obj["kind"] == "Deployment" and (problems.taken or not credentials.complete):
             continue
         if obj["kind"] == "Secret" and not credentials.stored(name_of(obj)):
             continue  # refused before, when the stores were looked at
-        wrote |= await put(obj, snapshot, context, problems)
-    wrote |= await _prune(desired, snapshot, context, problems)
-    wrote |= await _refresh_pods(desired, snapshot, context, problems)
+        snapshot, written = await put(obj, snapshot, context, problems)
+        changed |= written
+    snapshot, pruned = await _prune(desired, snapshot, context, problems)
+    refreshed = await _refresh_pods(desired, snapshot, context, problems)
     await _nudge(snapshot, context, problems)
-    return wrote
+    return snapshot, changed or pruned or refreshed
 
 
-async def ensure_account(snapshot: Snapshot, context: Context, problems: Problems) -> tuple[str, bool]:
-    """Return the UID of the tenant's ServiceAccount, "" when it cannot be made, and whether it was written."""
-    wrote = await put(with_digest(service_account.build(snapshot.namespace)), snapshot, context, problems)
+async def ensure_account(snapshot: Snapshot, context: Context, problems: Problems) -> tuple[Snapshot, bool]:
+    """Make the tenant's ServiceAccount be as wanted; return the snapshot then, and whether it was written."""
+    return await put(with_digest(service_account.build(snapshot.namespace)), snapshot, context, problems)
+
+
+def account_uid(snapshot: Snapshot) -> str:
+    """Return the UID of the tenant's ServiceAccount; "" when there is none."""
     account = snapshot.owned.get(("ServiceAccount", naming.API))
-    return ("" if account is None else str(account["metadata"]["uid"])), wrote
+    return "" if account is None else str(account["metadata"]["uid"])
 
 
 def is_stalled(deployment: Json) -> bool:
@@ -63,18 +68,17 @@ async def _put_policy(secret: Json, snapshot: Snapshot, context: Context, proble
     return True
 
 
-async def _prune(desired: Desired, snapshot: Snapshot, context: Context, problems: Problems) -> bool:
-    wanted, wrote = desired.keys(), False
-    for (kind, name), obj in list(snapshot.owned.items()):
+async def _prune(desired: Desired, snapshot: Snapshot, context: Context, problems: Problems) -> tuple[Snapshot, bool]:
+    wanted, changed = desired.keys(), False
+    for (kind, name), obj in snapshot.owned.items():
         if (kind, name) not in wanted and not is_deleting(obj):
             try:
                 await context.cluster.delete(kind, name, snapshot.namespace)
             except ClusterError as error:
                 problems.note(f"Deletion of {kind} {name} was refused: {error.message}")
                 continue
-            del snapshot.owned[kind, name]
-            wrote = True
-    return wrote
+            snapshot, changed = snapshot.without_owned(kind, name), True
+    return snapshot, changed
 
 
 async def _nudge(snapshot: Snapshot, context: Context, problems: Problems) -> None:
@@ -83,7 +87,7 @@ async def _nudge(snapshot: Snapshot, context: Context, problems: Problems) -> No
     Its own next try may be minutes away. The Deployment's controller passes annotations on to the ReplicaSet, whose
     controller tries again on every change.
     """
-    for (kind, name), obj in list(snapshot.owned.items()):
+    for (kind, name), obj in snapshot.owned.items():
         if kind != "Deployment" or is_deleting(obj) or not is_stalled(obj):
             continue
         key, now = (snapshot.namespace, name), context.monotonic()
@@ -98,7 +102,7 @@ async def _nudge(snapshot: Snapshot, context: Context, problems: Problems) -> No
 
 async def _refresh_pods(desired: Desired, snapshot: Snapshot, context: Context, problems: Problems) -> bool:
     """Note the configuration on each pod: the kubelet then renews the mounted ConfigMap at once, not after a minute."""
-    wrote = False
+    changed = False
     for pod in snapshot.pods:
         annotations = pod["metadata"].get("annotations") or {}
         if annotations.get(naming.ANNOTATION_CONFIG) == desired.config.generation or is_deleting(pod):
@@ -107,8 +111,8 @@ async def _refresh_pods(desired: Desired, snapshot: Snapshot, context: Context, 
             await context.cluster.patch_metadata(
                 "Pod", pod, {"annotations": {naming.ANNOTATION_CONFIG: desired.config.generation}}
             )
-            wrote = True
+            changed = True
         except ClusterError as error:
             if error.code != CONFLICT:  # the pod was replaced by another of its name
                 problems.note(f"Pod {name_of(pod)} could not be annotated: {error.message}")
-    return wrote
+    return changed

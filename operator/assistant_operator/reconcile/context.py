@@ -16,13 +16,13 @@ from assistant_operator.adapters.redis import Redis
 from assistant_operator.catalog import Catalog
 from assistant_operator.config import Settings
 from assistant_operator.desired.platform import Egress, Platform, Resources
-from assistant_operator.generations import Generations
 from assistant_operator.health import StoreHealth
 from assistant_operator.index import Index
 from assistant_operator.measures import Measured
-from assistant_operator.observed import Counts, GatewayView
-from assistant_operator.reconcile.resolve import Defaults
-from assistant_operator.usage import Digest, Quotas
+from assistant_operator.tenant.generations import Generations
+from assistant_operator.tenant.observation import Counts, GatewayView
+from assistant_operator.tenant.resolve import Defaults
+from assistant_operator.tenant.usage import Digest, Quotas
 
 if TYPE_CHECKING:  # to import its client takes a second, and who only computes needs none
     from assistant_operator.adapters.weaviate import Weaviate
@@ -49,7 +49,7 @@ class Memory:
     nudged: dict[tuple[str, str], float] = field(default_factory=dict)
     # namespace, step and kind of unexpected errors whose traceback is in the log
     shown: set[tuple[str, str, str]] = field(default_factory=set)
-    # tenant -> since when (monotonic) its tear-down waits for pods that nothing tells to end
+    # tenant -> since when (monotonic) its tear-down waits for pods without a deletion time
     outlived: dict[str, float] = field(default_factory=dict)
     # namespace -> the last generations of what its pods serve, and of what the gateway enforces for it
     configs: dict[str, Generations] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Report:
-    """What of a tenant may change without any event: asked again between runs, a difference wakes the queue."""
+    """What of a tenant may change without any event: polled between runs, a difference enqueues the tenant."""
 
     tenant: str  # key in the stores
     knowledge_bases: frozenset[str]

@@ -18,7 +18,7 @@ from assistant_crds import naming
 from assistant_operator.config import Settings, with_query
 from assistant_operator.desired.deployment import STORES_FOLDER
 from assistant_operator.desired.platform import Credentials
-from assistant_operator.snapshot import Json
+from assistant_operator.tenant.snapshot import Json
 
 API_KEY = re.compile(r"ak_[A-Za-z0-9_-]{43}")
 _PASSWORD = re.compile(r"[A-Za-z0-9_-]{32,128}")
@@ -83,7 +83,7 @@ def with_weaviate_key(wanted: Credentials, key: str) -> Credentials:
 
 
 def _password(url: str) -> str:
-    """Return the password in a URL that we wrote, or a new one when there is none of that form."""
+    """Return the password in a URL that we changed, or a new one when there is none of that form."""
     try:
         password = urlsplit(url).password or ""
     except ValueError:

@@ -9,8 +9,8 @@ from assistant_crds.conditions import ConditionType, Reason
 from assistant_observability import logs
 from assistant_operator.errors import ClusterError
 from assistant_operator.reconcile.context import Context, timestamp
-from assistant_operator.snapshot import Json, name_of
-from assistant_operator.usage import Alarm
+from assistant_operator.tenant.snapshot import Json, name_of
+from assistant_operator.tenant.usage import Alarm
 
 # Of one resource: so many Events of transitions at once, then one in so many seconds.
 EVENT_BURST = 25
@@ -56,10 +56,10 @@ async def create(event: Json, context: Context) -> bool:
         return False
 
 
-async def tell_transitions(raw: Json, wanted: Json, context: Context) -> None:
-    """Make an Event of what became of a resource: of `Ready`, and of a condition for information that became False.
+async def record_transitions(raw: Json, wanted: Json, context: Context) -> None:
+    """Create an Event when `Ready` changes, and when a condition that is only informative becomes False.
 
-    What changes over and over is told now and then, as client-go's recorder does it.
+    A condition that changes over and over is rate limited, as by the recorder of client-go.
     """
     before = {item["type"]: item for item in (raw.get("status") or {}).get("conditions") or []}
     for found in wanted.get("conditions") or []:
@@ -69,7 +69,7 @@ async def tell_transitions(raw: Json, wanted: Json, context: Context) -> None:
         is_news = found["type"] == ConditionType.READY or (
             found["type"] == ConditionType.FALLBACKS_USABLE and found["status"] == "False"
         )
-        if not is_news or not _may_tell(raw["metadata"]["uid"], context):
+        if not is_news or not _may_record(raw["metadata"]["uid"], context):
             continue
         said = f"{raw['metadata']['uid']} {found['type']} {found['status']} {found['reason']} {context.monotonic()}"
         suffix = hashlib.sha256(said.encode()).hexdigest()[:16]
@@ -77,7 +77,7 @@ async def tell_transitions(raw: Json, wanted: Json, context: Context) -> None:
         await create(build(raw, suffix, kind, found["reason"], found["message"], timestamp()), context)
 
 
-def _may_tell(uid: str, context: Context) -> bool:
+def _may_record(uid: str, context: Context) -> bool:
     """Take one of a resource's Events from its allowance; return whether there was one left."""
     tokens, now = context.memory.event_tokens, context.monotonic()
     if len(tokens) > MOST_ALLOWANCES:
@@ -88,8 +88,8 @@ def _may_tell(uid: str, context: Context) -> bool:
     return left >= 1
 
 
-async def raise_alarms(raw: Json, alarms: list[Alarm], before: str, context: Context) -> None:
-    """Tell of every alarm that `before`, the message of the condition so far, does not tell of yet."""
+async def record_alarms(raw: Json, alarms: list[Alarm], before: str, context: Context) -> None:
+    """Create an Event of every alarm that is not in `before`, the condition's message so far."""
     for alarm in alarms:
         if alarm.mark in before:
             continue

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from assistant_crds import naming
 from assistant_crds.parts import MOST_PARTS
-from assistant_operator.compare import is_ours
 from assistant_operator.desired import OWN_NAMES, config_map
+from assistant_operator.desired.compare import is_ours
 from assistant_operator.reconcile.context import Context
-from assistant_operator.reconcile.routes import MAX_INSTRUCTIONS
-from assistant_operator.snapshot import Json, Snapshot, is_deleting, name_of, references
+from assistant_operator.tenant.models import MAX_INSTRUCTIONS
+from assistant_operator.tenant.snapshot import Json, Snapshot, is_deleting, name_of, references
 
 NAME_PREFIX = "assistant-"
 # Characters of instructions from which a namespace is large. A run holds them several times: as they are written, as

@@ -10,22 +10,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from assistant_crds import naming
-from assistant_crds.contracts import TenantIdentity
 from assistant_observability import logs
 from assistant_operator.errors import StoreUnreachableError
-from assistant_operator.observed import Observed
-from assistant_operator.queue import Outcome
-from assistant_operator.reconcile import events
-from assistant_operator.reconcile.claim import release
+from assistant_operator.queue import Result
+from assistant_operator.reconcile import events, finalizers
 from assistant_operator.reconcile.context import Context, timestamp
 from assistant_operator.reconcile.report import write
-from assistant_operator.reconcile.resolve import ResolvedKnowledgeBase
-from assistant_operator.snapshot import Json, Snapshot, has_finalizer, is_deleting, name_of
 from assistant_operator.status import deleting
+from assistant_operator.tenant.observation import Observation
+from assistant_operator.tenant.resolve import ResolvedKnowledgeBase
+from assistant_operator.tenant.snapshot import Json, has_finalizer, is_deleting, name_of
+from assistant_operator.tenant.state import Tenant
 
 # For how long running pods may take to let go of a knowledge base before it is removed under them.
 LET_GO_SECONDS = 30
-REINDEX_LENGTH = 100  # of an annotation's value that tells it from another
+REINDEX_LENGTH = 100  # characters of the annotation's value that are compared
 _log = logs.logger(__name__)
 
 
@@ -37,30 +36,29 @@ class Receipt:
     documents: int
 
 
-async def finish_deletions(
-    identity: TenantIdentity, snapshot: Snapshot, observed: Observed, context: Context
-) -> Outcome:
+async def finish_deletions(tenant: Tenant, context: Context) -> Result:
     """Finish the deletion of single resources of a tenant that stays."""
-    wrote = await release((item for item in snapshot.assistants if is_deleting(item)), context)
+    snapshot = tenant.snapshot
+    changed = await finalizers.remove((item for item in snapshot.assistants if is_deleting(item)), context)
     waiting = False
     for raw in snapshot.knowledge_bases:
         if not is_deleting(raw) or not has_finalizer(raw):
             continue
-        reason = _in_use(raw, observed)
+        reason = _in_use(raw, tenant.observation)
         if not reason:
             try:
-                receipt = await _remove(identity.key, raw, context)
+                receipt = await _remove(tenant.resolved.identity.key, raw, context)
             except StoreUnreachableError as error:
                 reason = f"store {error.store} cannot remove its data: {error.detail}"
             else:
                 await leave_receipt(raw, receipt, context)
-                await release([raw], context)
-                wrote = True
+                await finalizers.remove([raw], context)
+                changed = True
         if reason:
             waiting = True
             message = f"KnowledgeBase {name_of(raw)} is being deleted; {reason}"
-            wrote |= await write(raw, deleting(raw, message, timestamp()), context)
-    return Outcome(retry=waiting, wrote=wrote)
+            changed |= await write(raw, deleting(raw, message, timestamp()), context)
+    return Result(requeue=waiting, changed=changed)
 
 
 async def reindex(tenant: str, bases: Iterable[ResolvedKnowledgeBase], context: Context) -> dict[str, str]:
@@ -76,7 +74,7 @@ async def reindex(tenant: str, bases: Iterable[ResolvedKnowledgeBase], context: 
         try:
             queued = await context.postgres.reindex(tenant, base.key)
         except StoreUnreachableError:
-            continue  # at the next run; the status tells of the store
+            continue  # at the next run; the status names the store
         _log.info("documents are read again", knowledge_base=name_of(base.raw), documents=queued)
         done[base.key] = asked
     return done
@@ -92,14 +90,14 @@ async def leave_receipt(raw: Json, receipt: Receipt, context: Context) -> None:
     await events.create(events.build(raw, suffix, "Normal", "KnowledgeRemoved", message, timestamp()), context)
 
 
-def _in_use(raw: Json, observed: Observed) -> str:
+def _in_use(raw: Json, observation: Observation) -> str:
     """Return which pod still has the knowledge base in its configuration, unless it had time enough to let go."""
     since = datetime.fromisoformat(raw["metadata"]["deletionTimestamp"])
     if (datetime.now(UTC) - since).total_seconds() > LET_GO_SECONDS:
         return ""
-    for answer in observed.answers:
-        if answer.generation != observed.config_generation:
-            return f"pod {answer.pod} still serves it."
+    for pod in observation.pods:
+        if pod.generation != observation.config_generation:
+            return f"pod {pod.name} still serves it."
     return ""
 
 

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from assistant_crds.conditions import Reason
 from assistant_observability import logs
-from assistant_operator.compare import Difference, changed_by_others, differences, is_ours
+from assistant_operator.desired.compare import Difference, changed_by_others, differences, is_ours
 from assistant_operator.errors import ClusterError, ClusterUnreachableError, NotLeaderError
 from assistant_operator.reconcile import events
 from assistant_operator.reconcile.context import Context, timestamp
-from assistant_operator.snapshot import Json, Snapshot, name_of
+from assistant_operator.tenant.snapshot import Json, Snapshot, name_of
 
 CONFLICT = 409
 # So many differences are named; the others are counted.
@@ -65,12 +65,12 @@ class Problems:
             raise
         except ClusterError as error:
             self.note(f"{name} failed: {error}")
-        except Exception as error:  # noqa: BLE001 - whatever it was, it is told, and the other steps go on
+        except Exception as error:  # noqa: BLE001 - it is reported, and the other steps go on
             self.unexpected(name, error)
         return otherwise
 
     def unexpected(self, name: str, error: Exception) -> None:
-        """Note an error that nobody foresaw; its message may repeat a secret, so that it goes into no status."""
+        """Note an unexpected error; its message may repeat a secret, so that it goes into no status."""
         kind = type(error).__name__
         if (self.namespace, name, kind) not in self.shown and len(self.shown) < SHOWN:
             self.shown.add((self.namespace, name, kind))
@@ -78,8 +78,8 @@ class Problems:
         self.note(f"{name} failed: {kind}. The platform team finds more in the operator's log.")
 
 
-async def put(obj: Json, snapshot: Snapshot, context: Context, problems: Problems) -> bool:
-    """Make the object of the tenant's namespace be as wanted; return whether it was written.
+async def put(obj: Json, snapshot: Snapshot, context: Context, problems: Problems) -> tuple[Snapshot, bool]:
+    """Make the object of the tenant's namespace be as wanted; return the snapshot then, and whether it was written.
 
     What the API server refuses, and what others hold the name of, is noted in `problems`.
 
@@ -90,30 +90,29 @@ async def put(obj: Json, snapshot: Snapshot, context: Context, problems: Problem
     live = snapshot.owned.get(key)
     try:
         if live is None:
-            made = await _make(obj, snapshot, context)
+            made = await _create(obj, snapshot, context)
             if made is None:
                 problems.taken.append(
                     f"{key[0]} {key[1]} exists in namespace {snapshot.namespace} and is not the operator's, which "
                     "needs the name. Rename or delete it; the operator leaves it as it is."
                 )
-                return False
-            snapshot.owned[key] = made
-            return True
+                return snapshot, False
+            return snapshot.with_owned(*key, made), True
         found = _unexpected(obj, live, context)
         if not found:
-            return False
-        snapshot.owned[key] = await _mend(obj, live, found, context)
+            return snapshot, False
+        snapshot = snapshot.with_owned(*key, await _restore(obj, live, found, context))
     except ClusterError as error:
         if error.code == CONFLICT and live is not None:  # it changed meanwhile: looked at again by the next run
-            return True
+            return snapshot, True
         problems.refused(f"{key[0]} {key[1]}", error)
-        return False
+        return snapshot, False
     if changed_by_others(obj, live, found):
-        await _tell(obj, live, found, context, problems)
-    return True
+        await _record_restored(obj, live, found, context, problems)
+    return snapshot, True
 
 
-async def _make(obj: Json, snapshot: Snapshot, context: Context) -> Json | None:
+async def _create(obj: Json, snapshot: Snapshot, context: Context) -> Json | None:
     """Create the object; return None when an object of others has its name."""
     kind, name = obj["kind"], name_of(obj)
     if (kind, name) in snapshot.taken:
@@ -130,7 +129,7 @@ async def _make(obj: Json, snapshot: Snapshot, context: Context) -> Json | None:
         raise
 
 
-async def _mend(obj: Json, live: Json, found: list[Difference], context: Context) -> Json:
+async def _restore(obj: Json, live: Json, found: list[Difference], context: Context) -> Json:
     """Make a live object be as wanted, what was added to it included; return it as it is then."""
     kind, name = obj["kind"], name_of(obj)
     if any(difference.added for difference in found):
@@ -161,13 +160,15 @@ def _unexpected(obj: Json, live: Json, context: Context) -> list[Difference]:
     return found if uid != live["metadata"]["uid"] else [one for one in found if one.path not in kept]
 
 
-async def _tell(obj: Json, live: Json, found: list[Difference], context: Context, problems: Problems) -> None:
+async def _record_restored(
+    obj: Json, live: Json, found: list[Difference], context: Context, problems: Problems
+) -> None:
     """Say on the object what was changed and restored; only names of fields, as values may be secret."""
     named = ", ".join(str(difference)[:200] for difference in found[:NAMED])
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     message = f"{obj['kind']} {name_of(obj)} was changed and has been restored: {named}{more}."
     _log.info("restored", kind=obj["kind"], name=name_of(obj), fields=[difference.path for difference in found[:NAMED]])
-    # By the version that was found: whoever changes it again gets another Event.
+    # Derived from the version that was found: a further change gets another Event.
     what = f"{live['metadata']['uid']} {live['metadata'].get('resourceVersion')} {message}"
     event = events.build(
         {**live, "apiVersion": obj["apiVersion"], "kind": obj["kind"]},

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from assistant_crds import naming
 from assistant_operator.errors import ProbeError, StoreUnreachableError
-from assistant_operator.observed import Counts, GatewayView, PodAnswer
 from assistant_operator.reconcile.context import Context
-from assistant_operator.snapshot import Json, name_of
-from assistant_operator.workload import is_ready, running
+from assistant_operator.status.workload import is_ready, running
+from assistant_operator.tenant.observation import Counts, GatewayView, PodReadiness
+from assistant_operator.tenant.snapshot import Json, name_of
 
 # Seconds before each question to a Service: a node may take a moment to learn of a pod that only just became ready.
 SERVICE_TRIES = (0.0, 0.5)
@@ -24,30 +24,30 @@ async def ask_gateway(namespace: str, context: Context) -> GatewayView:
         return GatewayView(None, str(error))
 
 
-async def ask_pods(pods: list[Json], context: Context) -> list[PodAnswer]:
+async def ask_pods(pods: list[Json], context: Context) -> list[PodReadiness]:
     """Return what every running pod of the API says, in the order of their names."""
 
-    async def ask(pod: Json) -> PodAnswer:
+    async def ask(pod: Json) -> PodReadiness:
         name, in_service = name_of(pod), is_ready(pod)
         try:
             readiness = await context.probes.pod(pod["status"]["podIP"])
         except ProbeError as error:
-            return PodAnswer(name, in_service, ready=False, generation="", detail=str(error))
-        # What works is told by "ok"; only what does not is of interest.
+            return PodReadiness(name, in_service, ready=False, generation="", detail=str(error))
+        # "ok" is left out: only what does not work is of interest.
         missing = "; ".join(f"{part}: {state}" for part, state in sorted(readiness.checks.items()) if state != "ok")
-        return PodAnswer(name, in_service, readiness.status == "ready", readiness.config_generation, missing)
+        return PodReadiness(name, in_service, readiness.status == "ready", readiness.config_generation, missing)
 
     return list(await asyncio.gather(*(ask(pod) for pod in running(pods, naming.API))))
 
 
-async def ask_service(owned: Mapping[tuple[str, str], Json], answers: list[PodAnswer], context: Context) -> str:
+async def ask_service(owned: Mapping[tuple[str, str], Json], pods: list[PodReadiness], context: Context) -> str:
     """Return why clients get no answer from the tenant's Service; empty when they do, or when no pod serves anyway.
 
     Pods that answer prove nothing to a client: a selector, an endpoint or a rule on the way may be wrong.
     """
     service = owned.get(("Service", naming.API))
     address = ((service or {}).get("spec") or {}).get("clusterIP") or ""
-    if not address or address == "None" or not any(answer.in_service and answer.ready for answer in answers):
+    if not address or address == "None" or not any(pod.in_service and pod.ready for pod in pods):
         return ""
     problem = ""
     for wait in SERVICE_TRIES:

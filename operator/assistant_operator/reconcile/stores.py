@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from assistant_crds import naming
 from assistant_crds.contracts import digest
 from assistant_operator.adapters.postgres import Database
-from assistant_operator.compare import with_digest
 from assistant_operator.desired import secrets
+from assistant_operator.desired.compare import with_digest
 from assistant_operator.desired.platform import Credentials
 from assistant_operator.errors import ClusterUnreachableError, NotLeaderError, StoreUnreachableError
 from assistant_operator.reconcile.context import Context
 from assistant_operator.reconcile.credentials import credentials, passwords, with_weaviate_key
 from assistant_operator.reconcile.objects import Problems, put
-from assistant_operator.reconcile.resolve import Resolved
-from assistant_operator.snapshot import Snapshot
+from assistant_operator.tenant.resolve import Resolved
+from assistant_operator.tenant.snapshot import Snapshot
 
 # The whole pool (`assistant_api.clients.POOL_SIZE`) of each API pod, of one more during a roll-out, and of the worker.
 CONNECTIONS_PER_POD = 4
@@ -25,11 +25,12 @@ CONNECTIONS_PER_POD = 4
 
 @dataclass(frozen=True)
 class StoresResult:
-    """The credentials in force, what failed by store, and whether anything was written."""
+    """The snapshot after the step, the credentials in force, what failed by store, and whether anything was written."""
 
+    snapshot: Snapshot
     credentials: Credentials
-    errors: dict[str, str]
-    wrote: bool
+    errors: Mapping[str, str]
+    changed: bool
 
 
 async def ensure_stores(resolved: Resolved, snapshot: Snapshot, context: Context, problems: Problems) -> StoresResult:
@@ -41,9 +42,9 @@ async def ensure_stores(resolved: Resolved, snapshot: Snapshot, context: Context
     run = _Run(tenant, context, problems)
     held = credentials(snapshot.owned, tenant, context.settings, snapshot.namespace)
     # The Secret comes first, then the stores that take a password from it; the vector store makes its key itself.
-    held = await _write_secrets(held, snapshot, context, problems, run)
+    snapshot, held = await _write_secrets(held, snapshot, context, problems, run)
     if not held.stored(naming.STORES_SECRET):
-        return StoresResult(held, run.errors, run.wrote)
+        return StoresResult(snapshot, held, run.errors, run.changed)
     postgres_password, redis_password = passwords(held)
     database = Database(tenant, postgres_password, CONNECTIONS_PER_POD * (resolved.settings.replicas + 2))
     keys = sorted(base.key for base in resolved.served_knowledge_bases())
@@ -65,22 +66,23 @@ async def ensure_stores(resolved: Resolved, snapshot: Snapshot, context: Context
         ensure_vectors(),
     )
     held = with_weaviate_key(held, key)
-    held = await _write_secrets(held, snapshot, context, problems, run)
-    return StoresResult(held, run.errors, run.wrote)
+    snapshot, held = await _write_secrets(held, snapshot, context, problems, run)
+    return StoresResult(snapshot, held, run.errors, run.changed)
 
 
 async def _write_secrets(
     held: Credentials, snapshot: Snapshot, context: Context, problems: Problems, run: _Run
-) -> Credentials:
-    """Write the tenant's Secrets where they differ; return the credentials with what was refused."""
+) -> tuple[Snapshot, Credentials]:
+    """Write the tenant's Secrets where they differ; return the snapshot then, and the credentials with the refusals."""
     refused = set()
     for make in (secrets.stores, secrets.api_key, secrets.admin):
         obj = make(snapshot.namespace, held)
         wanted, name = with_digest(obj), obj["metadata"]["name"]
-        run.wrote |= await put(wanted, snapshot, context, problems)
+        snapshot, written = await put(wanted, snapshot, context, problems)
+        run.changed |= written
         if not wanted["data"].items() <= ((snapshot.owned.get(("Secret", name)) or {}).get("data") or {}).items():
             refused.add(name)
-    return replace(held, refused=frozenset(refused))
+    return snapshot, replace(held, refused=frozenset(refused))
 
 
 class _Run:
@@ -91,12 +93,12 @@ class _Run:
         self._problems = problems
         self._context = context
         self.errors: dict[str, str] = {}
-        self.wrote = False
+        self.changed = False
 
     async def step(self, store: str, what: str, wanted: str, ensure: Callable[[], Awaitable[bool | str]]) -> str | None:
         """Do one step, unless the same was found right a short while ago, in the same life of the store.
 
-        `ensure` returns whether it wrote, or what it found right or made right instead of `wanted`; so does this.
+        `ensure` returns whether it changed, or what it found right or made right instead of `wanted`; so does this.
         """
         health, memory = self._context.health, self._context.memory.checked
         if store in self.errors:
@@ -122,7 +124,7 @@ class _Run:
             self.errors[store] = f"{what}: {type(error).__name__}."
             return None
         made = result if isinstance(result, str) else wanted
-        self.wrote |= result is True or made != wanted
+        self.changed |= result is True or made != wanted
         memory[key] = (self._wish(store, made), now + self._context.settings.resync_seconds * 0.9)
         return made
 

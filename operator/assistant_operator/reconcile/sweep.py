@@ -10,7 +10,7 @@ from assistant_crds import naming
 from assistant_observability import logs
 from assistant_operator.errors import StoreUnreachableError
 from assistant_operator.reconcile.context import Context
-from assistant_operator.snapshot import Json, Snapshot
+from assistant_operator.tenant.snapshot import Json, Snapshot
 
 _log = logs.logger(__name__)
 

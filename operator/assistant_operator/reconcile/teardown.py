@@ -17,30 +17,29 @@ import msgspec
 from assistant_crds import naming
 from assistant_crds.contracts import TenantIdentity, TenantPolicy
 from assistant_observability import logs
-from assistant_operator.compare import is_applied, with_digest
 from assistant_operator.desired import policy
+from assistant_operator.desired.compare import is_applied, with_digest
 from assistant_operator.errors import StoreUnreachableError
 from assistant_operator.measures import show
-from assistant_operator.queue import Outcome
-from assistant_operator.reconcile import stores
-from assistant_operator.reconcile.claim import release
+from assistant_operator.queue import Result
+from assistant_operator.reconcile import finalizers, stores
 from assistant_operator.reconcile.context import Context
 from assistant_operator.reconcile.knowledge import Receipt, leave_receipt
 from assistant_operator.reconcile.objects import Problems
 from assistant_operator.reconcile.report import report_deleting, report_idle
-from assistant_operator.snapshot import Json, Snapshot, has_finalizer, is_deleting, name_of
+from assistant_operator.tenant.snapshot import Json, Snapshot, has_finalizer, is_deleting, name_of
 
 # For how long the gateway is waited for to move a tenant's last calls to Postgres. Its bill would lack them otherwise;
 # but if no gateway runs, or none can, the tenant has to go all the same.
 LEDGER_SECONDS = 120
 # For how long after the end of its grace period a pod is waited for: its node may be gone.
 OVERTIME_SECONDS = 30
-# For how long a pod is waited for that nothing has told to end: the cluster's controllers may be slow.
+# For how long a pod without a deletion time is waited for: the cluster's controllers may be slow.
 ORPHAN_SECONDS = 90
 _log = logs.logger(__name__)
 
 
-async def teardown(snapshot: Snapshot, context: Context) -> Outcome:
+async def teardown(snapshot: Snapshot, context: Context) -> Result:
     """Remove the tenant that the namespace holds now, or held until it went."""
     for memory in (context.memory.reported, context.memory.configs, context.memory.policies):
         memory.pop(snapshot.namespace, None)
@@ -48,22 +47,22 @@ async def teardown(snapshot: Snapshot, context: Context) -> Outcome:
         show(snapshot.namespace, measured, {})
     held = [resource for resource in snapshot.resources if has_finalizer(resource)]
     if snapshot.uid is None:
-        return Outcome(wrote=await report_idle(snapshot, context))
+        return Result(changed=await report_idle(snapshot, context))
     identity = TenantIdentity(namespace=snapshot.namespace, uid=snapshot.uid, key=naming.tenant_key(snapshot.uid))
     records = [record for record in snapshot.policies if name_of(record) == naming.policy_secret(identity.key)]
     if not (held or records or snapshot.owned):
-        return Outcome(wrote=await report_idle(snapshot, context))
+        return Result(changed=await report_idle(snapshot, context))
 
     problems = Problems(snapshot.namespace, context.memory.shown)
-    wrote, why = await problems.step("Its removal", _remove(identity, records, snapshot, context), (False, ""))
+    changed, why = await problems.step("Its removal", _remove(identity, records, snapshot, context), (False, ""))
     why = why or problems.text
     if why:
-        # Refused like everything else, it is told by the log alone.
-        wrote |= await problems.step("Its status", report_deleting(snapshot, why, context), False)
-        return Outcome(retry=True, wrote=wrote)
+        # A status that is refused, too, is in the log only.
+        changed |= await problems.step("Its status", report_deleting(snapshot, why, context), False)
+        return Result(requeue=True, changed=changed)
     await problems.step("Its status", report_idle(snapshot, context), False)
     _log.info("tenant removed", tenant=identity.key)
-    return Outcome(wrote=True, retry=bool(problems.text))
+    return Result(changed=True, requeue=bool(problems.text))
 
 
 async def _remove(
@@ -74,32 +73,32 @@ async def _remove(
     Raises:
         ClusterError: the API server refused something.
     """
-    wrote = await _close(identity, records, context)
-    wrote |= await _stop_pods(snapshot, context)
+    changed = await _close(identity, records, context)
+    changed |= await _stop_pods(snapshot, context)
     waiting = _pod_left(identity.key, snapshot.pods, context)
     if waiting:
-        return wrote, f"Waits for pod {waiting} to end."
+        return changed, f"Waits for pod {waiting} to end."
     try:
         await _empty_stores(identity, snapshot.knowledge_bases, context)
     except StoreUnreachableError as error:
         message = f"Store {error.store} cannot remove the tenant's data: {error.detail} The operator keeps trying."
-        return wrote, message
-    for kind, name in list(snapshot.owned):
+        return changed, message
+    for kind, name in snapshot.owned:
         await context.cluster.delete(kind, name, snapshot.namespace)
     await context.cluster.delete("Secret", naming.policy_secret(identity.key), context.settings.routes_namespace)
-    await release([resource for resource in snapshot.resources if has_finalizer(resource)], context)
+    await finalizers.remove([resource for resource in snapshot.resources if has_finalizer(resource)], context)
     return True, ""
 
 
-async def teardown_former(snapshot: Snapshot, context: Context) -> Outcome:
+async def teardown_former(snapshot: Snapshot, context: Context) -> Result:
     """Remove tenants that had this namespace's name in an earlier life: only their record is left of them."""
-    retry, wrote = False, False
+    retry, changed = False, False
     for record in snapshot.policies:
         identity = _recorded(record)
         if identity is None or identity.uid == snapshot.uid:
             continue
         try:
-            wrote |= await _close(identity, [record], context)  # tokens of its accounts may live on
+            changed |= await _close(identity, [record], context)  # tokens of its accounts may live on
             await _empty_stores(identity, [], context)
         except StoreUnreachableError as error:
             _log.warning("a former tenant's data is left", tenant=identity.key, store=error.store, error=error.detail)
@@ -107,8 +106,8 @@ async def teardown_former(snapshot: Snapshot, context: Context) -> Outcome:
             continue
         await context.cluster.delete("Secret", name_of(record), context.settings.routes_namespace)
         _log.info("former tenant removed", tenant=identity.key)
-        wrote = True
-    return Outcome(retry=retry, wrote=wrote)
+        changed = True
+    return Result(requeue=retry, changed=changed)
 
 
 async def _close(identity: TenantIdentity, records: Sequence[Json], context: Context) -> bool:
@@ -121,16 +120,16 @@ async def _close(identity: TenantIdentity, records: Sequence[Json], context: Con
 
 
 async def _stop_pods(snapshot: Snapshot, context: Context) -> bool:
-    wrote = False
-    for (kind, name), obj in list(snapshot.owned.items()):
+    changed = False
+    for (kind, name), obj in snapshot.owned.items():
         if kind == "Deployment" and not is_deleting(obj):
             await context.cluster.delete(kind, name, snapshot.namespace)
-            wrote = True
-    return wrote
+            changed = True
+    return changed
 
 
 def _pod_left(tenant: str, pods: Sequence[Json], context: Context) -> str:
-    """Return the name of a pod that still runs, or is about to; one that nothing tells to end is not waited for long.
+    """Return the name of a pod that still runs, or is about to; one without a deletion time is not waited for long.
 
     A pod without a deletion time was only just orphaned, as a rule. It may also be one that somebody made with our
     name and label, which nothing will take away.

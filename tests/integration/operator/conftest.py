@@ -18,7 +18,7 @@ from assistant_cluster import stores
 from assistant_crds import naming
 from assistant_operator.adapters.cluster import Cluster
 from assistant_operator.config import Settings
-from assistant_operator.queue import Outcome
+from assistant_operator.queue import Result
 from assistant_operator.reconcile.context import Context
 from assistant_operator.reconcile.run import reconcile
 
@@ -90,21 +90,21 @@ class World:
     async def delete(self, kind: str, name: str) -> None:
         await self.cluster.delete(kind, name, None if kind == "Tenant" else self.namespace)
 
-    async def run(self, context: Context) -> Outcome:
+    async def run(self, context: Context) -> Result:
         """Run the tenant's reconcile once."""
         return await reconcile(self.namespace, context)
 
     async def settle(self, context: Context, runs: int = 100) -> None:
         """Run the tenant's reconcile, as the queue would, until it writes nothing and asks for no further run soon."""
         for _ in range(runs):
-            outcome = await reconcile(self.namespace, context)
+            result = await reconcile(self.namespace, context)
             # What is not Ready waits for an event, which the node may be about to cause.
-            if not (outcome.retry or outcome.wrote) and (outcome.later is None or not await self.node.step()):
+            if not (result.requeue or result.changed) and (result.requeue_after is None or not await self.node.step()):
                 return
             await asyncio.sleep(0.05)
         resources = [*await self.cluster.list("Assistant", self.namespace)]
         resources += await self.cluster.list("KnowledgeBase", self.namespace)
-        raise AssertionError(f"the tenant does not settle: {outcome} {[item.get('status') for item in resources]}")
+        raise AssertionError(f"the tenant does not settle: {result} {[item.get('status') for item in resources]}")
 
     async def leftovers(self, context: Context, key: str) -> list[str]:
         """Return whatever is left of a tenant, in the cluster and in the stores."""

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from assistant_crds import naming
 from assistant_crds.contracts import TenantIdentity
-from assistant_operator.compare import with_digest
 from assistant_operator.desired import policy
+from assistant_operator.desired.compare import with_digest
 from assistant_operator.reconcile.run import reconcile
 from assistant_operator.reconcile.teardown import LEDGER_SECONDS
 

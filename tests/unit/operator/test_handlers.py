@@ -8,7 +8,7 @@ from assistant_crds import naming
 from assistant_operator import handlers
 from assistant_operator.index import Index
 from assistant_operator.liveness import Liveness
-from assistant_operator.snapshot import References
+from assistant_operator.tenant.snapshot import References
 
 OURS = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY, naming.LABEL_TENANT: "acme"}
 

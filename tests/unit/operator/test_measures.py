@@ -9,9 +9,9 @@ from assistant_crds.contracts import Budget, LevelUsage, TenantUsage
 from assistant_observability import metrics
 from assistant_operator import measures
 from assistant_operator.measures import Measured
-from assistant_operator.observed import Counts
-from assistant_operator.quota import Quota
-from assistant_operator.usage import Quotas
+from assistant_operator.tenant.limits import Quota
+from assistant_operator.tenant.observation import Counts
+from assistant_operator.tenant.usage import Quotas
 
 DAY, MONTH = "2026-11-24T00:00:00Z", "2026-12-01T00:00:00Z"
 BUDGET = Budget(5_000_000, "USD", "Month")

@@ -8,11 +8,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from assistant_operator.queue import (
     BACKOFF_CAP,
-    CHANGED_SECONDS,
     KEY_BURST,
     KEY_RATE,
     UNSTEADY_AFTER,
-    Outcome,
+    URGENT_SECONDS,
+    Result,
     Schedule,
     WorkQueue,
 )
@@ -38,7 +38,7 @@ def test_a_request_during_a_run_causes_one_more_run():
     plan.add("a", 1)
     plan.add("a", 2)
     assert plan.take(2) is None
-    plan.done("a", Outcome(), 3)
+    plan.done("a", Result(), 3)
     assert [plan.take(3), plan.take(3)] == ["a", None]
 
 
@@ -49,7 +49,7 @@ def test_an_earlier_request_wins_over_a_later_one():
     plan.add("a", 1)
     plan.add("a", 1, delay=5)
     assert plan.take(1) == "a"
-    plan.done("a", Outcome(), 2)
+    plan.done("a", Result(), 2)
     assert plan.take(100) is None
 
 
@@ -66,15 +66,15 @@ def test_a_changed_key_goes_before_all_others_for_a_while():
     plan = schedule()
     for number in range(100):
         plan.add(str(number), 0)
-    plan.add("50", 1, changed=True)  # also one that waits already
-    plan.add("new", 1, changed=True)
+    plan.add("50", 1, urgent=True)  # also one that waits already
+    plan.add("new", 1, urgent=True)
     assert [plan.take(1), plan.take(1), plan.take(1)] == ["50", "new", "0"]
-    plan.done("new", Outcome(wrote=True, retry=True), 2)
+    plan.done("new", Result(changed=True, requeue=True), 2)
     plan.add("new", 2)
     assert [plan.take(2), plan.take(2)] == ["new", "1"]
-    plan.done("new", Outcome(), 3)
-    plan.add("new", 1 + CHANGED_SECONDS)
-    assert plan.take(1 + CHANGED_SECONDS) == "2"
+    plan.done("new", Result(), 3)
+    plan.add("new", 1 + URGENT_SECONDS)
+    assert plan.take(1 + URGENT_SECONDS) == "2"
 
 
 def test_a_key_that_is_changed_without_end_leaves_room_for_the_others():
@@ -84,9 +84,9 @@ def test_a_key_that_is_changed_without_end_leaves_room_for_the_others():
         plan.add(str(number), now)
     others = []
     while now < 10:
-        plan.add("loud", now, changed=True)
+        plan.add("loud", now, urgent=True)
         if (key := plan.take(now)) is not None:
-            plan.done(key, Outcome(), now)
+            plan.done(key, Result(), now)
             runs += key == "loud"
             others += [] if key == "loud" else [key]
         now += 0.1
@@ -100,7 +100,7 @@ def test_failures_back_off_to_a_cap_under_ten_seconds():
     plan.add("a", now)
     for _ in range(12):
         assert plan.take(now) == "a"
-        plan.done("a", Outcome(retry=True), now)
+        plan.done("a", Result(requeue=True), now)
         waits.append(plan.next_due(now))
         now += waits[-1]
     assert waits[0] < 0.5
@@ -110,15 +110,15 @@ def test_failures_back_off_to_a_cap_under_ten_seconds():
 
 
 def test_progress_starts_the_back_off_anew():
-    """A run that wrote something is looked at again soon: what it wrote is about to take effect."""
+    """A run that changed something is looked at again soon: what it changed is about to take effect."""
     plan, now = schedule(), 0.0
     plan.add("a", now)
     for _ in range(8):
         plan.take(now)
-        plan.done("a", Outcome(retry=True), now)
+        plan.done("a", Result(requeue=True), now)
         now += plan.next_due(now)
     plan.take(now)
-    plan.done("a", Outcome(retry=True, wrote=True), now)
+    plan.done("a", Result(requeue=True, changed=True), now)
     assert plan.next_due(now) < 0.5
 
 
@@ -128,7 +128,7 @@ def test_an_event_does_not_wait_for_the_back_off():
     plan.add("a", 0)
     for now in range(6):
         plan.take(now * 10)
-        plan.done("a", Outcome(retry=True), now * 10)
+        plan.done("a", Result(requeue=True), now * 10)
     plan.add("a", 50.1)
     assert plan.take(50.1) == "a"
 
@@ -138,7 +138,7 @@ def test_later_asks_for_one_run_at_a_fixed_time():
     plan = schedule()
     plan.add("a", 0)
     plan.take(0)
-    plan.done("a", Outcome(later=60), 0)
+    plan.done("a", Result(requeue_after=60), 0)
     assert plan.take(59) is None
     assert plan.take(60) == "a"
 
@@ -150,7 +150,7 @@ def test_a_key_that_never_holds_still_is_held_back():
         plan.add("a", now)
         if plan.take(now) == "a":
             runs += 1
-            plan.done("a", Outcome(wrote=True), now)
+            plan.done("a", Result(changed=True), now)
         now += 0.1
     assert UNSTEADY_AFTER <= runs < UNSTEADY_AFTER + 10
 
@@ -163,11 +163,11 @@ def test_events_in_a_loop_cost_a_bounded_rate_of_runs_and_no_neighbour_waits():
         while (key := plan.take(now)) is not None:
             assert key == "loud"
             runs += 1
-            plan.done(key, Outcome(), now)
+            plan.done(key, Result(), now)
         if int(now) != int(now - 0.05) and int(now) % 10 == 5:
             plan.add("quiet", now)
             assert plan.take(now) == "quiet"
-            plan.done("quiet", Outcome(), now)
+            plan.done("quiet", Result(), now)
         now += 0.05
     assert runs <= KEY_BURST + KEY_RATE * 300 + 1
     # What was asked for last is not lost.
@@ -182,7 +182,7 @@ def test_keys_that_may_run_freely_are_forgotten():
     for number in range(5000):
         plan.add(str(number), number)
         assert plan.take(number) == str(number)
-        plan.done(str(number), Outcome(), number)
+        plan.done(str(number), Result(), number)
     assert len(plan._spent) < 1200
 
 
@@ -192,7 +192,7 @@ def test_writes_now_and_then_are_no_unsteadiness():
     for _ in range(3 * UNSTEADY_AFTER):
         plan.add("a", now)
         assert plan.take(now) == "a"
-        plan.done("a", Outcome(wrote=True), now)
+        plan.done("a", Result(changed=True), now)
         now += 15
 
 
@@ -230,9 +230,9 @@ class Scheduling(RuleBasedStateMachine):
         self.running = set()
         self.owed = set()
 
-    @rule(key=st.sampled_from("abc"), delay=st.sampled_from([0.0, 0.0, 3.0]), changed=st.booleans())
-    def ask(self, key, delay, changed):
-        self.plan.add(key, self.now, delay, changed=changed)
+    @rule(key=st.sampled_from("abc"), delay=st.sampled_from([0.0, 0.0, 3.0]), urgent=st.booleans())
+    def ask(self, key, delay, urgent):
+        self.plan.add(key, self.now, delay, urgent=urgent)
         self.owed.add(key)
 
     @rule(seconds=st.floats(0.01, 20))
@@ -248,12 +248,12 @@ class Scheduling(RuleBasedStateMachine):
             self.owed.discard(key)
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), retry=st.booleans(), wrote=st.booleans())
-    def end(self, data, retry, wrote):
+    @rule(data=st.data(), requeue=st.booleans(), changed=st.booleans())
+    def end(self, data, requeue, changed):
         key = data.draw(st.sampled_from(sorted(self.running)))
         self.running.discard(key)
-        self.plan.done(key, Outcome(retry=retry, wrote=wrote), self.now)
-        if retry:
+        self.plan.done(key, Result(requeue=requeue, changed=changed), self.now)
+        if requeue:
             self.owed.add(key)
 
     @invariant()
@@ -264,7 +264,7 @@ class Scheduling(RuleBasedStateMachine):
     def teardown(self):
         """Let time pass: everything that is owed runs."""
         for key in sorted(self.running):
-            self.plan.done(key, Outcome(), self.now)
+            self.plan.done(key, Result(), self.now)
         for _ in range(100):
             wait = self.plan.next_due(self.now)
             if wait is None:
@@ -272,7 +272,7 @@ class Scheduling(RuleBasedStateMachine):
             self.now += wait + 0.001
             while (key := self.plan.take(self.now)) is not None:
                 self.owed.discard(key)
-                self.plan.done(key, Outcome(), self.now)
+                self.plan.done(key, Result(), self.now)
         assert not self.owed
 
 
@@ -291,7 +291,7 @@ async def test_keys_run_side_by_side_up_to_the_limit():
         await asyncio.sleep(0.02)
         active -= 1
         seen.append(key)
-        return Outcome()
+        return Result()
 
     task = asyncio.create_task(queue.run(handler))
     for number in range(9):
@@ -312,7 +312,7 @@ async def test_an_exception_is_a_failure_to_be_retried():
         tries.append(key)
         if len(tries) == 1:
             raise RuntimeError("once")
-        return Outcome()
+        return Result()
 
     task = asyncio.create_task(queue.run(handler))
     queue.add("a")
@@ -330,7 +330,7 @@ async def test_stop_lets_running_runs_end_and_starts_no_more():
     async def handler(key):
         await asyncio.sleep(0.05)
         ended.append(key)
-        return Outcome()
+        return Result()
 
     task = asyncio.create_task(queue.run(handler))
     queue.add("a")
@@ -351,7 +351,7 @@ async def test_stop_without_grace_cancels():
         except asyncio.CancelledError:
             ended.append("cut off")
             raise
-        return Outcome()
+        return Result()
 
     task = asyncio.create_task(queue.run(handler))
     queue.add("a")

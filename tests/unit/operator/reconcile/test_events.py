@@ -29,7 +29,7 @@ class World:
 
     async def become(self, before, *after):
         raw = assistant() | {"status": {"conditions": [condition(*before)] if before else []}}
-        await events.tell_transitions(raw, {"conditions": [condition(*after)]}, self)
+        await events.record_transitions(raw, {"conditions": [condition(*after)]}, self)
         return [(event["type"], event["reason"]) for event in self.events]
 
 

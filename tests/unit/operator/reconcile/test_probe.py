@@ -6,10 +6,10 @@ import pytest
 
 from assistant_crds import naming
 from assistant_operator.errors import ProbeError
-from assistant_operator.observed import PodAnswer
 from assistant_operator.reconcile import probe
+from assistant_operator.tenant.observation import PodReadiness
 
-SERVING = PodAnswer("assistant-api-1", in_service=True, ready=True, generation="c1")
+SERVING = PodReadiness("assistant-api-1", in_service=True, ready=True, generation="c1")
 
 
 class Services:
@@ -50,8 +50,8 @@ async def test_a_service_without_endpoints_is_found():
         ({}, [SERVING]),
         (owned("None"), [SERVING]),
         (owned(), []),
-        (owned(), [PodAnswer("p", in_service=False, ready=True, generation="c1")]),
-        (owned(), [PodAnswer("p", in_service=True, ready=False, generation="c1")]),
+        (owned(), [PodReadiness("p", in_service=False, ready=True, generation="c1")]),
+        (owned(), [PodReadiness("p", in_service=True, ready=False, generation="c1")]),
     ],
 )
 async def test_without_an_address_or_a_serving_pod_nobody_is_asked(objects, answers):

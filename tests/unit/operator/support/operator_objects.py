@@ -4,8 +4,8 @@ import base64
 
 from assistant_crds import naming
 from assistant_operator.desired.platform import Credentials, Platform, Resources
-from assistant_operator.reconcile.resolve import Defaults, resolve
-from assistant_operator.snapshot import Snapshot
+from assistant_operator.tenant.resolve import Defaults, resolve
+from assistant_operator.tenant.snapshot import Snapshot
 
 NOW = "2026-11-23T12:00:00Z"
 DEFAULTS = Defaults(requests_per_minute=600, replicas=1, requests={"cpu": "100m"}, limits={"memory": "256Mi"})

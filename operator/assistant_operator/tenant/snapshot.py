@@ -1,10 +1,10 @@
-"""What one look at a tenant saw: plain data, so that everything computed from it stays pure."""
+"""The objects of a tenant as they were read at one moment: plain data, so that what is computed from it stays pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from assistant_crds import naming
@@ -29,7 +29,7 @@ class References:
 class Snapshot:
     """A tenant's namespace at one moment. `uid` is None when the namespace does not exist.
 
-    `owned` is kept current by the steps that write: the status speaks of what is there after them.
+    A step that writes returns the snapshot after it, because the status describes what is there then.
     """
 
     namespace: str
@@ -38,7 +38,7 @@ class Snapshot:
     tenant: Json | None = None
     assistants: list[Json] = field(default_factory=list)
     knowledge_bases: list[Json] = field(default_factory=list)
-    owned: dict[tuple[str, str], Json] = field(default_factory=dict)  # by (kind, name)
+    owned: Mapping[tuple[str, str], Json] = field(default_factory=dict)  # by (kind, name)
     taken: frozenset[tuple[str, str]] = frozenset()  # names of ours that objects of others have
     pods: list[Json] = field(default_factory=list)
     policies: list[Json] = field(default_factory=list)  # Secrets in the routes namespace that name this namespace
@@ -49,6 +49,14 @@ class Snapshot:
     def resources(self) -> list[Json]:
         """Every Assistant and KnowledgeBase."""
         return [*self.assistants, *self.knowledge_bases]
+
+    def with_owned(self, kind: str, name: str, obj: Json) -> Snapshot:
+        """Return the snapshot after one of our objects was written."""
+        return replace(self, owned={**self.owned, (kind, name): obj})
+
+    def without_owned(self, kind: str, name: str) -> Snapshot:
+        """Return the snapshot after one of our objects was deleted."""
+        return replace(self, owned={key: obj for key, obj in self.owned.items() if key != (kind, name)})
 
     @property
     def leaving(self) -> bool:
@@ -72,7 +80,7 @@ def name_of(obj: Json) -> str:
 
 
 def references(resources: Iterable[Json]) -> References:
-    """Return what the specs refer to. Malformed specs are tolerated: judging them is the resolver's task."""
+    """Return what the specs refer to. Malformed specs are tolerated: validating them is the resolver's task."""
     secrets: set[tuple[str, str]] = set()
     config_maps: set[tuple[str, str]] = set()
     for resource in resources:
@@ -96,6 +104,6 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _add(found: set[tuple[str, str]], reference: Any) -> None:
     name, key = _mapping(reference).get("name"), _mapping(reference).get("key")
-    # A name becomes part of a path of the API server: what can be no name of an object is asked for by nobody.
+    # The name becomes part of a URL path: one that no object can have is never sent to the API server.
     if isinstance(name, str) and _NAME.fullmatch(name) and len(name) <= LONGEST_NAME:
         found.add((name, key if isinstance(key, str) else ""))

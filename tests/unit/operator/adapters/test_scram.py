@@ -2,7 +2,7 @@
 
 import base64
 
-from assistant_operator.scram import verifier
+from assistant_operator.adapters.scram import verifier
 
 
 def test_the_verifier_is_that_of_the_standard():

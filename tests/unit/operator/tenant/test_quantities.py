@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistant_operator.quantities import parse
+from assistant_operator.tenant.quantities import parse
 
 
 @pytest.mark.parametrize(

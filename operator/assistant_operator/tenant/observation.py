@@ -1,4 +1,4 @@
-"""What was found out about a tenant's running parts: plain data, from which its status is computed."""
+"""What was observed of a tenant's running parts: plain data, from which its status is computed."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import msgspec
 
 from assistant_crds.conditions import Reason
 from assistant_crds.contracts import TenantProbe
-from assistant_operator.generations import Generations
+from assistant_operator.tenant.generations import Generations
 
 
 @dataclass(frozen=True)
 class GatewayView:
-    """The gateway's answer about the tenant, or why there is none."""
+    """The gateway's view of the tenant, or why there is none."""
 
     probe: TenantProbe | None
     error: str = ""
 
     @property
     def steady(self) -> GatewayView:
-        """The answer without what every call changes."""
+        """The view without what every call changes."""
         return self if self.probe is None else GatewayView(msgspec.structs.replace(self.probe, usage=None), self.error)
 
 
 @dataclass(frozen=True)
-class PodAnswer:
-    """What one running pod said to `/readyz`. `in_service` tells whether the kubelet found it ready before."""
+class PodReadiness:
+    """The response of one running pod to `/readyz`. `in_service`: the kubelet has found it ready."""
 
-    pod: str
+    name: str
     in_service: bool
     ready: bool
     generation: str
@@ -61,13 +61,13 @@ class StoreView:
 
 
 @dataclass(frozen=True)
-class Observed:
+class Observation:
     """Everything that a tenant's status is computed from, besides its resolved resources and live objects."""
 
     config_generation: str
     policy_generation: str
     gateway: GatewayView
-    answers: list[PodAnswer]
+    pods: list[PodReadiness]
     stores: StoreView
     counts: Mapping[str, Counts]  # by the key of the knowledge base
     reindexed: Mapping[str, str] = field(default_factory=dict)  # by the same key: the annotation that was acted on
@@ -82,6 +82,6 @@ class Observed:
         probe = self.gateway.probe
         return probe is not None and self.policies.agree(part, probe.generation, self.policy_generation)
 
-    def serves(self, answer: PodAnswer, part: str) -> bool:
+    def serves(self, pod: PodReadiness, part: str) -> bool:
         """Return whether a pod serves the wanted configuration, as far as a resource is concerned."""
-        return self.configs.agree(part, answer.generation, self.config_generation)
+        return self.configs.agree(part, pod.generation, self.config_generation)

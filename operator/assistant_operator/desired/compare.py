@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from assistant_crds import naming
-from assistant_operator import quantities
-from assistant_operator.snapshot import Json
+from assistant_operator.tenant import quantities
+from assistant_operator.tenant.snapshot import Json
 
 # Lists whose items the API server knows by a key and may return in another order. Source: x-kubernetes-list-map-keys
 # of the built-in kinds we apply.

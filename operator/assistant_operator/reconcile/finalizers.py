@@ -1,4 +1,4 @@
-"""Put our finalizer on a tenant's resources before anything is made for them, and take it off when nothing is left."""
+"""Add our finalizer to a tenant's resources before anything is created for them; remove it when nothing is left."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from assistant_crds import naming
 from assistant_operator.errors import ClusterError
 from assistant_operator.reconcile.context import Context
 from assistant_operator.reconcile.objects import Problems
-from assistant_operator.snapshot import Json, has_finalizer, is_deleting, name_of
+from assistant_operator.tenant.snapshot import Json, has_finalizer, is_deleting, name_of
 
 
-async def claim(resources: Iterable[Json], context: Context, problems: Problems) -> bool:
+async def add(resources: Iterable[Json], context: Context, problems: Problems) -> bool:
     """Add the finalizer where it is missing; return whether anything was written."""
-    wrote = False
+    changed = False
     for resource in resources:
         if not has_finalizer(resource) and not is_deleting(resource):
             finalizers = [*(resource["metadata"].get("finalizers") or []), naming.FINALIZER]
@@ -22,19 +22,19 @@ async def claim(resources: Iterable[Json], context: Context, problems: Problems)
             except ClusterError as error:
                 problems.refused(f"The finalizer of {resource['kind']} {name_of(resource)}", error)
                 continue
-            wrote = True
-    return wrote
+            changed = True
+    return changed
 
 
-async def release(resources: Iterable[Json], context: Context) -> bool:
+async def remove(resources: Iterable[Json], context: Context) -> bool:
     """Remove the finalizer where it is; return whether anything was written."""
-    wrote = False
+    changed = False
     for resource in resources:
         if has_finalizer(resource):
-            wrote = True
+            changed = True
             finalizers = [name for name in resource["metadata"]["finalizers"] if name != naming.FINALIZER]
             await _write(resource, finalizers, context)
-    return wrote
+    return changed
 
 
 async def _write(resource: Json, finalizers: list[str], context: Context) -> None:

@@ -1,4 +1,4 @@
-"""What a tenant has used, held against its limits: what its status shows, and what people are told of. Pure."""
+"""The usage of a tenant compared with its limits: what the status shows, and which alarms are raised. Pure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Literal
 from assistant_crds import meta
 from assistant_crds.conditions import Reason
 from assistant_crds.contracts import LevelUsage, TenantUsage
-from assistant_operator import quota
-from assistant_operator.observed import Observed
-from assistant_operator.quota import Quota
-from assistant_operator.verdict import Verdict, no, yes
+from assistant_operator.tenant import limits
+from assistant_operator.tenant.condition import ConditionResult, false, true
+from assistant_operator.tenant.limits import Quota
+from assistant_operator.tenant.observation import Observation
 
 NEAR_PERCENT = 80
 _REASONS = {"tokens": Reason.TOKENS_EXHAUSTED, "budget": Reason.BUDGET_EXHAUSTED}
@@ -37,7 +37,7 @@ class Alarm:
 
     @property
     def sentence(self) -> str:
-        """What people are told."""
+        """The text of the condition and of the Event."""
         return f"{self.mark} {self.rest}" if self.rest else self.mark
 
     @property
@@ -73,10 +73,10 @@ class Digest:
     shown: Mapping[str, meta.Usage] | None
 
 
-def known(observed: Observed) -> TenantUsage | None:
-    """Return the usage, if the gateway told it and counts by this policy's limits."""
-    probe = observed.gateway.probe
-    if probe is None or probe.generation != observed.policy_generation:
+def known(observation: Observation) -> TenantUsage | None:
+    """Return the usage, if the gateway reports it under this policy's limits."""
+    probe = observation.gateway.probe
+    if probe is None or probe.generation != observation.policy_generation:
         return None
     return probe.usage
 
@@ -89,8 +89,8 @@ def is_metered(quotas: Iterable[Quota]) -> bool:
 def show(level: LevelUsage, currency: str) -> meta.Usage:
     """Return the usage for a status."""
     return meta.Usage(
-        spent=quota.money(level.spent_micros, currency),
-        tokens=quota.rounded(level.tokens),
+        spent=limits.money(level.spent_micros, currency),
+        tokens=limits.rounded(level.tokens),
         resets_at=level.period_ends,
     )
 
@@ -118,33 +118,33 @@ def digest(quotas: Quotas, used: TenantUsage, *, held: bool = False) -> Digest:
     return Digest(alarms, None if held else shown)
 
 
-def verdict(alarms: list[Alarm]) -> Verdict:
-    """Return what the condition QuotaExhausted says."""
+def condition(alarms: list[Alarm]) -> ConditionResult:
+    """Return the result of the condition QuotaExhausted."""
     message = " ".join(alarm.sentence for alarm in sorted(alarms, key=lambda alarm: not alarm.used_up))
     for alarm in alarms:
         if alarm.used_up:
-            return yes(_REASONS[alarm.kind], message)
+            return true(_REASONS[alarm.kind], message)
     if alarms:
-        return no(Reason.NEAR_LIMIT, message)
-    return no(Reason.WITHIN_LIMITS, "No limit is used up.")
+        return false(Reason.NEAR_LIMIT, message)
+    return false(Reason.WITHIN_LIMITS, "No limit is used up.")
 
 
-def _alarms(subject: str, limits: Quota, level: LevelUsage) -> list[Alarm]:
+def _alarms(subject: str, quota: Quota, level: LevelUsage) -> list[Alarm]:
     alarms = []
-    budget, tokens = limits.budget, limits.tokens_per_day
+    budget, tokens = quota.budget, quota.tokens_per_day
     if budget is not None and budget.period == level.period:
         used, limit = level.spent_micros, budget.amount_micros
-        up, near = _state(used, limit, told="budget" in level.exhausted)
+        up, near = _state(used, limit, reported="budget" in level.exhausted)
         if near:
-            amounts = (quota.money(amount, budget.currency) for amount in (used, limit - used))
+            amounts = (limits.money(amount, budget.currency) for amount in (used, limit - used))
             rest = _rest(*amounts) if up and used < limit else ""
-            alarms.append(Alarm(subject, "budget", quota.budget_text(budget), up, level.period_ends, rest))
+            alarms.append(Alarm(subject, "budget", limits.budget_text(budget), up, level.period_ends, rest))
     if tokens is not None:
-        up, near = _state(level.tokens, tokens, told="tokens" in level.exhausted)
+        up, near = _state(level.tokens, tokens, reported="tokens" in level.exhausted)
         if near:
             counts = (f"{amount} tokens" for amount in (level.tokens, tokens - level.tokens))
             rest = _rest(*counts) if up and level.tokens < tokens else ""
-            alarms.append(Alarm(subject, "tokens", quota.tokens_text(tokens), up, level.day_ends, rest))
+            alarms.append(Alarm(subject, "tokens", limits.tokens_text(tokens), up, level.day_ends, rest))
     return alarms
 
 
@@ -152,6 +152,6 @@ def _rest(used: str, left: str) -> str:
     return f"Used: {used}; left: {left}."
 
 
-def _state(used: int, limit: int, *, told: bool) -> tuple[bool, bool]:
+def _state(used: int, limit: int, *, reported: bool) -> tuple[bool, bool]:
     """Return whether the limit is used up, and whether it is at least nearly so."""
-    return told or used >= limit, told or used * 100 >= limit * NEAR_PERCENT
+    return reported or used >= limit, reported or used * 100 >= limit * NEAR_PERCENT

@@ -18,8 +18,8 @@ from assistant_crds.conditions import Reason
 from assistant_crds.contracts import Endpoint, ModelRoute
 from assistant_crds.knowledge_base import Embedding
 from assistant_crds.meta import KeyReference
-from assistant_operator.snapshot import Json, Snapshot
-from assistant_operator.verdict import Verdict, no
+from assistant_operator.tenant.condition import ConditionResult, false
+from assistant_operator.tenant.snapshot import Json, Snapshot
 
 # As for instructions in the resource itself: all of a tenant's have to fit into one ConfigMap.
 MAX_INSTRUCTIONS = 32768
@@ -29,12 +29,12 @@ MAX_KEY = 4096
 AnyModel: TypeAlias = Model | ModelFallback | Embedding
 
 
-class Refusal(Exception):  # noqa: N818 - a verdict on its way up, not a fault
-    """A resource cannot be served; `verdict` says why."""
+class Refusal(Exception):  # noqa: N818 - carries a condition result to the caller, not a fault
+    """A resource cannot be served; `result` says why."""
 
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.message)
-        self.verdict = verdict
+    def __init__(self, result: ConditionResult) -> None:
+        super().__init__(result.message)
+        self.result = result
 
 
 class Resolver:
@@ -67,20 +67,20 @@ class Resolver:
                     f"{subject} names an endpoint of its own, which this tenant may not do. Use a model of the "
                     "platform's catalogue, or ask the platform team for models.allowOwnEndpoints."
                 )
-                raise Refusal(no(Reason.MODEL_NOT_ALLOWED, message))
+                raise Refusal(false(Reason.MODEL_NOT_ALLOWED, message))
             return
         if self._providers is not None and model.provider not in self._providers:
             message = (
                 f"{subject} uses provider {model.provider}, which the platform's catalogue does not have. "
                 f"Known providers: {', '.join(sorted(self._providers)) or 'none'}."
             )
-            raise Refusal(no(Reason.PROVIDER_UNKNOWN, message))
+            raise Refusal(false(Reason.PROVIDER_UNKNOWN, message))
         if not any(fnmatchcase(f"{model.provider}/{model.name}", pattern) for pattern in self._allow):
             message = (
                 f"{subject} uses {model.provider}/{model.name}, which this tenant may not use. "
                 f"Allowed: {', '.join(self._allow) or 'none'}. Choose one of these, or ask the platform team."
             )
-            raise Refusal(no(Reason.MODEL_NOT_ALLOWED, message))
+            raise Refusal(false(Reason.MODEL_NOT_ALLOWED, message))
 
     def route(self, model: AnyModel, subject: str) -> ModelRoute:
         """Return the gateway's route; raises Refusal when the endpoint's key cannot be read."""
@@ -107,7 +107,7 @@ class Resolver:
                 f"{subject} takes its API key from Secret {reference.name}, which does not exist in namespace "
                 f"{self.snapshot.namespace}. Create it with the key {reference.key}."
             )
-            raise Refusal(no(Reason.SECRET_NOT_FOUND, message))
+            raise Refusal(false(Reason.SECRET_NOT_FOUND, message))
         encoded = (secret.get("data") or {}).get(reference.key)
         try:
             value = base64.b64decode(encoded or "", validate=True).decode().strip()
@@ -118,7 +118,7 @@ class Resolver:
         if not value:
             what = "has no key" if encoded is None else "has no usable text under the key"
             message = f"Secret {reference.name} {what} {reference.key}, which {subject} needs. Add it."
-            raise Refusal(no(Reason.KEY_NOT_FOUND, message))
+            raise Refusal(false(Reason.KEY_NOT_FOUND, message))
         return value
 
 
@@ -137,17 +137,17 @@ def instructions(spec: AssistantSpec, subject: str, snapshot: Snapshot) -> str:
             f"{subject} takes its instructions from ConfigMap {reference.name}, which does not exist in namespace "
             f"{snapshot.namespace}. Create it with the key {reference.key}."
         )
-        raise Refusal(no(Reason.CONFIG_MAP_NOT_FOUND, message))
+        raise Refusal(false(Reason.CONFIG_MAP_NOT_FOUND, message))
     text = (config_map.get("data") or {}).get(reference.key)
     if text is None:
         message = f"ConfigMap {reference.name} has no key {reference.key}, which {subject} needs. Add it."
-        raise Refusal(no(Reason.KEY_NOT_FOUND, message))
+        raise Refusal(false(Reason.KEY_NOT_FOUND, message))
     if len(text) > MAX_INSTRUCTIONS:
         message = (
             f"Key {reference.key} of ConfigMap {reference.name} is longer than the {MAX_INSTRUCTIONS} characters that "
             f"{subject} may have as instructions. Shorten it."
         )
-        raise Refusal(no(Reason.INVALID_SPEC, message))
+        raise Refusal(false(Reason.INVALID_SPEC, message))
     return str(text)
 
 

@@ -15,28 +15,29 @@ from assistant_crds.conditions import (
 )
 from assistant_crds.contracts import ModelProbe, TenantProbe
 from assistant_operator import status
-from assistant_operator.generations import Generations
-from assistant_operator.observed import Counts, GatewayView, Observed, PodAnswer, StoreView
+from assistant_operator.tenant.generations import Generations
+from assistant_operator.tenant.observation import Counts, GatewayView, Observation, PodReadiness, StoreView
+from assistant_operator.tenant.state import Tenant
 
 LATER = "2026-11-23T13:00:00Z"
 REACHABLE = ModelProbe(reachable=True, reason="Reachable", message="It answers.")
 
 
 def answer(*, ready, generation):
-    return PodAnswer("p", in_service=True, ready=ready, generation=generation)
+    return PodReadiness("p", in_service=True, ready=ready, generation=generation)
 
 
-def observed(**changes):
+def observation(**changes):
     probe = TenantProbe(generation="p1", assistants={"support": REACHABLE}, knowledge_bases={"handbook": REACHABLE})
     values = {
         "config_generation": "c1",
         "policy_generation": "p1",
         "gateway": GatewayView(probe),
-        "answers": [PodAnswer("assistant-api-1", in_service=True, ready=True, generation="c1")],
+        "pods": [PodReadiness("assistant-api-1", in_service=True, ready=True, generation="c1")],
         "stores": StoreView(),
         "counts": {},
     }
-    return Observed(**(values | changes))
+    return Observation(**(values | changes))
 
 
 RUNNING = {
@@ -48,13 +49,13 @@ RUNNING = {
 def of_assistant(*resources, seen=None, owned=None, pods=None, now=NOW, **changes):
     view = snapshot(*resources, owned=RUNNING if owned is None else owned, pods=pods or [pod()])
     found = resolved(*resources, **changes)
-    return status.assistant(found.assistants[0], found, view, seen or observed(), now)
+    return status.assistant(found.assistants[0], Tenant(view, found, seen or observation()), now)
 
 
 def of_base(*resources, seen=None, owned=None, now=NOW):
     view = snapshot(*resources, owned=RUNNING if owned is None else owned, pods=[pod()])
     found = resolved(*resources)
-    return status.knowledge_base(found.knowledge_bases[0], found, view, seen or observed(), now)
+    return status.knowledge_base(found.knowledge_bases[0], Tenant(view, found, seen or observation()), now)
 
 
 def condition(document, kind):
@@ -81,7 +82,7 @@ def test_a_knowledge_base_has_its_own_conditions_and_counts():
     """Counts come from both stores; vectors that no document accounts for are orphans."""
     key = resolved(knowledge_base()).knowledge_bases[0].key
     counts = {key: Counts(documents=2, pending=0, failed=1, chunks=5, vectors=7)}
-    document = of_base(knowledge_base(), seen=observed(counts=counts))
+    document = of_base(knowledge_base(), seen=observation(counts=counts))
     assert [item["type"] for item in document["conditions"]] == ["Ready", *KNOWLEDGE_BASE_CONDITIONS, "IndexCurrent"]
     assert condition(document, "Ready")["status"] == "True"
     names = ("documents", "pending", "failed", "vectors", "orphans")
@@ -93,7 +94,7 @@ def test_documents_of_an_earlier_version_are_told_with_the_next_step(outdated, s
     """They are counted, and a condition says how to have them read again; the knowledge base is Ready all the same."""
     key = resolved(knowledge_base()).knowledge_bases[0].key
     counts = {key: Counts(documents=4, pending=0, failed=0, chunks=5, vectors=5, outdated=outdated)}
-    document = of_base(knowledge_base(), seen=observed(counts=counts))
+    document = of_base(knowledge_base(), seen=observation(counts=counts))
     assert document["outdated"] == outdated
     assert told(document, "IndexCurrent") == (status, reason)
     assert ("kubectl annotate knowledgebase handbook" in condition(document, "IndexCurrent")["message"]) == bool(
@@ -105,7 +106,7 @@ def test_documents_of_an_earlier_version_are_told_with_the_next_step(outdated, s
 def test_an_annotation_that_was_acted_on_stands_in_the_status():
     """It stays there until another one is acted on."""
     key = resolved(knowledge_base()).knowledge_bases[0].key
-    document = of_base(knowledge_base(), seen=observed(reindexed={key: "monday"}))
+    document = of_base(knowledge_base(), seen=observation(reindexed={key: "monday"}))
     assert document["reindexed"] == "monday"
     assert of_base(knowledge_base() | {"status": document})["reindexed"] == "monday"
     assert "reindexed" not in of_base(knowledge_base())
@@ -116,7 +117,7 @@ def test_orphans_are_not_judged_while_documents_are_written():
     raw = knowledge_base() | {"status": {"orphans": 1}}
     key = resolved(raw).knowledge_bases[0].key
     counts = {key: Counts(documents=2, pending=1, failed=0, chunks=5, vectors=9)}
-    assert of_base(raw, seen=observed(counts=counts))["orphans"] == 1
+    assert of_base(raw, seen=observation(counts=counts))["orphans"] == 1
 
 
 def test_counts_that_could_not_be_taken_keep_their_last_values():
@@ -134,12 +135,12 @@ def test_counts_that_could_not_be_taken_keep_their_last_values():
         ({"gateway": GatewayView(None, "no connection.")}, "QuotaSynced", "GatewayUnreachable"),
         ({"stores": StoreView({"redis": "it does not answer."})}, "QuotaSynced", "StoreUnreachable"),
         (
-            {"answers": [PodAnswer("p", in_service=True, ready=False, generation="")]},
+            {"pods": [PodReadiness("p", in_service=True, ready=False, generation="")]},
             "EndpointAnswering",
             "NotAnswering",
         ),
         (
-            {"answers": [PodAnswer("p", in_service=True, ready=True, generation="c0")]},
+            {"pods": [PodReadiness("p", in_service=True, ready=True, generation="c0")]},
             "EndpointAnswering",
             "StaleConfiguration",
         ),
@@ -161,7 +162,7 @@ def test_counts_that_could_not_be_taken_keep_their_last_values():
 )
 def test_each_fault_has_its_condition(seen, kind, reason):
     """The condition is False with its reason, and Ready repeats it."""
-    document = of_assistant(assistant(), seen=observed(**seen))
+    document = of_assistant(assistant(), seen=observation(**seen))
     assert told(document, kind) == ("False", reason)
     assert condition(document, "Ready")["status"] == "False"
     assert condition(document, "Ready")["message"]
@@ -170,7 +171,7 @@ def test_each_fault_has_its_condition(seen, kind, reason):
 def test_a_policy_that_is_not_loaded_yet_is_waited_for():
     """Before the gateway has the policy nothing is known of quota and model."""
     probe = TenantProbe(generation="p0", assistants={"support": REACHABLE}, knowledge_bases={})
-    document = of_assistant(assistant(), seen=observed(gateway=GatewayView(probe)))
+    document = of_assistant(assistant(), seen=observation(gateway=GatewayView(probe)))
     assert told(document, "QuotaSynced") == ("Unknown", "Waiting")
     assert told(document, "ModelReachable") == ("Unknown", "Waiting")
     assert told(document, "Ready") == ("False", "Waiting")
@@ -178,11 +179,11 @@ def test_a_policy_that_is_not_loaded_yet_is_waited_for():
 
 def test_a_pod_that_only_just_started_is_no_fault_while_others_serve():
     """During a roll-out the endpoint answers; alone, a starting pod is not ready to serve yet."""
-    starting = PodAnswer("assistant-api-2", in_service=False, ready=False, generation="", detail="gateway: timeout")
-    serving = PodAnswer("assistant-api-1", in_service=True, ready=True, generation="c1")
-    both = of_assistant(assistant(), seen=observed(answers=[serving, starting]))
+    starting = PodReadiness("assistant-api-2", in_service=False, ready=False, generation="", detail="gateway: timeout")
+    serving = PodReadiness("assistant-api-1", in_service=True, ready=True, generation="c1")
+    both = of_assistant(assistant(), seen=observation(pods=[serving, starting]))
     assert told(both, "EndpointAnswering") == ("True", "Answering")
-    alone = of_assistant(assistant(), seen=observed(answers=[starting]))
+    alone = of_assistant(assistant(), seen=observation(pods=[starting]))
     assert told(alone, "EndpointAnswering") == ("False", "NotAnswering")
     assert "gateway: timeout" in condition(alone, "EndpointAnswering")["message"]
 
@@ -194,7 +195,7 @@ def test_an_unknown_reason_of_a_newer_gateway_is_still_a_fault():
         assistants={"support": ModelProbe(reachable=False, reason="MadeOfCheese", message="It is cheese.")},
         knowledge_bases={},
     )
-    document = of_assistant(assistant(), seen=observed(gateway=GatewayView(probe)))
+    document = of_assistant(assistant(), seen=observation(gateway=GatewayView(probe)))
     assert told(document, "ModelReachable") == ("False", "ProviderUnreachable")
     assert condition(document, "ModelReachable")["message"] == "It is cheese."
 
@@ -210,20 +211,20 @@ def test_what_follows_from_a_refused_resource_waits():
 
 def test_a_false_condition_is_told_before_an_unknown_one():
     """Ready gives the cause, not what waits for it."""
-    document = of_assistant(assistant(model=own_endpoint()), seen=observed(answers=[]))
+    document = of_assistant(assistant(model=own_endpoint()), seen=observation(pods=[]))
     assert told(document, "Ready") == ("False", "SecretNotFound")
 
 
 def test_an_assistant_shows_what_is_wrong_with_its_knowledge():
     """The assistant names the knowledge base and repeats its fault; a store that is down is named itself."""
     resources = (assistant(knowledgeBases=[{"name": "handbook"}]), knowledge_base())
-    down = of_assistant(*resources, seen=observed(stores=StoreView({"weaviate": "it does not answer."})))
+    down = of_assistant(*resources, seen=observation(stores=StoreView({"weaviate": "it does not answer."})))
     assert told(down, "KnowledgeReady") == ("False", "StoreUnreachable")
     assert "Store weaviate" in condition(down, "KnowledgeReady")["message"]
 
     away = ModelProbe(reachable=False, reason="ProviderUnreachable", message="No answer.")
     probe = TenantProbe(generation="p1", assistants={"support": REACHABLE}, knowledge_bases={"handbook": away})
-    unready = of_assistant(*resources, seen=observed(gateway=GatewayView(probe)))
+    unready = of_assistant(*resources, seen=observation(gateway=GatewayView(probe)))
     assert told(unready, "KnowledgeReady") == ("False", "KnowledgeBaseNotReady")
     assert condition(unready, "KnowledgeReady")["message"] == "KnowledgeBase handbook is not ready: No answer."
 
@@ -237,13 +238,13 @@ def test_an_assistant_shows_what_is_wrong_with_its_knowledge():
 
 def test_stores_matter_to_an_assistant_only_for_what_it_uses():
     """Without knowledge bases a vector store that is down is no fault of the assistant."""
-    document = of_assistant(assistant(), seen=observed(stores=StoreView({"weaviate": "it does not answer."})))
+    document = of_assistant(assistant(), seen=observation(stores=StoreView({"weaviate": "it does not answer."})))
     assert condition(document, "Ready")["status"] == "True"
 
 
 def test_pods_wait_for_credentials_at_first():
     """A new tenant whose stores are away has no pods yet; the status says what they wait for."""
-    seen = observed(stores=StoreView({"weaviate": "it does not answer."}), answers=[])
+    seen = observation(stores=StoreView({"weaviate": "it does not answer."}), pods=[])
     document = of_assistant(assistant(), seen=seen, owned={})
     assert told(document, "WorkloadAvailable") == ("Unknown", "Waiting")
     assert "weaviate" in condition(document, "WorkloadAvailable")["message"]
@@ -253,7 +254,7 @@ def test_a_transition_keeps_its_time_until_it_changes():
     """Only a condition whose status changed gets a new time."""
     first = of_assistant(assistant())
     raw = assistant() | {"status": first}
-    second = of_assistant(raw, seen=observed(answers=[]), now=LATER)
+    second = of_assistant(raw, seen=observation(pods=[]), now=LATER)
     assert condition(second, "Accepted")["lastTransitionTime"] == NOW
     assert condition(second, "EndpointAnswering")["lastTransitionTime"] == LATER
     assert condition(second, "Ready")["lastTransitionTime"] == LATER
@@ -263,7 +264,7 @@ def test_the_same_status_is_recognised_whatever_the_time():
     """Nothing is written when nothing but times would change; a new message is a change."""
     first = of_assistant(assistant())
     assert status.same(of_assistant(assistant(), now=LATER), first)
-    assert not status.same(of_assistant(assistant(), seen=observed(answers=[])), first)
+    assert not status.same(of_assistant(assistant(), seen=observation(pods=[])), first)
     assert not status.same(first, None)
 
 
@@ -281,7 +282,7 @@ def test_a_tenant_sums_up_its_namespace():
     """Counts of resources, the limit and the conditions that apply to it."""
     view = snapshot(assistant(), knowledge_base(), owned=RUNNING, pods=[pod()])
     found = resolved(assistant(), knowledge_base(), tenant=tenant(limits={"requestsPerMinute": 9}))
-    document = status.tenant(tenant(), found, view, observed(), NOW)
+    document = status.tenant(tenant(), Tenant(view, found, observation()), NOW)
     assert [item["type"] for item in document["conditions"]] == ["Ready", *TENANT_CONDITIONS]
     assert (document["assistants"], document["knowledgeBases"], document["limit"]) == (1, 1, "9/min")
     assert condition(document, "Ready")["status"] == "True"
@@ -318,9 +319,9 @@ def test_ready_is_true_exactly_when_all_others_are(served, synced, up, answering
     probe = TenantProbe(
         generation="p1" if synced else "p0", assistants={"support": REACHABLE}, knowledge_bases={"handbook": REACHABLE}
     )
-    seen = observed(
+    seen = observation(
         gateway=GatewayView(probe),
-        answers=[answer(ready=answering, generation="c1")],
+        pods=[answer(ready=answering, generation="c1")],
         stores=StoreView({} if stores else {"postgres": "down."}),
     )
     owned = RUNNING | {("Deployment", naming.API): deployment(available=1 if up else 0)}
@@ -337,7 +338,7 @@ FALLBACKS = {"provider": "demo", "name": "m", "fallbacks": [{"provider": "demo",
 def told_of_fallbacks(*found, model=None):
     probe = ModelProbe(reachable=True, reason="Reachable", message="It answers.", fallbacks=list(found))
     gateway = GatewayView(TenantProbe(generation="p1", assistants={"support": probe}, knowledge_bases={}))
-    return of_assistant(assistant(model=model or FALLBACKS), seen=observed(gateway=gateway))
+    return of_assistant(assistant(model=model or FALLBACKS), seen=observation(gateway=gateway))
 
 
 def test_a_fallback_that_would_not_answer_is_told_beside_ready():
@@ -368,7 +369,7 @@ def test_an_unknown_price_makes_it_not_ready():
     """Every call would be refused."""
     probe = ModelProbe(reachable=False, reason="PriceUnknown", message="Nobody knows what demo/m costs.")
     gateway = GatewayView(TenantProbe(generation="p1", assistants={"support": probe}, knowledge_bases={}))
-    document = of_assistant(assistant(), seen=observed(gateway=gateway))
+    document = of_assistant(assistant(), seen=observation(gateway=gateway))
     assert told(document, "ModelReachable") == ("False", "PriceUnknown")
     assert told(document, "Ready") == ("False", "PriceUnknown")
 
@@ -382,29 +383,29 @@ def generations(**parts):
 
 def test_a_change_of_one_resource_does_not_touch_another():
     """Pods and gateway that have all but a sibling's change serve this resource as it is wanted."""
-    old = PodAnswer("assistant-api-1", in_service=True, ready=True, generation="c0")
+    old = PodReadiness("assistant-api-1", in_service=True, ready=True, generation="c0")
     probe = TenantProbe(generation="p0", assistants={"support": REACHABLE}, knowledge_bases={"handbook": REACHABLE})
     same = {"Assistant/support": "1", "KnowledgeBase/handbook": "2", "": "3"}
     known = {
         "configs": generations(c0=same | {"Assistant/other": "0"}, c1=same | {"Assistant/other": "1"}),
         "policies": generations(p0=same | {"Assistant/other": "0"}, p1=same | {"Assistant/other": "1"}),
     }
-    seen = observed(answers=[old], gateway=GatewayView(probe), **known)
+    seen = observation(pods=[old], gateway=GatewayView(probe), **known)
     resources = (assistant(), assistant("other"), knowledge_base())
     view, found = snapshot(*resources, owned=RUNNING, pods=[pod()]), resolved(*resources)
-    other, support = (status.assistant(item, found, view, seen, NOW) for item in found.assistants)
+    other, support = (status.assistant(item, Tenant(view, found, seen), NOW) for item in found.assistants)
     assert told(support, "Ready") == ("True", "Ready")
     assert told(other, "EndpointAnswering") == ("False", "StaleConfiguration")
     assert told(other, "QuotaSynced") == ("Unknown", "Waiting")
-    base = status.knowledge_base(found.knowledge_bases[0], found, view, seen, NOW)
+    base = status.knowledge_base(found.knowledge_bases[0], Tenant(view, found, seen), NOW)
     assert told(base, "Ready") == ("True", "Ready")
-    of_tenant = status.tenant(tenant(), found, view, seen, NOW)
+    of_tenant = status.tenant(tenant(), Tenant(view, found, seen), NOW)
     assert told(of_tenant, "Ready") == ("True", "Ready")
 
 
 def test_a_service_that_lets_nobody_through_is_told():
     """Pods that answer are not enough: clients come through the Service."""
-    document = of_assistant(assistant(), seen=observed(service_error="no connection."))
+    document = of_assistant(assistant(), seen=observation(service_error="no connection."))
     assert told(document, "EndpointAnswering") == ("False", "NotAnswering")
     message = condition(document, "EndpointAnswering")["message"]
     assert "Service assistant-api" in message
@@ -424,7 +425,7 @@ def test_a_service_that_lets_nobody_through_is_told():
 )
 def test_a_cause_is_told_once(resources, seen):
     """Of all conditions but the summary one gives the cause, and no two say the same."""
-    messages = [item["message"] for item in of_assistant(*resources, seen=observed(**seen))["conditions"]]
+    messages = [item["message"] for item in of_assistant(*resources, seen=observation(**seen))["conditions"]]
     assert len(set(messages[1:])) == len(messages[1:])
     assert sum(messages[0] in message for message in messages[1:]) == 1
 
@@ -432,7 +433,7 @@ def test_a_cause_is_told_once(resources, seen):
 def test_an_overloaded_operator_blames_no_store():
     """When no store answers it in time, all at once, the condition speaks of the operator and does not know more."""
     errors = dict.fromkeys(("postgres", "redis", "weaviate"), "no store answers the operator in time, all at once.")
-    document = of_assistant(assistant(), seen=observed(stores=StoreView(errors, overloaded=90.0)))
+    document = of_assistant(assistant(), seen=observation(stores=StoreView(errors, overloaded=90.0)))
     assert told(document, "QuotaSynced") == ("Unknown", "OperatorOverloaded")
     assert "the operator itself is overloaded" in condition(document, "QuotaSynced")["message"]
     assert "StoreUnreachable" not in {item["reason"] for item in document["conditions"]}

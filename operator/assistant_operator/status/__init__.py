@@ -7,7 +7,6 @@ with the reason Waiting; `Ready` repeats the first condition that stands in the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import msgspec
 
@@ -24,50 +23,48 @@ from assistant_crds.contracts import LevelUsage, TenantUsage
 from assistant_crds.knowledge_base import KnowledgeBaseStatus
 from assistant_crds.meta import Condition, Usage
 from assistant_crds.tenant import TenantStatus
-from assistant_operator import quota, usage
 from assistant_operator.desired.service import url
-from assistant_operator.judgements import Judgements
-from assistant_operator.observed import Observed
-from assistant_operator.quota import Quota
-from assistant_operator.reconcile.resolve import Resolved, ResolvedAssistant, ResolvedKnowledgeBase, TenantSettings
-from assistant_operator.snapshot import Json, Snapshot, name_of
-from assistant_operator.usage import Alarm
-from assistant_operator.verdict import Verdict, no, waiting, yes
-from assistant_operator.workload import replicas
+from assistant_operator.status.conditions import Conditions
+from assistant_operator.status.workload import replicas
+from assistant_operator.tenant import limits, usage
+from assistant_operator.tenant.condition import ConditionResult, false, true, unknown
+from assistant_operator.tenant.limits import Quota
+from assistant_operator.tenant.resolve import ResolvedAssistant, ResolvedKnowledgeBase, TenantSettings
+from assistant_operator.tenant.snapshot import Json, name_of
+from assistant_operator.tenant.state import Tenant
+from assistant_operator.tenant.usage import Alarm
 
 # What changes with every document, and says nothing about whether anything works.
 FIGURES = ("documents", "pending", "failed", "outdated", "vectors", "orphans")
-Verdicts = Mapping[ConditionType, Verdict]
+Results = Mapping[ConditionType, ConditionResult]
 
 
-def assistant(item: ResolvedAssistant, resolved: Resolved, snapshot: Snapshot, observed: Observed, now: str) -> Json:
+def assistant(item: ResolvedAssistant, tenant: Tenant, now: str) -> Json:
     """Return the status of an Assistant; `now` is RFC 3339 in UTC."""
-    judge = Judgements(resolved, snapshot, observed)
-    ready, desired = replicas(snapshot.owned)
-    name, used, quotas = name_of(item.raw), usage.known(observed), (item.quota, resolved.settings.quota)
+    evaluate = Conditions(tenant)
+    ready, desired = replicas(tenant.snapshot.owned)
+    used, quotas = usage.known(tenant.observation), (item.quota, tenant.resolved.settings.quota)
+    own = None if used is None else used.assistants.get(name_of(item.raw))
     status = AssistantStatus(
         observed_generation=_generation(item.raw),
         conditions=[
-            *conditions(item.raw, ASSISTANT_CONDITIONS, judge.assistant(item), now),
-            *_exhausted(item.raw, quotas, used, assistant_alarms(item, resolved, observed), now),
-            *_fallbacks(item.raw, judge.fallbacks(item), now),
+            *_conditions(item.raw, ASSISTANT_CONDITIONS, evaluate.assistant(item), now),
+            *_exhausted(item.raw, quotas, used, assistant_alarms(item, tenant), now),
+            *_fallbacks(item.raw, evaluate.fallbacks(item), now),
         ],
-        url=url(snapshot.namespace),
+        url=url(tenant.namespace),
         model=item.model,
-        limit=quota.binding(quotas),
-        usage=_usage(item.raw, None if used is None else used.assistants.get(name), used),
+        limit=limits.binding(quotas),
+        usage=_usage(item.raw, own, used),
         replicas=Replicas(ready=ready, desired=desired),
     )
     return _json(status)
 
 
-def knowledge_base(
-    item: ResolvedKnowledgeBase, resolved: Resolved, snapshot: Snapshot, observed: Observed, now: str
-) -> Json:
+def knowledge_base(item: ResolvedKnowledgeBase, tenant: Tenant, now: str) -> Json:
     """Return the status of a KnowledgeBase. Counts that could not be taken this time keep their last values."""
-    judge = Judgements(resolved, snapshot, observed)
     before = item.raw.get("status") or {}
-    counts = observed.counts.get(item.key)
+    counts = tenant.observation.counts.get(item.key)
     numbers = {name: before.get(name) for name in FIGURES}
     if counts is not None:
         # While documents are being written, rows and vectors are counted at different moments.
@@ -83,31 +80,31 @@ def knowledge_base(
     status = KnowledgeBaseStatus(
         observed_generation=_generation(item.raw),
         conditions=[
-            *conditions(item.raw, KNOWLEDGE_BASE_CONDITIONS, judge.knowledge_base(item), now),
+            *_conditions(item.raw, KNOWLEDGE_BASE_CONDITIONS, Conditions(tenant).knowledge_base(item), now),
             *_index(item.raw, numbers["outdated"], now),
         ],
         model=item.model,
-        reindexed=observed.reindexed.get(item.key) or before.get("reindexed") or "",
+        reindexed=tenant.observation.reindexed.get(item.key) or before.get("reindexed") or "",
         **numbers,
     )
     return _json(status)
 
 
-def tenant(raw: Json, resolved: Resolved, snapshot: Snapshot, observed: Observed, now: str) -> Json:
+def tenant(raw: Json, tenant: Tenant, now: str) -> Json:
     """Return the status of the Tenant of a namespace that has resources."""
-    judge = Judgements(resolved, snapshot, observed)
-    used, quotas = usage.known(observed), (resolved.settings.quota,)
+    resolved = tenant.resolved
+    used, quotas = usage.known(tenant.observation), (resolved.settings.quota,)
     status = TenantStatus(
         observed_generation=_generation(raw),
         conditions=[
-            *conditions(raw, TENANT_CONDITIONS, judge.tenant(), now),
-            *_exhausted(raw, quotas, used, tenant_alarms(resolved, observed), now),
+            *_conditions(raw, TENANT_CONDITIONS, Conditions(tenant).tenant(), now),
+            *_exhausted(raw, quotas, used, tenant_alarms(tenant), now),
         ],
         assistants=len(resolved.assistants),
         knowledge_bases=len(resolved.knowledge_bases),
-        limit=quota.binding(quotas),
+        limit=limits.binding(quotas),
         usage=_usage(raw, None if used is None else used.tenant, used),
-        url=url(snapshot.namespace),
+        url=url(tenant.namespace),
     )
     return _json(status)
 
@@ -115,17 +112,17 @@ def tenant(raw: Json, resolved: Resolved, snapshot: Snapshot, observed: Observed
 def idle_tenant(raw: Json, settings: TenantSettings, now: str) -> Json:
     """Return the status of a Tenant whose namespace holds nothing to serve, or does not exist."""
     name = name_of(raw)
-    idle = waiting(
+    idle = unknown(
         f"Namespace {name} does not exist, or holds no Assistant or KnowledgeBase yet: create one. "
         "A Tenant has the name of the namespace that it is for."
     )
-    verdicts = {kind: settings.accepted if kind is ConditionType.ACCEPTED else idle for kind in TENANT_CONDITIONS}
+    results = {kind: settings.accepted if kind is ConditionType.ACCEPTED else idle for kind in TENANT_CONDITIONS}
     status = TenantStatus(
         observed_generation=_generation(raw),
-        conditions=conditions(raw, TENANT_CONDITIONS, verdicts, now),
+        conditions=_conditions(raw, TENANT_CONDITIONS, results, now),
         assistants=0,
         knowledge_bases=0,
-        limit=quota.binding([settings.quota]),
+        limit=limits.binding([settings.quota]),
     )
     return _json(status)
 
@@ -133,17 +130,17 @@ def idle_tenant(raw: Json, settings: TenantSettings, now: str) -> Json:
 def deleting(raw: Json, message: str, now: str) -> Json:
     """Return the status of a resource whose deletion has to wait for something: all else stays as it was."""
     status = dict(raw.get("status") or {})
-    verdict = no(Reason.DELETING, message)
+    result = false(Reason.DELETING, message)
     others = [item for item in status.get("conditions") or [] if item["type"] != ConditionType.READY]
-    ready = _condition(raw, ConditionType.READY, verdict, now)
+    ready = _condition(raw, ConditionType.READY, result, now)
     return {**status, "conditions": [msgspec.to_builtins(ready), *others]}
 
 
-def conditions(raw: Json, kinds: tuple[ConditionType, ...], verdicts: Verdicts, now: str) -> list[Condition]:
+def _conditions(raw: Json, kinds: tuple[ConditionType, ...], results: Results, now: str) -> list[Condition]:
     """Return `Ready` and the conditions of `kinds`; times of unchanged ones are kept."""
-    ordered = [(kind, verdicts[kind]) for kind in kinds]
-    ready = [(ConditionType.READY, _summary(verdicts[kind] for kind in kinds)), *ordered]
-    return [_condition(raw, kind, verdict, now) for kind, verdict in ready]
+    ordered = [(kind, results[kind]) for kind in kinds]
+    ready = [(ConditionType.READY, _summary(results[kind] for kind in kinds)), *ordered]
+    return [_condition(raw, kind, result, now) for kind, result in ready]
 
 
 def same(wanted: Json, live: Json | None) -> bool:
@@ -160,15 +157,15 @@ def same_but_figures(wanted: Json, live: Json | None) -> bool:
     )
 
 
-def assistant_alarms(item: ResolvedAssistant, resolved: Resolved, observed: Observed) -> list[Alarm]:
+def assistant_alarms(item: ResolvedAssistant, tenant: Tenant) -> list[Alarm]:
     """Return the alarms that concern an Assistant: its own and, as it is refused with all others, the tenant's."""
-    own = usage.assistant_alarms(name_of(item.raw), resolved.quotas, usage.known(observed))
-    return [*own, *tenant_alarms(resolved, observed)]
+    own = usage.assistant_alarms(name_of(item.raw), tenant.resolved.quotas, usage.known(tenant.observation))
+    return [*own, *tenant_alarms(tenant)]
 
 
-def tenant_alarms(resolved: Resolved, observed: Observed) -> list[Alarm]:
+def tenant_alarms(tenant: Tenant) -> list[Alarm]:
     """Return the alarms of the tenant as a whole."""
-    return usage.tenant_alarms(resolved.quotas, usage.known(observed))
+    return usage.tenant_alarms(tenant.resolved.quotas, usage.known(tenant.observation))
 
 
 def exhausted(status: Json) -> Json:
@@ -177,17 +174,17 @@ def exhausted(status: Json) -> Json:
     return next((item for item in found if item["type"] == ConditionType.QUOTA_EXHAUSTED), {})
 
 
-def _fallbacks(raw: Json, verdict: Verdict | None, now: str) -> list[Condition]:
-    return [] if verdict is None else [_condition(raw, ConditionType.FALLBACKS_USABLE, verdict, now)]
+def _fallbacks(raw: Json, result: ConditionResult | None, now: str) -> list[Condition]:
+    return [] if result is None else [_condition(raw, ConditionType.FALLBACKS_USABLE, result, now)]
 
 
 def _index(raw: Json, outdated: int | None, now: str) -> list[Condition]:
     """Return the condition IndexCurrent once documents were counted."""
     if outdated is None:
         return []
-    verdict = yes(Reason.CURRENT, "All documents were read by this version.")
+    result = true(Reason.CURRENT, "All documents were read by this version.")
     if outdated:
-        verdict = no(
+        result = false(
             Reason.INDEX_OUTDATED,
             "An earlier version of the platform has read some documents (status.outdated); they are found as before. "
             "To have them read again, which embeds them again, use POST /api/v1/knowledge-bases/"
@@ -195,7 +192,7 @@ def _index(raw: Json, outdated: int | None, now: str) -> list[Condition]:
             f'{naming.ANNOTATION_REINDEX}="$(date)". A document that cannot be read again stays as it is; the API '
             "says why.",
         )
-    return [_condition(raw, ConditionType.INDEX_CURRENT, verdict, now)]
+    return [_condition(raw, ConditionType.INDEX_CURRENT, result, now)]
 
 
 def _exhausted(
@@ -205,7 +202,7 @@ def _exhausted(
     if not usage.is_metered(quotas):
         return []
     if used is not None:
-        return [_condition(raw, ConditionType.QUOTA_EXHAUSTED, usage.verdict(alarms), now)]
+        return [_condition(raw, ConditionType.QUOTA_EXHAUSTED, usage.condition(alarms), now)]
     before = exhausted(raw.get("status") or {})
     return [msgspec.convert(before, Condition)] if before else []
 
@@ -217,22 +214,22 @@ def _usage(raw: Json, level: LevelUsage | None, used: TenantUsage | None) -> Usa
     return None if before is None else msgspec.convert(before, Usage)
 
 
-def _summary(verdicts: Any) -> Verdict:
-    standing = [verdict for verdict in verdicts if verdict.ok is not True]
-    if not standing:
-        return yes(Reason.READY, "Serving.")
-    first = next((verdict for verdict in standing if verdict.ok is False), standing[0])
-    return no(first.reason, first.message)
+def _summary(results: Iterable[ConditionResult]) -> ConditionResult:
+    in_the_way = [result for result in results if not result.is_true]
+    if not in_the_way:
+        return true(Reason.READY, "Serving.")
+    first = next((result for result in in_the_way if result.is_false), in_the_way[0])
+    return false(first.reason, first.message)
 
 
-def _condition(raw: Json, kind: ConditionType, verdict: Verdict, now: str) -> Condition:
+def _condition(raw: Json, kind: ConditionType, result: ConditionResult, now: str) -> Condition:
     before = next((item for item in (raw.get("status") or {}).get("conditions") or [] if item["type"] == kind), None)
-    unchanged = before is not None and before["status"] == verdict.status
+    unchanged = before is not None and before["status"] == result.status
     return Condition(
         type=kind.value,
-        status=verdict.status,
-        reason=verdict.reason.value,
-        message=verdict.message[:1024],
+        status=result.status.value,
+        reason=result.reason.value,
+        message=result.message[:1024],
         observed_generation=_generation(raw),
         last_transition_time=before["lastTransitionTime"] if before is not None and unchanged else now,
     )

@@ -21,9 +21,9 @@ from assistant_crds import naming
 from assistant_crds.conditions import Reason
 from assistant_crds.contracts import Budget
 from assistant_operator.desired import policy
-from assistant_operator.quota import Quota
-from assistant_operator.reconcile.resolve import resolve
-from assistant_operator.snapshot import References, references
+from assistant_operator.tenant.limits import Quota
+from assistant_operator.tenant.resolve import resolve
+from assistant_operator.tenant.snapshot import References, references
 
 KEY = naming.tenant_key("uid-acme")
 
@@ -49,8 +49,8 @@ def test_a_valid_assistant_is_served():
             )
         )
     )
-    assert item.accepted.ok
-    assert item.resolved.ok
+    assert item.accepted.is_true
+    assert item.resolved.is_true
     assert (item.model, item.config.instructions, item.config.max_chunks) == ("demo/m", "Be kind.", 3)
     assert (item.config.min_score, item.config.display_name) == (0.25, "support")
     assert (item.policy.temperature, item.policy.max_output_tokens, item.policy.requests_per_minute) == (0.2, 10, 7)
@@ -86,10 +86,10 @@ def test_what_is_not_accepted_says_why(change, reason, says):
     """The reason is stable, the sentence names the resource and the way out, and nothing of it is served."""
     limits = tenant(models={"allow": ["demo/*"], "allowOwnEndpoints": False})
     item = only(resolved(assistant(**change), tenant=limits))
-    assert (item.accepted.ok, item.accepted.reason) == (False, reason)
+    assert (item.accepted.status, item.accepted.reason) == ("False", reason)
     assert "Assistant support" in item.accepted.message
     assert says in item.accepted.message
-    assert item.resolved.ok is None
+    assert item.resolved.is_unknown
     assert not item.served
 
 
@@ -129,8 +129,8 @@ def test_what_is_not_accepted_says_why(change, reason, says):
 def test_what_is_not_resolved_names_the_missing_object(spec, objects, reason, says):
     """A missing Secret, ConfigMap, key or KnowledgeBase is named; the resource is accepted, and not served."""
     item = only(resolved(assistant(**spec), **objects))
-    assert item.accepted.ok
-    assert (item.resolved.ok, item.resolved.reason) == (False, reason)
+    assert item.accepted.is_true
+    assert (item.resolved.status, item.resolved.reason) == ("False", reason)
     assert says in item.resolved.message
     assert not item.served
 
@@ -154,7 +154,7 @@ def test_an_assistant_is_not_served_without_its_knowledge():
         assistant(knowledgeBases=[{"name": "handbook"}]),
         knowledge_base(embedding={"provider": "nobody", "name": "e", "dimensions": 16}),
     )
-    assert only(found).resolved.ok
+    assert only(found).resolved.is_true
     assert not only(found).served
 
 
@@ -193,7 +193,7 @@ def test_an_invalid_tenant_falls_back_to_the_defaults_and_says_so():
     """A Tenant that cannot be understood does not take its assistants down."""
     raw = tenant(serving={"resources": {"requests": {"cpu": "much"}}})
     found = resolved(assistant(), tenant=raw)
-    assert (found.settings.accepted.ok, found.settings.accepted.reason) == (False, Reason.INVALID_SPEC)
+    assert (found.settings.accepted.status, found.settings.accepted.reason) == ("False", Reason.INVALID_SPEC)
     assert found.settings.requests == {"cpu": "100m"}
     assert only(found).served
 
@@ -230,10 +230,10 @@ def test_a_bad_fallback_is_named(fallback, condition, reason, says):
     """A fallback that could not answer is told at once, not in the moment it is needed; the message says which."""
     limits = tenant(models={"allow": ["demo/*"], "allowOwnEndpoints": True})
     found = only(resolved(with_fallbacks({"provider": "demo", "name": "s"}, fallback), tenant=limits))
-    verdict = getattr(found, condition)
-    assert (verdict.ok, verdict.reason) == (False, reason)
-    assert says in verdict.message
-    assert reason is Reason.INVALID_SPEC or verdict.message.find("allback 2 of Assistant support") >= 0
+    result = getattr(found, condition)
+    assert (result.status, result.reason) == ("False", reason)
+    assert says in result.message
+    assert reason is Reason.INVALID_SPEC or result.message.find("allback 2 of Assistant support") >= 0
     assert not found.served
 
 
@@ -274,7 +274,7 @@ garbage = st.recursive(
 
 @given(garbage, garbage)
 def test_no_spec_can_break_the_resolver(one, other):
-    """Whatever is in a spec, the outcome is a verdict."""
+    """Any spec gives a condition result, never an error."""
     broken = {**assistant("one"), "spec": one}
     base = {**knowledge_base("other"), "spec": other}
     found = resolved(broken, base, assistant("good"))
@@ -320,7 +320,7 @@ def test_a_tenant_overrides_the_platforms_budget():
 def test_an_unknown_time_zone_is_told_and_the_limits_hold(zone):
     """The Tenant says what to write instead; its budget counts in the default zone until then."""
     settings = resolved(assistant(), tenant=tenant(limits={"budget": BUDGET}, timeZone=zone)).settings
-    assert (settings.accepted.ok, settings.accepted.reason) == (False, Reason.INVALID_SPEC)
+    assert (settings.accepted.status, settings.accepted.reason) == ("False", Reason.INVALID_SPEC)
     assert "such as Europe/Berlin" in settings.accepted.message
     assert (settings.time_zone, settings.quota.budget) == ("UTC", usd(25_000_000, "Month"))
 
@@ -329,7 +329,7 @@ def test_a_tenants_mistake_elsewhere_does_not_lift_its_budget():
     """Falling back to the defaults would leave a tenant without its limit in money."""
     raw = tenant(limits={"budget": BUDGET}, serving={"resources": {"requests": {"cpu": "much"}}})
     settings = resolved(assistant(), tenant=raw).settings
-    assert settings.accepted.ok is False
+    assert settings.accepted.is_false
     assert settings.quota.budget == usd(25_000_000, "Month")
 
 
@@ -337,7 +337,7 @@ def test_a_tenants_mistake_elsewhere_does_not_lift_its_budget():
 def test_a_budget_that_is_not_understood_is_no_budget_without_limit(change):
     """A Tenant's leaves nothing to spend, an Assistant's keeps the Assistant from being served; both say why."""
     settings = resolved(assistant(), tenant=tenant(limits={"budget": BUDGET | change})).settings
-    assert settings.accepted.ok is False
+    assert settings.accepted.is_false
     assert "nothing may be spent" in settings.accepted.message
     assert settings.quota.budget is not None
     assert settings.quota.budget.amount_micros == 0

@@ -22,9 +22,10 @@ from operator_objects import (
 from assistant_crds.conditions import Reason
 from assistant_operator import status
 from assistant_operator.desired import build
-from assistant_operator.observed import GatewayView, Observed, StoreView
-from assistant_operator.reconcile.resolve import resolve
-from assistant_operator.snapshot import references
+from assistant_operator.tenant.observation import GatewayView, Observation, StoreView
+from assistant_operator.tenant.resolve import resolve
+from assistant_operator.tenant.snapshot import references
+from assistant_operator.tenant.state import Tenant
 
 CRDS = Path(__file__).parents[4] / "crds"
 ODD = [
@@ -87,11 +88,12 @@ def texts(schema):
 def seen(resolved, view):
     """Return what a run writes of what it resolved."""
     desired = build(resolved, platform(), CREDENTIALS)
-    observed = Observed("", "", GatewayView(None, "x"), [], StoreView(), {})
-    statuses = [status.assistant(item, resolved, view, observed, NOW) for item in resolved.assistants]
-    statuses += [status.knowledge_base(item, resolved, view, observed, NOW) for item in resolved.knowledge_bases]
+    observation = Observation("", "", GatewayView(None, "x"), [], StoreView(), {})
+    known = Tenant(view, resolved, observation)
+    statuses = [status.assistant(item, known, NOW) for item in resolved.assistants]
+    statuses += [status.knowledge_base(item, known, NOW) for item in resolved.knowledge_bases]
     if view.tenant is not None:
-        statuses.append(status.tenant(view.tenant, resolved, view, observed, NOW))
+        statuses.append(status.tenant(view.tenant, known, NOW))
     return desired, statuses
 
 

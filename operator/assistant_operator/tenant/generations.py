@@ -1,7 +1,7 @@
 """Which resources a change of a tenant's documents concerns, so that no other waits until it has arrived. Pure.
 
 Pods and gateway name the generation of the whole document they work with. A resource is up to date with them as soon
-as its own part of that generation is the wanted one, whatever else has changed since.
+as its own part of that generation is the wanted one, independent of other changes since.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Judge every resource of a tenant by itself: usable, or not and why. A bad one never blocks its neighbours.
+"""Resolve every resource of a tenant by itself: usable, or not and why. A bad one never blocks its neighbours.
 
 An Assistant or KnowledgeBase that cannot be resolved is left out of what the tenant's pods and the gateway get. An
 Assistant whose KnowledgeBase is unusable is left out too: answering without its knowledge would be silently wrong.
-Pure: a snapshot in, verdicts and contract documents out.
+Pure: a snapshot in, condition results and contract documents out.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from assistant_crds.contracts import (
 )
 from assistant_crds.knowledge_base import KnowledgeBaseSpec
 from assistant_crds.tenant import Models, TenantLimits, TenantSpec
-from assistant_operator import quantities, quota
-from assistant_operator.quota import Quota
-from assistant_operator.reconcile.room import Room
-from assistant_operator.reconcile.routes import Refusal, Resolver, created, instructions
-from assistant_operator.snapshot import Json, Snapshot, is_deleting, name_of
-from assistant_operator.usage import Quotas
-from assistant_operator.verdict import Verdict, no, waiting, yes
+from assistant_operator.tenant import limits, quantities
+from assistant_operator.tenant.capacity import Capacity
+from assistant_operator.tenant.condition import ConditionResult, false, true, unknown
+from assistant_operator.tenant.limits import Quota
+from assistant_operator.tenant.models import Refusal, Resolver, created, instructions
+from assistant_operator.tenant.snapshot import Json, Snapshot, is_deleting, name_of
+from assistant_operator.tenant.usage import Quotas
 
 Spec = TypeVar("Spec", AssistantSpec, KnowledgeBaseSpec, TenantSpec)
-_ACCEPTED = yes(Reason.ACCEPTED, "The specification is valid.")
-_REFS_WAIT = waiting("RefsResolved is judged once Accepted is True.")
-_RESOLVED = yes(Reason.RESOLVED, "Everything it refers to exists.")
+_ACCEPTED = true(Reason.ACCEPTED, "The specification is valid.")
+_REFS_WAIT = unknown("RefsResolved is judged once Accepted is True.")
+_RESOLVED = true(Reason.RESOLVED, "Everything it refers to exists.")
 # Of all files of a knowledge base: 1Pi, as in crds/knowledgebases.yaml.
 MOST_BYTES = 2**50
 # What comes of a specification that is not what it should be, however it got past the API server.
@@ -62,7 +62,7 @@ class Defaults:
 class TenantSettings:
     """What the platform lets the tenant do, and how it is served."""
 
-    accepted: Verdict
+    accepted: ConditionResult
     quota: Quota
     time_zone: str
     failure_policy: str
@@ -82,8 +82,8 @@ class ResolvedKnowledgeBase:
     raw: Json
     key: str
     model: str
-    accepted: Verdict
-    resolved: Verdict
+    accepted: ConditionResult
+    resolved: ConditionResult
     config: KnowledgeBaseConfig | None = None
     policy: EmbeddingPolicy | None = None
 
@@ -99,8 +99,8 @@ class ResolvedAssistant:
 
     raw: Json
     model: str
-    accepted: Verdict
-    resolved: Verdict
+    accepted: ConditionResult
+    resolved: ConditionResult
     knowledge_bases: list[str]
     quota: Quota
     config: AssistantConfig | None = None
@@ -144,8 +144,8 @@ def resolve(snapshot: Snapshot, providers: frozenset[str] | None, defaults: Defa
         for raw in sorted(snapshot.knowledge_bases, key=name_of)
         if not is_deleting(raw)
     ]
-    room = Room()
-    knowledge_bases = room.fit(knowledge_bases)
+    capacity = Capacity()
+    knowledge_bases = capacity.fit(knowledge_bases)
     by_name = {name_of(knowledge_base.raw): knowledge_base for knowledge_base in knowledge_bases}
     assistants = [
         _assistant(raw, by_name, resolver) for raw in sorted(snapshot.assistants, key=name_of) if not is_deleting(raw)
@@ -153,7 +153,7 @@ def resolve(snapshot: Snapshot, providers: frozenset[str] | None, defaults: Defa
     return Resolved(
         identity=TenantIdentity(namespace=snapshot.namespace, uid=snapshot.uid, key=key),
         settings=settings,
-        assistants=room.fit(assistants),
+        assistants=capacity.fit(assistants),
         knowledge_bases=knowledge_bases,
     )
 
@@ -170,23 +170,23 @@ def tenant_settings(raw: Json | None, defaults: Defaults) -> TenantSettings:
         except _UNREADABLE as error:
             # One field that cannot be read takes nothing of what the platform team forbids away.
             spec = TenantSpec(models=_models(raw))
-            accepted = no(Reason.INVALID_SPEC, f"Tenant {name_of(raw)}: {error}. Correct its spec.")
-    limits, time_zone, wrong = _tenant_limits(raw, defaults)
-    if wrong and accepted.ok:
-        accepted = no(Reason.INVALID_SPEC, wrong)
+            accepted = false(Reason.INVALID_SPEC, f"Tenant {name_of(raw)}: {error}. Correct its spec.")
+    tenant_quota, time_zone, wrong = _tenant_limits(raw, defaults)
+    if wrong and accepted.is_true:
+        accepted = false(Reason.INVALID_SPEC, wrong)
     return TenantSettings(
         accepted=accepted,
-        quota=limits,
+        quota=tenant_quota,
         time_zone=time_zone,
         failure_policy=_failure_policy(spec.failure_policy or defaults.failure_policy),
-        replicas=spec.serving.replicas.min if raw is not None and accepted.ok else defaults.replicas,
+        replicas=spec.serving.replicas.min if raw is not None and accepted.is_true else defaults.replicas,
         requests=spec.serving.resources.requests or defaults.requests,
         limits=spec.serving.resources.limits or defaults.limits,
         models_allow=list(spec.models.allow),
         allow_own_endpoints=spec.models.allow_own_endpoints,
         allowed_origins=list(spec.access.allowed_origins),
-        # A Tenant that cannot be read lets nobody in whom it might have meant to keep out.
-        registration=spec.access.registration if accepted.ok else "Closed",
+        # Closed: a Tenant that cannot be read may have meant to keep people out.
+        registration=spec.access.registration if accepted.is_true else "Closed",
     )
 
 
@@ -199,7 +199,7 @@ def _models(raw: Json) -> Models:
 
 
 def _failure_policy(written: str) -> str:
-    return written if written in quota.FAILURE_POLICIES else quota.FAILURE_POLICIES[0]
+    return written if written in limits.FAILURE_POLICIES else limits.FAILURE_POLICIES[0]
 
 
 def _tenant_limits(raw: Json | None, defaults: Defaults) -> tuple[Quota, str, str]:
@@ -212,11 +212,11 @@ def _tenant_limits(raw: Json | None, defaults: Defaults) -> tuple[Quota, str, st
         return platform, defaults.time_zone, ""
     written, zone, wrong = raw.get("spec") or {}, defaults.time_zone, ""
     try:
-        zone = quota.time_zone(written.get("timeZone") or zone)
+        zone = limits.time_zone(written.get("timeZone") or zone)
     except _UNREADABLE as error:
         wrong = f"Tenant {name_of(raw)}: {error}; until then days and months begin as in {zone}."
     try:
-        own = quota.read(msgspec.convert(written.get("limits") or {}, type=TenantLimits))
+        own = limits.read(msgspec.convert(written.get("limits") or {}, type=TenantLimits))
     except _UNREADABLE as error:
         wrong = f"Tenant {name_of(raw)}: {error}. Correct its spec.limits; until then nothing may be spent."
         own = Quota(budget=Budget(amount_micros=0, currency="USD", period="Month"))
@@ -236,14 +236,14 @@ def _knowledge_base(raw: Json, tenant: str, resolver: Resolver) -> ResolvedKnowl
         max_bytes = quantities.whole_bytes(spec.limits.bytes, MOST_BYTES)
         resolver.check_model(spec.embedding, f"KnowledgeBase {name}", "spec.embedding")
     except _UNREADABLE as error:
-        verdict = no(Reason.INVALID_SPEC, f"KnowledgeBase {name}: {error}. Correct its spec.")
-        return ResolvedKnowledgeBase(raw, key, model, verdict, _REFS_WAIT)
+        result = false(Reason.INVALID_SPEC, f"KnowledgeBase {name}: {error}. Correct its spec.")
+        return ResolvedKnowledgeBase(raw, key, model, result, _REFS_WAIT)
     except Refusal as refusal:
-        return ResolvedKnowledgeBase(raw, key, model, refusal.verdict, _REFS_WAIT)
+        return ResolvedKnowledgeBase(raw, key, model, refusal.result, _REFS_WAIT)
     try:
         route = resolver.route(spec.embedding, f"KnowledgeBase {name}")
     except Refusal as refusal:
-        return ResolvedKnowledgeBase(raw, key, model, accepted, refusal.verdict)
+        return ResolvedKnowledgeBase(raw, key, model, accepted, refusal.result)
     config = KnowledgeBaseConfig(
         name=name,
         key=key,
@@ -261,11 +261,11 @@ def _knowledge_base(raw: Json, tenant: str, resolver: Resolver) -> ResolvedKnowl
 def _assistant(raw: Json, known: Mapping[str, ResolvedKnowledgeBase], resolver: Resolver) -> ResolvedAssistant:
     name, model = name_of(raw), ""
     wanted: list[str] = []
-    limits = Quota()
+    quota = Quota()
     try:
         spec = _convert(raw, AssistantSpec)
         wanted = [reference.name for reference in spec.knowledge_bases]
-        limits = quota.read(spec.limits)
+        quota = limits.read(spec.limits)
         model = resolver.describe(spec.model)
         parameters = spec.model.parameters
         temperature = _decimal("model.parameters.temperature", parameters.temperature, 2)
@@ -273,19 +273,19 @@ def _assistant(raw: Json, known: Mapping[str, ResolvedKnowledgeBase], resolver: 
         min_score = _decimal("retrieval.minScore", spec.retrieval.min_score, 1) or 0.0
         resolver.check_models(spec.model, name)
     except _UNREADABLE as error:
-        verdict = no(Reason.INVALID_SPEC, f"Assistant {name}: {error}. Correct its spec.")
-        return ResolvedAssistant(raw, model, verdict, _REFS_WAIT, wanted, limits)
+        result = false(Reason.INVALID_SPEC, f"Assistant {name}: {error}. Correct its spec.")
+        return ResolvedAssistant(raw, model, result, _REFS_WAIT, wanted, quota)
     except Refusal as refusal:
-        return ResolvedAssistant(raw, model, refusal.verdict, _REFS_WAIT, wanted, limits)
+        return ResolvedAssistant(raw, model, refusal.result, _REFS_WAIT, wanted, quota)
     try:
         route = resolver.route(spec.model, f"Assistant {name}")
         fallbacks = resolver.fallbacks(spec.model, name)
         text = instructions(spec, f"Assistant {name}", resolver.snapshot)
         _require_knowledge_bases(name, wanted, known)
     except Refusal as refusal:
-        return ResolvedAssistant(raw, model, _ACCEPTED, refusal.verdict, wanted, limits)
+        return ResolvedAssistant(raw, model, _ACCEPTED, refusal.result, wanted, quota)
     if not all(known[knowledge_base].served for knowledge_base in wanted):
-        return ResolvedAssistant(raw, model, _ACCEPTED, _RESOLVED, wanted, limits)
+        return ResolvedAssistant(raw, model, _ACCEPTED, _RESOLVED, wanted, quota)
     config = AssistantConfig(
         name=name,
         generation=raw["metadata"]["generation"],
@@ -299,15 +299,15 @@ def _assistant(raw: Json, known: Mapping[str, ResolvedKnowledgeBase], resolver: 
     )
     policy = AssistantPolicy(
         route=route,
-        requests_per_minute=limits.requests_per_minute,
+        requests_per_minute=quota.requests_per_minute,
         temperature=temperature,
         top_p=top_p,
         max_output_tokens=parameters.max_output_tokens,
-        tokens_per_day=limits.tokens_per_day,
-        budget=limits.budget,
+        tokens_per_day=quota.tokens_per_day,
+        budget=quota.budget,
         fallbacks=fallbacks,
     )
-    return ResolvedAssistant(raw, model, _ACCEPTED, _RESOLVED, wanted, limits, config, policy)
+    return ResolvedAssistant(raw, model, _ACCEPTED, _RESOLVED, wanted, quota, config, policy)
 
 
 def _require_knowledge_bases(name: str, wanted: list[str], known: Mapping[str, ResolvedKnowledgeBase]) -> None:
@@ -317,7 +317,7 @@ def _require_knowledge_bases(name: str, wanted: list[str], known: Mapping[str, R
                 f"Assistant {name} refers to KnowledgeBase {knowledge_base}, which does not exist in its namespace. "
                 "Create it, or take it out of spec.knowledgeBases."
             )
-            raise Refusal(no(Reason.KNOWLEDGE_BASE_NOT_FOUND, message))
+            raise Refusal(false(Reason.KNOWLEDGE_BASE_NOT_FOUND, message))
 
 
 def _decimal(field: str, text: str | None, highest: float) -> float | None:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from operator_objects import CREDENTIALS, assistant, knowledge_base, platform, resolved
 
 from assistant_crds import naming
-from assistant_operator.compare import changed_by_others, differences, digest, is_applied, with_digest
 from assistant_operator.desired import build
+from assistant_operator.desired.compare import changed_by_others, differences, digest, is_applied, with_digest
 
 
 def wanted(**spec):

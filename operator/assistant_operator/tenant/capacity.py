@@ -1,6 +1,7 @@
 """What fits into the documents of one tenant: the configuration of its pods, and the gateway's policy.
 
-Whoever came first keeps the place. What does not fit is left out by itself, and told. Pure.
+Resources keep their place in the order of creation. One that does not fit is left out by itself, and its condition
+says so. Pure.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Protocol, TypeVar
 from assistant_crds import parts
 from assistant_crds.conditions import Reason
 from assistant_crds.contracts import AssistantConfig, AssistantPolicy, EmbeddingPolicy, KnowledgeBaseConfig, encode
-from assistant_operator.snapshot import Json, name_of
-from assistant_operator.verdict import Verdict, no
+from assistant_operator.tenant.condition import ConditionResult, false
+from assistant_operator.tenant.snapshot import Json, name_of
 
 # Of the policy, which is one Secret: the API server takes 1,048,576 bytes.
 MOST_POLICY = 1_000_000
@@ -31,7 +32,7 @@ class _Item(Protocol):
 Item = TypeVar("Item", bound=_Item)
 
 
-class Room:
+class Capacity:
     """What is left for further resources, in bytes."""
 
     def __init__(self) -> None:
@@ -56,13 +57,13 @@ class Room:
         return item
 
 
-def _refused(raw: Json) -> Verdict:
+def _refused(raw: Json) -> ConditionResult:
     message = (
         f"{raw['kind']} {name_of(raw)} does not fit beside the others of its namespace: all instructions together may "
         f"have {parts.MOST_IN_ALL // 1_000_000} MB, all models with their endpoints and keys {MOST_POLICY // 1000} kB. "
         "Shorten some, or move some to another namespace."
     )
-    return no(Reason.TOO_LARGE, message)
+    return false(Reason.TOO_LARGE, message)
 
 
 def _age(item: _Item) -> tuple[str, str]:

@@ -3,15 +3,15 @@
 from operator_objects import CREDENTIALS, assistant, knowledge_base, platform, resolved, tenant
 
 from assistant_operator.desired import policy, tenant_config
-from assistant_operator.generations import (
+from assistant_operator.tenant.generations import (
     REMEMBERED,
     SHARED,
     Generations,
     config_parts,
     policy_parts,
 )
-from assistant_operator.generations import assistant as assistant_part
-from assistant_operator.generations import (
+from assistant_operator.tenant.generations import assistant as assistant_part
+from assistant_operator.tenant.generations import (
     knowledge_base as base_part,
 )
 

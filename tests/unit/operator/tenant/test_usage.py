@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 from operator_objects import NOW, assistant, pod, resolved, snapshot, tenant
 
 from assistant_crds.contracts import Budget, LevelUsage, ModelProbe, TenantProbe, TenantUsage
-from assistant_operator import status, usage
-from assistant_operator.observed import GatewayView, Observed, StoreView
-from assistant_operator.quota import Quota
-from assistant_operator.usage import Quotas
+from assistant_operator import status
+from assistant_operator.tenant import usage
+from assistant_operator.tenant.limits import Quota
+from assistant_operator.tenant.observation import GatewayView, Observation, StoreView
+from assistant_operator.tenant.state import Tenant
+from assistant_operator.tenant.usage import Quotas
 
 DAY, MONTH = "2026-11-24T00:00:00Z", "2026-12-01T00:00:00Z"
 CENT = {"budget": {"amount": "0.01", "period": "Month"}}
@@ -24,19 +26,21 @@ def used(own=None, shared=None):
     return TenantUsage(tenant=shared or level(), assistants={"support": own or level()})
 
 
-def observed(found, generation="p1"):
+def observation(found, generation="p1"):
     probe = TenantProbe(
         generation=generation,
         assistants={"support": ModelProbe(reachable=True, reason="Reachable", message="It answers.")},
         knowledge_bases={},
         usage=found,
     )
-    return Observed("c1", "p1", GatewayView(probe), [], StoreView(), {})
+    return Observation("c1", "p1", GatewayView(probe), [], StoreView(), {})
 
 
 def of_assistant(raw, found, generation="p1", **changes):
     world = resolved(raw, **changes)
-    return status.assistant(world.assistants[0], world, snapshot(raw, pods=[pod()]), observed(found, generation), NOW)
+    return status.assistant(
+        world.assistants[0], Tenant(snapshot(raw, pods=[pod()]), world, observation(found, generation)), NOW
+    )
 
 
 def told(document):
@@ -51,7 +55,7 @@ def test_usage_is_shown_rounded_with_the_time_it_starts_anew():
     assert document["usage"] == {"spent": "1.23 USD", "tokens": 1230, "resetsAt": MONTH}
     assert document["limit"] == "0.01 USD/Month"
     world = resolved(assistant(), tenant=tenant())
-    of_tenant = status.tenant(tenant(), world, snapshot(assistant()), observed(found), NOW)
+    of_tenant = status.tenant(tenant(), Tenant(snapshot(assistant()), world, observation(found)), NOW)
     assert of_tenant["usage"] == {"spent": "5.68 USD", "tokens": 5680, "resetsAt": MONTH}
 
 

@@ -3,13 +3,13 @@
 from types import SimpleNamespace
 
 from assistant_crds.contracts import Budget, LevelUsage, ModelProbe, TenantProbe, TenantUsage
-from assistant_operator import usage
 from assistant_operator.errors import ProbeError, StoreUnreachableError
-from assistant_operator.observe import TURN_SECONDS, Observer
-from assistant_operator.observed import Counts, GatewayView
-from assistant_operator.quota import Quota
+from assistant_operator.poll import TURN_SECONDS, Poller
 from assistant_operator.reconcile.context import Memory, Report
-from assistant_operator.usage import Quotas
+from assistant_operator.tenant import usage
+from assistant_operator.tenant.limits import Quota
+from assistant_operator.tenant.observation import Counts, GatewayView
+from assistant_operator.tenant.usage import Quotas
 
 QUOTAS = Quotas("acme", Quota(), {"support": Quota(budget=Budget(amount_micros=10**7, currency="USD", period="Month"))})
 
@@ -32,7 +32,7 @@ class World:
         self.activity_now = {"t_1": 7}
         self.postgres = SimpleNamespace(rows=self._rows, activity=self._activity)
         self.weaviate = SimpleNamespace(vectors=self._vectors)
-        self.observer = Observer(self, self.woken.append, rate=10_000)
+        self.observer = Poller(self, self.woken.append, rate=10_000)
 
     async def gateway(self, namespace):
         if self.down:
@@ -144,7 +144,7 @@ async def test_what_is_being_ingested_is_counted_each_time():
 
 async def test_without_the_stores_word_documents_of_many_tenants_are_counted_every_third_round(monkeypatch):
     """They change more slowly than they cost to count."""
-    monkeypatch.setattr("assistant_operator.observe.FEW", 0)
+    monkeypatch.setattr("assistant_operator.poll.FEW", 0)
     world = World()
     world.activity_now = None
     world.report()
@@ -159,7 +159,7 @@ async def test_without_the_stores_word_documents_of_many_tenants_are_counted_eve
 
 async def test_statuses_of_a_new_day_are_spread_over_a_minute(monkeypatch):
     """Every tenant's day ends in the same second; what was used of the new one need not show in that second."""
-    monkeypatch.setattr("assistant_operator.observe.random.uniform", lambda low, high: high)
+    monkeypatch.setattr("assistant_operator.poll.random.uniform", lambda low, high: high)
     world = World()
     await world.spend(1_000_000)
     world.report()

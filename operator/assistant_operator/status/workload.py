@@ -10,8 +10,8 @@ from typing import Any
 
 from assistant_crds import naming
 from assistant_crds.conditions import Reason
-from assistant_operator.snapshot import Json, is_deleting, name_of
-from assistant_operator.verdict import Verdict, no, yes
+from assistant_operator.tenant.condition import ConditionResult, false, true
+from assistant_operator.tenant.snapshot import Json, is_deleting, name_of
 
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _START = {
@@ -23,18 +23,18 @@ _START = {
 }
 
 
-def judge(owned: Mapping[tuple[str, str], Json], pods: list[Json], names: Iterable[str]) -> Verdict:
+def availability(owned: Mapping[tuple[str, str], Json], pods: list[Json], names: Iterable[str]) -> ConditionResult:
     """Return whether the Deployments called `names` are available."""
     for name in names:
         deployment = owned.get(("Deployment", name))
         if deployment is None:
-            return no(Reason.PROGRESSING, f"Deployment {name} is being created.")
-        verdict = _pods_verdict([pod for pod in pods if pod["metadata"]["labels"].get(naming.LABEL_NAME) == name])
-        if verdict is None:
-            verdict = _deployment_verdict(deployment)
-        if verdict is not None:
-            return verdict
-    return yes(Reason.AVAILABLE, "The pods are available.")
+            return false(Reason.PROGRESSING, f"Deployment {name} is being created.")
+        result = _pods_result([pod for pod in pods if pod["metadata"]["labels"].get(naming.LABEL_NAME) == name])
+        if result is None:
+            result = _deployment_result(deployment)
+        if result is not None:
+            return result
+    return true(Reason.AVAILABLE, "The pods are available.")
 
 
 def replicas(owned: Mapping[tuple[str, str], Json]) -> tuple[int, int]:
@@ -64,20 +64,20 @@ def is_ready(pod: Json) -> bool:
     )
 
 
-def _deployment_verdict(deployment: Json) -> Verdict | None:
+def _deployment_result(deployment: Json) -> ConditionResult | None:
     name, status = name_of(deployment), deployment.get("status") or {}
     for condition in status.get("conditions") or []:
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
             message = f"Deployment {name} cannot create pods: {condition.get('message', '')}"
-            return no(Reason.APPLY_FAILED, message)
+            return false(Reason.APPLY_FAILED, message)
     wanted = int(deployment["spec"].get("replicas") or 0)
     available = int(status.get("availableReplicas") or 0)
     if available < wanted:
-        return no(Reason.PROGRESSING, f"Deployment {name} has {available} of {wanted} pods available.")
+        return false(Reason.PROGRESSING, f"Deployment {name} has {available} of {wanted} pods available.")
     return None
 
 
-def _pods_verdict(pods: list[Json]) -> Verdict | None:
+def _pods_result(pods: list[Json]) -> ConditionResult | None:
     for pod in sorted(pods, key=name_of):
         if is_deleting(pod):
             continue
@@ -85,15 +85,15 @@ def _pods_verdict(pods: list[Json]) -> Verdict | None:
         for condition in status.get("conditions") or []:
             if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
                 message = f"Pod {name_of(pod)} cannot be scheduled: {condition.get('message', 'no node fits')}"
-                return no(Reason.UNSCHEDULABLE, message)
+                return false(Reason.UNSCHEDULABLE, message)
         for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
-            verdict = _container_verdict(name_of(pod), container)
-            if verdict is not None:
-                return verdict
+            result = _container_result(name_of(pod), container)
+            if result is not None:
+                return result
     return None
 
 
-def _container_verdict(pod: str, container: Mapping[str, Any]) -> Verdict | None:
+def _container_result(pod: str, container: Mapping[str, Any]) -> ConditionResult | None:
     state = container.get("state") or {}
     waiting, terminated = state.get("waiting") or {}, state.get("terminated") or {}
     reason = waiting.get("reason", "")
@@ -102,7 +102,7 @@ def _container_verdict(pod: str, container: Mapping[str, Any]) -> Verdict | None
             f"Pod {pod} cannot pull the image {container.get('image', '')}: check the platform's image settings and "
             "the node's access to the registry."
         )
-        return no(Reason.IMAGE_PULL_FAILED, message)
+        return false(Reason.IMAGE_PULL_FAILED, message)
     ended = terminated or (container.get("lastState") or {}).get("terminated") or {}
     crashed = bool(ended.get("exitCode")) and not container.get("ready")
     if reason in _START or crashed:
@@ -114,5 +114,5 @@ def _container_verdict(pod: str, container: Mapping[str, Any]) -> Verdict | None
             f"Container {container['name']} of pod {pod} does not stay up ({detail}). "
             f"Look at its log: kubectl logs {pod} -c {container['name']} --previous"
         )
-        return no(Reason.CONTAINER_FAILING, message)
+        return false(Reason.CONTAINER_FAILING, message)
     return None

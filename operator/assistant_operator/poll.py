@@ -1,7 +1,7 @@
 """What may change without any event: providers that stop answering, documents that are uploaded, money that is spent.
 
-Asks lightly, between the runs, and wakes the queue for a tenant when the answer differs from what its status says. The
-gateway is asked about all tenants at once and tells what is new; documents are counted where rows were written.
+Polls between the runs, and enqueues a tenant when the response differs from what its status says. The gateway is
+polled for all tenants at once and reports what is new; documents are counted where rows were written.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from functools import partial
 from assistant_crds import naming
 from assistant_observability import logs
 from assistant_operator.errors import StoreUnreachableError
-from assistant_operator.observed import GatewayView
 from assistant_operator.reconcile.context import Context, Report
 from assistant_operator.reconcile.probe import ask_gateway, count
-from assistant_operator.usage import Digest, digest
+from assistant_operator.tenant.observation import GatewayView
+from assistant_operator.tenant.usage import Digest, digest
 
 # Tenants whose documents are counted per second, at most: with many of them a round takes longer.
 RATE = 40.0
-# Up to so many tenants documents are counted each time where nobody can say which have changed.
+# Up to so many tenants documents are counted in each round where Postgres cannot say which have changed.
 FEW = 50
 # Vectors may change without any row: that is found at the latest after so long, or by the next run.
 COUNT_SECONDS = 120.0
@@ -30,12 +30,12 @@ TURN_SECONDS = 60.0
 _log = logs.logger(__name__)
 
 
-class Observer:
+class Poller:
     """Compares what was reported with what is."""
 
-    def __init__(self, context: Context, wake: Callable[[str], None], rate: float = RATE) -> None:
+    def __init__(self, context: Context, enqueue: Callable[[str], None], rate: float = RATE) -> None:
         self._context = context
-        self._wake = wake
+        self._enqueue = enqueue
         self._rate = rate
         self._rounds = 0
         self._activity: dict[str, int] = {}  # by tenant, as of when its documents were counted
@@ -43,7 +43,7 @@ class Observer:
         self._turned: dict[str, str] = {}  # by namespace: the window whose beginning was spread
 
     async def watch(self) -> None:
-        """Ask about every tenant, for ever."""
+        """Poll every tenant, for ever."""
         while True:
             started = asyncio.get_running_loop().time()
             await self.round()
@@ -52,7 +52,7 @@ class Observer:
             await asyncio.sleep(max(0.1, pause - took))
 
     async def round(self) -> None:
-        """Ask about every tenant once."""
+        """Poll every tenant once."""
         reported = self._context.memory.reported
         activity = await self._rows_written()
         clocked = activity is None and (self._rounds % 3 == 0 or len(reported) <= FEW)
@@ -67,7 +67,7 @@ class Observer:
                 group.create_task(self._one(namespace, report, due, counting))
 
     async def _rows_written(self) -> Mapping[str, int] | None:
-        """Return a number by database that grows with its rows; None where nobody can say."""
+        """Return a number by database that grows with its rows; None where that is not known."""
         try:
             bases = any(report.knowledge_bases for report in self._context.memory.reported.values())
             if not bases or self._context.health.error("postgres"):
@@ -123,10 +123,10 @@ class Observer:
                     await asyncio.sleep(1 / self._rate)
                 changed = bool(counts) and counts != report.counts
         except Exception:  # noqa: BLE001 - one tenant's trouble must not end the round for the others
-            _log.exception("could not be observed", namespace=namespace)
+            _log.exception("could not be polled", namespace=namespace)
             return
         if changed and self._context.memory.reported.get(namespace) is report:
-            self._wake(namespace)
+            self._enqueue(namespace)
 
 
 def _window(shown: Digest) -> str:
