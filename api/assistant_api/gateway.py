@@ -1,4 +1,4 @@
-"""The client of the gateway: the only road from a tenant to a model.
+"""The client of the gateway: the only way from a tenant to a model.
 
 Chat answers are handed on as they come (status, headers, bytes), because they belong to the caller; embeddings are
 decoded, because this package uses them. Nothing here is specific to one assistant.
@@ -11,27 +11,26 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 from urllib.parse import urlencode
 
 import msgspec
 
 from assistant_api.decoding import MALFORMED
 from assistant_crds.contracts import NOT_STARTED_HEADER, TOTAL_SECONDS
+from assistant_crds.gateway_api import PURPOSE_HEADER, Purpose
 from assistant_http.client import HttpClient
 from assistant_http.errors import HttpError, NotConnectedError, StaleConnectionError
 from assistant_http.response import MAX_RESPONSE_BYTES, Response
 from assistant_observability import logs, traces
 
-Road = Literal["ingest", "search"]
-
 CONNECT_TIMEOUT_SECONDS = 2.0
 # So much longer than the gateway may take (`TenantConfig.gateway_seconds`): its answer is paid for, its error explains
 # more than ours would.
 MARGIN_SECONDS = 30.0
-EMBEDDINGS_TIMEOUT_SECONDS = {"search": 15.0, "ingest": 120.0}
+EMBEDDINGS_TIMEOUT_SECONDS = {Purpose.SEARCH: 15.0, Purpose.INGEST: 120.0}
 # Numbers take ten times as much once they are decoded, and the API has less memory than the worker.
-MAX_EMBEDDINGS_BYTES = {"search": 1 << 20, "ingest": MAX_RESPONSE_BYTES}
+MAX_EMBEDDINGS_BYTES = {Purpose.SEARCH: 1 << 20, Purpose.INGEST: MAX_RESPONSE_BYTES}
 PING_TIMEOUT_SECONDS = 2.0
 PROVIDERS_TIMEOUT_SECONDS = 12.0  # the gateway waits 8 for those that do not answer
 USAGE_TIMEOUT_SECONDS = 15.0  # the gateway gives up earlier, and says why
@@ -123,7 +122,7 @@ class Gateway(Protocol):
     async def chat(self, body: bytes, headers: Mapping[str, str]) -> GatewayResponse:
         """Start `POST /v1/chat/completions`; returns when the status line is there."""
 
-    async def embeddings(self, texts: Sequence[str], knowledge_base: str, road: Road) -> list[list[float]]:
+    async def embeddings(self, texts: Sequence[str], knowledge_base: str, purpose: Purpose) -> list[list[float]]:
         """Return one vector per text, in order. Raises GatewayError or GatewayUnreachableError."""
 
     async def usage(self, parameters: Sequence[tuple[str, str]]) -> bytes:
@@ -177,16 +176,16 @@ class GatewayClient:
         """See `Gateway.chat`."""
         return await self._send("POST", "/v1/chat/completions", headers, body)
 
-    async def embeddings(self, texts: Sequence[str], knowledge_base: str, road: Road) -> list[list[float]]:
+    async def embeddings(self, texts: Sequence[str], knowledge_base: str, purpose: Purpose) -> list[list[float]]:
         """See `Gateway.embeddings`."""
         body = msgspec.json.encode({"model": knowledge_base, "input": list(texts), "encoding_format": "float"})
         content = await self._whole(
-            EMBEDDINGS_TIMEOUT_SECONDS[road],
+            EMBEDDINGS_TIMEOUT_SECONDS[purpose],
             "POST",
             "/v1/embeddings",
-            {"x-assistant-road": road},
+            {PURPOSE_HEADER: purpose.value},
             body,
-            MAX_EMBEDDINGS_BYTES[road],
+            MAX_EMBEDDINGS_BYTES[purpose],
         )
         try:
             decoded = msgspec.json.decode(content, type=_Embeddings)

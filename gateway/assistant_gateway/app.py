@@ -17,6 +17,7 @@ from opentelemetry import trace
 from prometheus_client import Counter, Histogram
 
 from assistant_crds import contracts, naming
+from assistant_crds.gateway_api import PURPOSE_HEADER, Operation, Purpose, embeddings_purpose
 from assistant_gateway import bodies, errors, intake
 from assistant_gateway.attempts import Attempt, Attempts
 from assistant_gateway.config import Settings
@@ -49,7 +50,6 @@ from assistant_gateway.wire.decoding import LARGEST_DECODED
 from assistant_http.response import Response
 from assistant_observability import logs, metrics
 
-ROADS = frozenset({"ingest", "search"})
 SERVER = "assistant-gateway"
 INTERNAL = "/internal/"  # the operator's
 AT_ONCE = 4  # steps of one tenant's requests in one round of the event loop: some 2 ms of work
@@ -226,7 +226,9 @@ class Gateway:
             return await self.relay.answer(request, response, made.target, metered, headers)
 
         ask = Ask(
-            road="stream" if chat.stream else "chat",
+            operation=Operation.CHAT,
+            purpose=Purpose.CHAT,
+            streamed=chat.stream,
             terms=route.terms,
             embedding=False,
             fields=lambda made: chat.prepare(route, made.to, made.target),
@@ -244,13 +246,13 @@ class Gateway:
         route = tenant.knowledge_bases.get(body.model) if tenant is not None else None
         if route is None:
             raise errors.model_not_found(body.model, identity.namespace, "knowledge base")
-        named = request.headers.get("x-assistant-road", "").lower()
-        road = named if named in ROADS else "embedding"
+        purpose = embeddings_purpose(request.headers.get(PURPOSE_HEADER))
         ask = Ask(
-            road=road,
+            operation=Operation.EMBEDDINGS,
+            purpose=purpose,
             terms=route.terms,
             embedding=True,
-            fields=lambda made: bodies.embeddings(body, route, made.target, road),
+            fields=lambda made: bodies.embeddings(body, route, made.target, purpose),
             relay=lambda made, metered, response: self.relay.answer(
                 request, response, made.target, metered, self._headers(request, made)
             ),

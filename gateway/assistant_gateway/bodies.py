@@ -176,8 +176,8 @@ def _check_routing(fields: Fields, target: Target) -> None:
         raise errors.invalid_request(message, name, code="field_not_allowed")
 
 
-def embeddings(body: Body, route: EmbeddingRoute, target: Target, road: str = "") -> Fields:
-    """Return the fields that go to the provider; `road` tells a question from a passage where the provider asks.
+def embeddings(body: Body, route: EmbeddingRoute, target: Target, purpose: str = "") -> Fields:
+    """Return the fields that go to the provider; `purpose` sets `input_type` where the provider takes one.
 
     Raises:
         GatewayError: 400, naming a field that this provider must not be sent.
@@ -190,6 +190,6 @@ def embeddings(body: Body, route: EmbeddingRoute, target: Target, road: str = ""
     else:
         fields.pop("dimensions", None)
     types = target.settings.embedding_input_types if target.settings.kind == kinds.NATIVE else None
-    if types and (kind := types.of(road)):
+    if types and (kind := types.of(purpose)):
         fields["input_type"] = msgspec.Raw(_encode(kind))
     return fields

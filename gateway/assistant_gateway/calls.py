@@ -16,11 +16,10 @@ from typing import NamedTuple
 
 from prometheus_client import Counter, Histogram
 
+from assistant_crds.gateway_api import Operation, Purpose
 from assistant_gateway.model_labels import Model, ModelLabels
 from assistant_gateway.wire.usage import Usage
-from assistant_observability import genai, metrics
-
-CHAT_ROADS = frozenset({"chat", "stream"})  # the others are embeddings
+from assistant_observability import metrics
 
 
 class Outcome(StrEnum):
@@ -53,11 +52,6 @@ def outcome_of(status: int, code: str) -> Outcome:
     return _BY_CODE.get(code) or (Outcome.INVALID_REQUEST if status < 500 else Outcome.PROVIDER_ERROR)
 
 
-def operation_of(road: str) -> str:
-    """Return what OpenTelemetry calls the operation of a road."""
-    return genai.OPERATION_CHAT if road in CHAT_ROADS else genai.OPERATION_EMBEDDINGS
-
-
 @dataclass(slots=True)
 class Call:
     """Who asks which model for what. `name` is the assistant's or, for embeddings, the knowledge base's."""
@@ -66,8 +60,10 @@ class Call:
     name: str
     provider: str
     model: str
-    road: str  # chat, stream, ingest, search, embedding
+    operation: Operation
+    purpose: Purpose
     request_id: str
+    streamed: bool = False
     user: str | None = None
     started: float = field(default_factory=time.perf_counter)
     first_byte: float | None = None
@@ -85,7 +81,8 @@ class Call:
         if self.settled:
             return False
         self.settled = True
-        series = _series(self.tenant, self.name, self.provider, self.model, self.road, outcome)
+        to = (self.provider, self.model)
+        series = _series(self.tenant, self.name, to, self.operation, self.purpose, outcome)
         series.calls.inc()
         series.duration.observe(time.perf_counter() - self.started)
         if self.first_byte is not None:
@@ -123,7 +120,7 @@ _OF_TENANTS = (
     metrics.MODEL_CALLS_UNPRICED,
     metrics.LIMIT_REFUSALS,
     metrics.FALLBACKS,
-    metrics.LIMIT_GRANT_CALLS,
+    metrics.QUOTA_LEASE_CALLS,
     metrics.LIMIT_ADMITTED_ALONE,
 )
 _OF_MODELS = (metrics.MODEL_CALLS, metrics.MODEL_TOKENS, metrics.MODEL_COST, metrics.FALLBACKS)
@@ -131,13 +128,14 @@ _OF_NAMES = (*_OF_MODELS, metrics.LIMIT_REFUSALS)
 
 
 @lru_cache(maxsize=10_000)
-def _series(tenant: str, name: str, provider: str, model: str, road: str, outcome: Outcome) -> _Series:
+def _series(tenant: str, name: str, to: Model, operation: Operation, purpose: Purpose, outcome: Outcome) -> _Series:
+    provider, model = to
     _names.setdefault(tenant, set()).add(name)
     label = _models.of(tenant, provider, model)
-    kind = (operation_of(road), provider, label)
+    kind = (operation, provider, label)
     error = "" if outcome is Outcome.OK else outcome.value
     return _Series(
-        metrics.MODEL_CALLS.labels(tenant, name, provider, label, road, outcome.value),
+        metrics.MODEL_CALLS.labels(tenant, name, provider, label, operation, purpose, outcome.value),
         metrics.MODEL_DURATION.labels(*kind, error),
         metrics.MODEL_FIRST_BYTE.labels(provider, label),
         metrics.MODEL_TOKENS.labels(tenant, name, provider, label, "input"),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from opentelemetry import trace
 
+from assistant_crds.gateway_api import Operation, Purpose
 from assistant_gateway import system_messages
 from assistant_gateway.attempts import Attempt, Attempts, retrying
 from assistant_gateway.calls import Call, Outcome, outcome_of
@@ -45,11 +46,13 @@ _log = logs.logger(__name__)
 class Ask:
     """What a request asks of whichever destination answers it."""
 
-    road: str
+    operation: Operation
+    purpose: Purpose
     terms: LimitSet
     embedding: bool
     fields: Callable[[Attempt], Fields]  # as they go to that destination
     relay: Callable[[Attempt, Metered, Response], Awaitable[Result]]
+    streamed: bool = False
     turn: Pause = next_round  # before each step of it that others may be at, too: waits for a turn
     pause: Pause = next_round  # between two pieces of work on a large request: lets others have their turn
 
@@ -77,7 +80,7 @@ class Forwarder:
 
     async def _attempt(self, request: web.Request, ask: Ask, made: Attempt) -> Result:
         """Admit one call, make it, pass the answer on, and settle on every way out."""
-        call = _call(request, made, ask.road)
+        call = _call(request, made, ask)
         terms = ask.terms if made.first else ask.terms.without_rates()
         admit = self._meter.admit
         metered = await admit(terms, call, made.target, ask.fields(made), embedding=ask.embedding, pause=ask.pause)
@@ -172,7 +175,7 @@ class Forwarder:
         )
 
 
-def _call(request: web.Request, made: Attempt, road: str) -> Call:
+def _call(request: web.Request, made: Attempt, ask: Ask) -> Call:
     # Bytes that are no text arrive as halves of surrogate pairs, which no ledger takes.
     to, user = made.to, request.headers.get("x-assistant-user", "").encode(errors="replace").decode()
     return Call(
@@ -180,8 +183,10 @@ def _call(request: web.Request, made: Attempt, road: str) -> Call:
         name=to.name,
         provider=to.provider,
         model=to.model,
-        road=road,
+        operation=ask.operation,
+        purpose=ask.purpose,
         request_id=request[REQUEST_ID],
+        streamed=ask.streamed,
         user=user[:LONGEST_USER] if user else None,
         deadline=made.deadline,
     )

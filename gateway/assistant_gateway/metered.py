@@ -12,7 +12,7 @@ import msgspec
 
 from assistant_gateway import counting, lengths
 from assistant_gateway.calls import Call, Outcome
-from assistant_gateway.ledger.entry import LedgerEntry, encode_entry
+from assistant_gateway.ledger.entry import LedgerEntry, encode_entry, former_name
 from assistant_gateway.limits.limit_scope import Amount
 from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.providers.catalog import Target
@@ -118,7 +118,10 @@ class Metered:
                 tenant=call.tenant,
                 name=call.name,
                 scope=self.terms.assistant,
-                road=call.road,
+                operation=call.operation,
+                purpose=call.purpose,
+                streamed=call.streamed,
+                road=former_name(call.operation, call.purpose, streamed=call.streamed),
                 request=call.request_id,
                 user=call.user,
                 provider=call.provider,

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from opentelemetry import trace
 
-from assistant_gateway.calls import Call, Outcome, operation_of
+from assistant_crds.gateway_api import Operation
+from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.wire.usage import Usage
 from assistant_observability import genai, traces
 
@@ -37,7 +38,7 @@ class CallTrace:
             self.headers = incoming
             return
         context = traces.extract(incoming)
-        operation = operation_of(call.road)
+        operation = call.operation
         self._span = tracer.start_span(
             f"{operation} {call.model}",
             context,
@@ -47,8 +48,8 @@ class CallTrace:
                 genai.PROVIDER_NAME: call.provider,
                 genai.REQUEST_MODEL: call.model,
                 genai.TENANT: call.tenant,
-                genai.KNOWLEDGE_BASE if operation == genai.OPERATION_EMBEDDINGS else genai.ASSISTANT: call.name,
-                genai.ROAD: call.road,
+                genai.KNOWLEDGE_BASE if operation is Operation.EMBEDDINGS else genai.ASSISTANT: call.name,
+                genai.PURPOSE: call.purpose,
             },
         )
         traces.inject(self.headers, trace.set_span_in_context(self._span, context))

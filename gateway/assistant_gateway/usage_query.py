@@ -11,10 +11,10 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from assistant_crds.gateway_api import USAGE_GROUPS
 from assistant_gateway import errors
 from assistant_gateway.errors import GatewayError
 
-GROUPS = ("day", "assistant", "user", "model", "provider", "road")
 PARAMETERS = frozenset({"from", "to", "group_by", "assistant", "user", "limit", "cursor"})
 LIMIT, MOST = 100, 1000
 LONGEST_DAYS = 400  # of one report: a year and what is around it
@@ -156,8 +156,8 @@ def _check_year(year: int) -> None:
 
 def _groups(text: str) -> tuple[str, ...]:
     groups = tuple(part.strip() for part in text.split(","))
-    if len(set(groups)) != len(groups) or not set(groups) <= set(GROUPS):
-        message = f"group_by takes any of {', '.join(GROUPS)}, each once, with commas between them."
+    if len(set(groups)) != len(groups) or not set(groups) <= set(USAGE_GROUPS):
+        message = f"group_by takes any of {', '.join(USAGE_GROUPS)}, each once, with commas between them."
         raise errors.invalid_request(message, "group_by", code="invalid_group_by")
     return groups
 

@@ -33,11 +33,13 @@ PENDING_PAGE, PENDING_PAGES = 250, 8  # entries looked at in Redis; more wait on
 RETRY_AFTER = "5"
 
 _KEYS = {
-    "assistant": "scope",  # empty on roads that count on the tenant's limits alone
+    "assistant": "scope",  # empty for calls that count on the tenant's limits alone
     "user": "coalesce(user_id, '')",
     "model": "model",
     "provider": "provider",
-    "road": "road",
+    # Rows of the release before have one word for both (decision 75).
+    "operation": "coalesce(operation, CASE WHEN road IN ('chat', 'stream') THEN 'chat' ELSE 'embeddings' END)",
+    "purpose": "coalesce(purpose, CASE road WHEN 'stream' THEN 'chat' WHEN 'embedding' THEN 'other' ELSE road END)",
 }
 _SUMS = """
 count(*), sum(input), sum(cached), sum(output), sum(reasoning), sum(cost),

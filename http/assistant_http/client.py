@@ -1,6 +1,6 @@
 """A small HTTP/1.1 client: kept-alive connections, and answers that are read as they arrive.
 
-It does what the roads to the gateway and to model providers need and no more: no redirects, cookies, compression or
+It does what calls to the gateway and to model providers need and no more: no redirects, cookies, compression or
 proxies. One arrival of bytes costs one call of the parser and one wake-up of the reader; a general client costs several
 times that.
 """

@@ -15,11 +15,8 @@ USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens"
 USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 ERROR_TYPE = "error.type"
 
-OPERATION_CHAT = "chat"
-OPERATION_EMBEDDINGS = "embeddings"
-
 # Ours, where the conventions have no word.
 TENANT = "assistantplatform.tenant"
 ASSISTANT = "assistantplatform.assistant"
 KNOWLEDGE_BASE = "assistantplatform.knowledge_base"
-ROAD = "assistantplatform.road"
+PURPOSE = "assistantplatform.purpose"

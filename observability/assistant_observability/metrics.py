@@ -147,7 +147,7 @@ TIME_TO_READY = Histogram(
 MODEL_CALLS = Counter(
     "assistant_model_calls",
     "Calls to a model provider.",
-    ["tenant", "assistant", "provider", "model", "road", "outcome"],
+    ["tenant", "assistant", "provider", "model", "operation", "purpose", "outcome"],
     registry=GATEWAY,
 )
 # Names, labels and buckets of OpenTelemetry's conventions for generative AI (`gen_ai.client.operation.duration`
@@ -235,7 +235,7 @@ LIMIT_DEGRADED = Counter(
 )
 LIMIT_ADMITTED_ALONE = Counter(
     "assistant_limit_admitted_alone",
-    "Calls admitted while Redis was away, by local rates or on a grant; each is counted and billed when it is back.",
+    "Calls admitted while Redis was away, by local rates or from a quota lease; each is billed when it is back.",
     ["tenant"],
     registry=GATEWAY,
 )
@@ -269,15 +269,15 @@ LEDGER_DRIFT = Gauge(
     ["tenant", "what"],
     registry=GATEWAY,
 )
-LIMIT_GRANT_CALLS = Counter(
-    "assistant_limit_grant_calls",
-    "Calls under limits in tokens or money while Redis was away: admitted on a grant, or refused.",
+QUOTA_LEASE_CALLS = Counter(
+    "assistant_quota_lease_calls",
+    "Calls under limits in tokens or money while Redis was away: admitted from a quota lease, or refused.",
     ["tenant", "result"],
     registry=GATEWAY,
 )
-LIMIT_GRANT_LEFT = Gauge(
-    "assistant_limit_grant_left",
-    "What this process may let through while Redis is away; assistant empty: of the tenant's own limits.",
+QUOTA_LEASE_REMAINING = Gauge(
+    "assistant_quota_lease_remaining",
+    "What is left of this process's quota leases; assistant empty: of the tenant's own limits.",
     ["tenant", "assistant", "kind"],
     registry=GATEWAY,
 )

@@ -20,6 +20,7 @@ from assistant_api.gateway import GatewayError, GatewayResponse, GatewayUnreacha
 from assistant_api.knowledge.schemas import Passage
 from assistant_api.tenant_config import ActiveConfig
 from assistant_crds.contracts import AssistantConfig, KnowledgeBaseConfig
+from assistant_crds.gateway_api import Operation
 from assistant_observability import genai, logs, traces
 
 RETRIEVAL_SECONDS = 20.0
@@ -76,9 +77,9 @@ async def ask(
     members = {**parsed_chat.members, "messages": with_system_message(parsed_chat.members["messages"], system)}
     with traces.child(
         _tracer,
-        f"{genai.OPERATION_CHAT} {assistant.name}",
+        f"{Operation.CHAT} {assistant.name}",
         {
-            genai.OPERATION_NAME: genai.OPERATION_CHAT,
+            genai.OPERATION_NAME: Operation.CHAT,
             genai.ASSISTANT: assistant.name,
             genai.TENANT: active_config.document.tenant.namespace,
         },

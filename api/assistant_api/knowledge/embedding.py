@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from assistant_api.gateway import Gateway, Road
+from assistant_api.gateway import Gateway
 from assistant_crds.contracts import KnowledgeBaseConfig
+from assistant_crds.gateway_api import Purpose
 
 
 class DimensionMismatchError(Exception):
@@ -13,13 +14,13 @@ class DimensionMismatchError(Exception):
 
 
 async def embed(
-    gateway: Gateway, knowledge_base: KnowledgeBaseConfig, texts: Sequence[str], road: Road
+    gateway: Gateway, knowledge_base: KnowledgeBaseConfig, texts: Sequence[str], purpose: Purpose
 ) -> list[list[float]]:
     """Return one vector per text. Raises DimensionMismatchError, GatewayError or GatewayUnreachableError.
 
     The store's own answer to a vector of the wrong size is an internal error, which would explain nothing.
     """
-    vectors = await gateway.embeddings(texts, knowledge_base.name, road)
+    vectors = await gateway.embeddings(texts, knowledge_base.name, purpose)
     for vector in vectors:
         if len(vector) != knowledge_base.dimensions:
             raise DimensionMismatchError(

@@ -24,6 +24,7 @@ from assistant_api.knowledge.parser import Parsed, ParseFailed, ParseRequest
 from assistant_api.knowledge.sandbox import ParserUnavailableError, Sandbox
 from assistant_api.knowledge.vectors import Vectors, VectorStoreError
 from assistant_crds.contracts import KnowledgeBaseConfig
+from assistant_crds.gateway_api import Purpose
 from assistant_observability import metrics, traces
 
 MAX_BATCH_CHUNKS = 64
@@ -161,7 +162,7 @@ class Ingestion:
     async def _embed(self, knowledge_base: KnowledgeBaseConfig, texts: list[str]) -> list[list[float]]:
         for attempt in range(1, MAX_EMBED_ATTEMPTS + 1):
             try:
-                return await embed(self.gateway, knowledge_base, texts, "ingest")
+                return await embed(self.gateway, knowledge_base, texts, Purpose.INGEST)
             except DimensionMismatchError as error:
                 raise RejectedError(MISMATCH, str(error)) from error
             except (GatewayError, GatewayUnreachableError) as error:

@@ -17,6 +17,7 @@ from assistant_api.knowledge.schemas import Passage
 from assistant_api.knowledge.text import normalise
 from assistant_api.knowledge.vectors import Hit, Vectors, VectorStoreError
 from assistant_crds.contracts import KnowledgeBaseConfig
+from assistant_crds.gateway_api import Purpose
 from assistant_observability import genai, metrics, traces
 
 ALPHA = 0.5  # weight of likeness next to words; measured in tools/bench/retrieval
@@ -78,7 +79,7 @@ async def _search(
         with _tracer.start_as_current_span(
             "search knowledge base", attributes={genai.KNOWLEDGE_BASE: knowledge_base.name}
         ):
-            (vector,) = await embed(gateway, knowledge_base, [query], "search")
+            (vector,) = await embed(gateway, knowledge_base, [query], Purpose.SEARCH)
             hits = await vectors.search(knowledge_base.key, query, vector, ALPHA, limit)
         result = "found" if hits else "empty"
         return hits

@@ -27,7 +27,7 @@ class UsageController(Controller):
 
     @get("/", summary="What was used, and what it cost", operation_class=UsageOperation)
     async def usage(self, request: Request[Any, Any, State], clients: NamedDependency[Clients]) -> Response[bytes]:
-        """Return sums by day, assistant, user, model, provider or road, as JSON or CSV."""
+        """Return sums by day, assistant, user, model, provider, operation or purpose, as JSON or CSV."""
         # In the caller's order, which the framework's own reading loses; what is no text is the gateway's to refuse.
         parameters = parse_qsl(request.scope["query_string"].decode(errors="replace"), keep_blank_values=True)
         as_csv = _as_csv([value for name, value in parameters if name == FORMAT], request.headers.get("accept"))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import msgspec
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, OpenAPIType, Operation, Parameter, Schema
 
-GROUPS = ("day", "assistant", "user", "model", "provider", "road")  # of the gateway
+from assistant_crds.gateway_api import USAGE_GROUPS
+
 SUMS = (
     *("requests", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost", "currency"),
     *("estimated_requests", "estimated_cost", "unpriced_requests"),
@@ -45,12 +46,12 @@ def _query(name: str, description: str, schema: Schema) -> Parameter:
 
 _TEXT = Schema(type=OpenAPIType.STRING)
 _TIME = Schema(type=OpenAPIType.STRING, pattern=r"^\d{4}-\d\d-\d\d([Tt ].+)?$")
-_GROUPS = Schema(type=OpenAPIType.STRING, pattern=rf"^({'|'.join(GROUPS)})(,({'|'.join(GROUPS)}))*$")
+_GROUPS = Schema(type=OpenAPIType.STRING, pattern=rf"^({'|'.join(USAGE_GROUPS)})(,({'|'.join(USAGE_GROUPS)}))*$")
 _MOMENT = "A day of the tenant's time zone (2026-01-31), or an RFC 3339 time."
 _PARAMETERS = [
     _query("from", f"From here on; default: the beginning of the present month. {_MOMENT}", _TIME),
     _query("to", f"Until here: a day is included, a time is not; default: the end of the month. {_MOMENT}", _TIME),
-    _query("group_by", f"Any of {', '.join(GROUPS)}, with commas between them; default: day.", _GROUPS),
+    _query("group_by", f"Any of {', '.join(USAGE_GROUPS)}, with commas between them; default: day.", _GROUPS),
     _query("assistant", "Calls to this assistant only.", _TEXT),
     _query("user", "Calls for this user only.", _TEXT),
     _query("limit", "Rows of one page.", Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=MAX_ROWS, default=100)),
@@ -70,7 +71,9 @@ _UNPRICED = Schema(
 _KINDS = {"cost": _COST, "estimated_cost": _MONEY, "currency": _TEXT, "unpriced_requests": _UNPRICED}
 _SUMMED = Schema(type=OpenAPIType.OBJECT, properties={name: _KINDS.get(name, _NUMBER) for name in SUMS})
 _NULLABLE = Schema(type=[OpenAPIType.STRING, OpenAPIType.NULL])
-_ROW = Schema(type=OpenAPIType.OBJECT, properties={**dict.fromkeys(GROUPS, _NULLABLE), **(_SUMMED.properties or {})})
+_ROW = Schema(
+    type=OpenAPIType.OBJECT, properties={**dict.fromkeys(USAGE_GROUPS, _NULLABLE), **(_SUMMED.properties or {})}
+)
 _TOTALS = Schema(type=OpenAPIType.ARRAY, items=_SUMMED, description="One for each currency.")
 _PENDING = Schema(
     type=[OpenAPIType.OBJECT, OpenAPIType.NULL],

@@ -12,7 +12,8 @@ from assistant_api import errors
 from assistant_api.decoding import MALFORMED
 from assistant_api.errors import ApiError, Reason, from_gateway
 from assistant_api.gateway import Gateway, GatewayError, GatewayUnreachableError
-from assistant_api.usage.schemas import GROUPS, MAX_PERIOD_DAYS, MAX_ROWS, SUMS, UsageReport
+from assistant_api.usage.schemas import MAX_PERIOD_DAYS, MAX_ROWS, SUMS, UsageReport
+from assistant_crds.gateway_api import USAGE_GROUPS
 from assistant_observability import logs
 
 RETRY_AFTER_SECONDS = 5.0
@@ -23,7 +24,7 @@ REASONS = {
     "invalid_date": Reason("moment", {}),
     "invalid_period": Reason("period", {}),
     "period_too_long": Reason("days", {"days": str(MAX_PERIOD_DAYS)}),
-    "invalid_group_by": Reason("choices", {"choices": ", ".join(GROUPS)}),
+    "invalid_group_by": Reason("choices", {"choices": ", ".join(USAGE_GROUPS)}),
     "invalid_limit": Reason("range", {"low": "1", "high": str(MAX_ROWS)}),
 }
 # A cell that begins like this is a formula to Excel, LibreOffice or Google Sheets; the last four are full-width forms.

@@ -54,7 +54,7 @@ else
     mv "$PGDATA.new" "$PGDATA"
 fi
 
-# No road without a password, and none at all for the superuser from outside the pod.
+# No access without a password, and none at all for the superuser from outside the pod.
 cat >"$PGDATA/pg_hba.conf" <<HBA
 local all all                   scram-sha-256
 host  all postgres 127.0.0.1/32 scram-sha-256

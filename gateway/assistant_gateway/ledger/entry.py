@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import msgspec
 
+from assistant_crds.gateway_api import Operation, Purpose
+
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One call. Money in micro-units of `currency`, prices per million tokens, times in microseconds."""
 
     call: str  # the hold's id, made by the gateway; unique, unlike `request`
     tenant: str  # namespace
-    name: str  # the assistant's, or the knowledge base's on roads of embeddings
+    name: str  # the assistant's, or the knowledge base's for embeddings
     scope: str = ""  # the assistant on whose limits it counted; empty: on the tenant's alone
-    road: str
+    operation: str = ""
+    purpose: str = ""
+    streamed: bool = False
+    road: str = ""  # see `former_name`
     request: str  # x-request-id, which the caller may choose
     user: str | None = None
     provider: str
@@ -55,4 +60,36 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 encode_entry = msgspec.json.Encoder().encode
-decode_entry = msgspec.json.Decoder(LedgerEntry).decode
+_decode = msgspec.json.Decoder(LedgerEntry).decode
+# Operation, purpose and whether it was streamed, by the one word that the release before had for them.
+_FORMER = {
+    "chat": (Operation.CHAT, Purpose.CHAT, False),
+    "stream": (Operation.CHAT, Purpose.CHAT, True),
+    "ingest": (Operation.EMBEDDINGS, Purpose.INGEST, False),
+    "search": (Operation.EMBEDDINGS, Purpose.SEARCH, False),
+    "embedding": (Operation.EMBEDDINGS, Purpose.OTHER, False),
+}
+_FORMER_NAMES = {meaning: name for name, meaning in _FORMER.items()}
+
+
+def former_name(operation: Operation, purpose: Purpose, *, streamed: bool) -> str:
+    """Return the word by which a gateway of the release before knows a call: it refuses entries without one.
+
+    During an upgrade both releases drain the same streams. Goes with the release after this one (decision 75).
+    """
+    return _FORMER_NAMES.get((operation, purpose, streamed), operation)
+
+
+def decode_entry(data: bytes) -> LedgerEntry:
+    """Return an entry, also one that a gateway of the release before wrote.
+
+    Raises:
+        msgspec.ValidationError, msgspec.DecodeError: it is not an entry.
+    """
+    entry = _decode(data)
+    if entry.operation and entry.purpose:
+        return entry
+    if entry.road not in _FORMER:
+        raise msgspec.ValidationError("Object missing required fields `operation` and `purpose`")
+    operation, purpose, streamed = _FORMER[entry.road]
+    return msgspec.structs.replace(entry, operation=operation, purpose=purpose, streamed=streamed)

@@ -13,7 +13,7 @@ from assistant_gateway.ledger.database import LedgerDatabase, LedgerUnavailableE
 from assistant_gateway.ledger.rebuild import rebuild
 from assistant_gateway.ledger.rows import Reject, Row, read
 from assistant_gateway.limits.ahead import WaitingEntry, WriteAhead
-from assistant_gateway.limits.grants import Rules
+from assistant_gateway.limits.leases import Rules
 from assistant_gateway.limits.limit_scope import Limits
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Quota

@@ -22,7 +22,6 @@ COLUMNS = {
     "tenant": "text",
     "name": "text",
     "scope": "text",
-    "road": "text",
     "request": "text",
     "user_id": "text",
     "provider": "text",
@@ -50,6 +49,9 @@ COLUMNS = {
     "unpriced": "text",
     "tier": "text",
     "details": "text",
+    "operation": "text",
+    "purpose": "text",
+    "streamed": "boolean",
 }
 
 
@@ -95,7 +97,6 @@ def read(tenant_key: str, stream_id: str, fields: Mapping[bytes, bytes]) -> Row 
             entry.tenant,
             entry.name,
             entry.scope,
-            entry.road,
             entry.request,
             entry.user,
             entry.provider,
@@ -123,6 +124,9 @@ def read(tenant_key: str, stream_id: str, fields: Mapping[bytes, bytes]) -> Row 
             entry.unpriced,
             entry.tier,
             msgspec.json.encode(entry.details).decode() if entry.details else None,
+            entry.operation,
+            entry.purpose,
+            entry.streamed,
         )
         _check(fields[b"entry"], values)
     except KeyError as error:

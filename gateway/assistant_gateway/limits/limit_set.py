@@ -21,7 +21,7 @@ class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
     tokens: bool  # whether any level limits tokens
     money: bool  # whether any level limits money
     currency: str = "USD"
-    bounded: bool = False  # failurePolicy: calls may draw on grants while Redis is away
+    bounded: bool = False  # failurePolicy: calls may draw on leases while Redis is away
 
     @property
     def hard(self) -> bool:

@@ -1,7 +1,7 @@
 """Whether a call fits the limits of its assistant and tenant, in one round trip, and an answer without Redis.
 
 While Redis is away request rates hold per process; calls under limits in tokens or money are refused, because nobody
-could say whether they fit, except for what `grants` took in advance for tenants that want that. Whatever was used is
+could say whether they fit, except for what `leases` took in advance for tenants that want that. Whatever was used is
 settled: at once, or when Redis is back.
 """
 
@@ -20,7 +20,7 @@ from assistant_crds.contracts import TenantUsage
 from assistant_gateway import errors
 from assistant_gateway.limits import answers, gcra
 from assistant_gateway.limits.ahead import Ahead, WriteAhead
-from assistant_gateway.limits.grants import Grants, Rules
+from assistant_gateway.limits.leases import Leases, Rules
 from assistant_gateway.limits.limit_scope import Amount, Limits, LimitScope
 from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.quota import Admitted, Counted, Quota, RebuildNeededError, Refused
@@ -73,16 +73,16 @@ class Limiter:
             redis: None where none is configured.
             rebuild: restores the counters of a tenant that Redis has lost; raises UnavailableError.
             write_ahead: writes entries to the ledger that Redis does not take; None: they wait in memory alone.
-            rules: of the grants.
+            rules: of the leases.
         """
         self._redis = redis
         self._restore = rebuild
         self._quota = Quota(redis) if redis is not None else None
-        self._grants = Grants(self._quota, rules)
+        self._leases = Leases(self._quota, rules)
         self._local = gcra.LocalRates()
         self._held: dict[str, _Held] = {}
         self._ahead = Ahead(write_ahead)
-        self._settlements = Settlements(redis, self._quota, self._grants, self._ahead)
+        self._settlements = Settlements(redis, self._quota, self._leases, self._ahead)
         self._refusals = Refusals()
         self._full: frozenset[str] | None = frozenset()  # whose entries wait for Postgres in masses; None: all tenants'
         self._notes: set[asyncio.Task[None]] = set()
@@ -103,7 +103,7 @@ class Limiter:
     # --- before a call -----------------------------------------------------------------------------------------
 
     async def reserve(self, terms: LimitSet, call: str, worst: Amount) -> Admitted | Refused | Mapping[str, str]:
-        """Hold the worst case; without Redis draw on grants and local rates and return the headers.
+        """Hold the worst case; without Redis draw on leases and local rates and return the headers.
 
         Raises:
             GatewayError: 503: nobody can say whether it fits; 429 of a local rate.
@@ -114,7 +114,7 @@ class Limiter:
             answer = await self._ask(terms, call, worst)
         except UnavailableError:
             if terms.hard:
-                metrics.LIMIT_GRANT_CALLS.labels(terms.namespace, "refused").inc()
+                metrics.QUOTA_LEASE_CALLS.labels(terms.namespace, "refused").inc()
                 self._withdraw(terms, call)
                 message = "The limits of this tenant cannot be checked at the moment, so the call was not made."
                 raise _unavailable(message) from None
@@ -127,7 +127,7 @@ class Limiter:
         if isinstance(answer, Admitted):
             self._held[call] = _Held(terms.limits, worst, time.monotonic() + RENEW_SECONDS)
         if terms.hard and terms.bounded:
-            self._grants.note(terms, answer)
+            self._leases.note(terms, answer)
         return answer
 
     async def _ask(self, terms: LimitSet, call: str, worst: Amount) -> Admitted | Refused | Mapping[str, str]:
@@ -141,8 +141,8 @@ class Limiter:
                     answer = await self._ask_once(self._quota, terms, call, worst)
                     self._unanswered.discard(call)
                     return answer
-            if terms.bounded and terms.hard and (granted := self._admit_on_grants(terms, call, worst)) is not None:
-                return granted
+            if terms.bounded and terms.hard and (leased := self._admit_on_leases(terms, call, worst)) is not None:
+                return leased
             if time.monotonic() >= until:
                 raise UnavailableError("away")
             await asyncio.sleep(PATIENCE_SECONDS / 10)
@@ -176,18 +176,18 @@ class Limiter:
 
     def _is_away(self, terms: LimitSet) -> bool:
         if terms.bounded:
-            self._grants.watch(available=not self.degraded)
-            return self.degraded or self._grants.overdue
+            self._leases.watch(available=not self.degraded)
+            return self.degraded or self._leases.overdue
         return self.degraded
 
-    def _admit_on_grants(self, terms: LimitSet, call: str, worst: Amount) -> Mapping[str, str] | None:
+    def _admit_on_leases(self, terms: LimitSet, call: str, worst: Amount) -> Mapping[str, str] | None:
         """Draw a call on what was taken in advance; None where that is not enough."""
-        grants = self._grants.room(terms, worst)
-        if grants is None:
+        leases = self._leases.room(terms, worst)
+        if leases is None:
             return None
         headers = self._admit_alone(terms, call)
-        self._grants.draw(grants, call, worst)
-        metrics.LIMIT_GRANT_CALLS.labels(terms.namespace, "admitted").inc()
+        self._leases.draw(leases, call, worst)
+        metrics.QUOTA_LEASE_CALLS.labels(terms.namespace, "admitted").inc()
         return headers
 
     async def _ask_once(self, quota: Quota, terms: LimitSet, call: str, worst: Amount) -> Admitted | Refused:
@@ -196,7 +196,7 @@ class Limiter:
             try:
                 answer = await quota.reserve(limits, call, worst, _HOLD)
             except RebuildNeededError:
-                if terms.bounded and self._grants.others_first:
+                if terms.bounded and self._leases.others_first:
                     raise
                 await self._rebuild(limits)
                 answer = await quota.reserve(limits, call, worst, _HOLD)
@@ -277,7 +277,7 @@ class Limiter:
     def settle(self, limits: Limits, call: str, used: Amount, entry: bytes) -> None:
         """Have a call settled. Nobody waits for it; what Redis does not take now it is given later."""
         self._held.pop(call, None)
-        self._grants.used(call, used)
+        self._leases.used(call, used)
         if self._redis is not None:
             self._settlements.settle((limits, call, used, entry))
 
@@ -288,7 +288,7 @@ class Limiter:
             await self._settlements.catch_up()
             await self._settlements.clear()
             self._ahead.look()
-            await self._grants.look(available=not self.degraded)
+            await self._leases.look(available=not self.degraded)
             now = time.monotonic()
             due = [(call, held) for call, held in self._held.items() if held.renew_at <= now]
             for start in range(0, len(due), AT_ONCE):
@@ -313,7 +313,7 @@ class Limiter:
             await asyncio.sleep(0.01)
         await asyncio.wait({writing}, timeout=max(0.0, until - time.monotonic()))
         writing.cancel()
-        await self._grants.close(available=not self.degraded)
+        await self._leases.close(available=not self.degraded)
         if self.unsettled:
             _log.error("calls not settled: Redis is away", calls=self.unsettled, lost_to_the_ledger=len(self._ahead))
 
@@ -327,7 +327,7 @@ class Limiter:
         self._refusals.forget(tenant)
         self._settlements.forget(tenant)
         self._rebuilding.pop(tenant, None)
-        self._grants.forget(tenant)
+        self._leases.forget(tenant)
         if self._quota is not None:
             self._quota.forget(tenant)
 
@@ -352,7 +352,7 @@ class Limiter:
         try:
             # Counters that Redis has lost would look like nothing used. A tenant without assistants has none to lose.
             if len(levels) > 1 and not await self._quota.epoch(terms.limits):
-                if self._grants.others_first:
+                if self._leases.others_first:
                     return None
                 await self._rebuild(terms.limits)
             found = await self._quota.usage(terms.limits, list(levels))

@@ -172,7 +172,7 @@ if operation == 'reserve' then
     }
     names[#names + 1], record[#record + 1] = ARGV[i], ARGV[i]
   end
-  load(names[1] == 'tenant' and names or {'tenant', unpack(names)}) -- a grant is held on one level alone
+  load(names[1] == 'tenant' and names or {'tenant', unpack(names)}) -- a lease is held on one level alone
   local witness, found = ARGV[11], redis.call('HMGET', requests, id, ARGV[11])
   local current, expected = epoch, tonumber(ARGV[9])
   local older = current < expected

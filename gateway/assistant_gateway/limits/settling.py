@@ -9,7 +9,7 @@ from collections import deque
 from typing import TypeAlias
 
 from assistant_gateway.limits.ahead import Ahead
-from assistant_gateway.limits.grants import Grants
+from assistant_gateway.limits.leases import Leases
 from assistant_gateway.limits.limit_scope import Amount, Limits
 from assistant_gateway.limits.quota import Quota
 from assistant_gateway.limits.redis import Redis, UnavailableError
@@ -24,11 +24,11 @@ Settling: TypeAlias = tuple[Limits, str, Amount, bytes]
 class Settlements:
     """Settles calls, each until Redis has taken it."""
 
-    def __init__(self, redis: Redis | None, quota: Quota | None, grants: Grants, ahead: Ahead) -> None:
+    def __init__(self, redis: Redis | None, quota: Quota | None, leases: Leases, ahead: Ahead) -> None:
         self._ahead = ahead
         self._redis = redis
         self._quota = quota
-        self._grants = grants
+        self._leases = leases
         self._unsettled: deque[Settling] = deque()
         self._settling: set[asyncio.Task[None]] = set()
         self._waiting: dict[str, int] = {}  # how many of `_unsettled` each tenant has
@@ -67,7 +67,7 @@ class Settlements:
             self._wait(settling)
             return
         self._ahead.discard(settling[1])
-        self._grants.settled(settling[1])
+        self._leases.settled(settling[1])
         if settling[0].tenant in self._gone:
             self._left[settling[0].tenant] = settling[0]
 

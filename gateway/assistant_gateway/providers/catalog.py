@@ -65,9 +65,9 @@ class EmbeddingInputTypes(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     search: Annotated[str, msgspec.Meta(min_length=1)]
     ingest: Annotated[str, msgspec.Meta(min_length=1)]
 
-    def of(self, road: str) -> str | None:
+    def of(self, purpose: str) -> str | None:
         """Return the `input_type` of a call; of one that belongs to no search none is known."""
-        return {"search": self.search, "ingest": self.ingest}.get(road)
+        return {"search": self.search, "ingest": self.ingest}.get(purpose)
 
 
 class Provider(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_unknown_fields=True):

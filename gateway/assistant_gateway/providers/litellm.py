@@ -96,14 +96,14 @@ class Translator:
     async def _chat(self, target: Target, fields: Fields, exchange: Exchange) -> TranslatedAnswer:
         family = kinds.FAMILIES[target.settings.kind]
         model = litellm_request.model(fields, target.provider)
-        road = f"converse/{model}" if target.settings.kind == "bedrock" else model
-        supported = self._fields(road, family.library)
+        routed = f"converse/{model}" if target.settings.kind == "bedrock" else model
+        supported = self._fields(routed, family.library)
         arguments = litellm_request.chat(fields, target.provider, target.settings.kind, supported.__contains__)
         stream = fields.get("stream") is not None and bytes(fields["stream"]) == b"true"
         if stream and arguments.get("n", 1) != 1:
             raise litellm_request.unsupported(target.provider, "n")
         answer = await self._library.acompletion(
-            model=road,
+            model=routed,
             custom_llm_provider=family.library,
             stream=stream,
             client=self._library.module_level_aclient,

@@ -74,7 +74,7 @@ _REPEATED = frozenset(
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _TEXT = frozenset({"type", "text", "cache_control"})
 _IMAGE = frozenset({"type", "image_url", "cache_control"})
-# A model's name becomes part of an address; what LiteLLM reads before a slash would choose another road.
+# A model's name becomes part of an address; what LiteLLM reads before a slash would choose another route.
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]*|arn:[A-Za-z0-9._:/-]+")
 
 Fields = Mapping[str, msgspec.Raw]

@@ -36,7 +36,7 @@ class TranslatedAnswer:
         self._error: Exception | None = None
 
     async def next(self, _straight: Sink | None = None) -> bytes:
-        """Return the next piece; nothing is handed on by another road.
+        """Return the next piece; nothing is handed on by another way.
 
         Raises:
             HttpError, TimeoutError: the provider broke off; or what `fail` was given.

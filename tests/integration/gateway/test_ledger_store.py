@@ -48,21 +48,22 @@ async def test_a_call_is_a_row_with_everything_the_entry_said(tenant: Tenant) ->
     """Every field arrives, times with their microseconds, and the entry leaves Redis."""
     said = entry(
         "full", user="ada", answered="m-2", cached=3, cache_write=2, reasoning=1, disputed=True, price_input=10,
-        price_output=20, price_source="catalogue", held_tokens=50, held_cost=60, first_byte=400,
+        price_output=20, price_source="catalogue", held_tokens=50, held_cost=60, first_byte=400, streamed=True,
     )  # fmt: skip
     await tenant.quota.settle(tenant.limits, "full", Amount(12, 3), encode_entry(said))
     async with raw(tenant.redis_url) as client:
         ((name, fields),) = await client.xrange(naming.ledger_stream(tenant.key))
     await tenant.move()
     (row,) = await tenant.fetch(
-        "SELECT call, tenant, name, scope, road, request, user_id, provider, model, answered, input, cached,"
-        " cache_write, output, reasoning, source, disputed, price_input, price_output, price_source, currency, cost,"
-        " held_tokens, held_cost, duration_us, first_byte_us, outcome, stream_id,"
+        "SELECT call, tenant, name, scope, operation, purpose, streamed, request, user_id, provider, model, answered,"
+        " input, cached, cache_write, output, reasoning, source, disputed, price_input, price_output, price_source,"
+        " currency, cost, held_tokens, held_cost, duration_us, first_byte_us, outcome, stream_id,"
         " (extract(epoch FROM at) * 1000000)::bigint,"
         " (extract(epoch FROM started) * 1000000)::bigint FROM ledger_entries WHERE tenant_key = $1"
     )
     assert row == (
-        *("full", "acme", "support", "support", "chat", "request full", "ada", "demo", "m", "m-2", 7, 3, 2, 5, 1),
+        *("full", "acme", "support", "support", "chat", "chat", True, "request full", "ada"),
+        *("demo", "m", "m-2", 7, 3, 2, 5, 1),
         *("reported", True, 10, 20, "catalogue", "USD", 3, 50, 60, 1000, 400, "ok", name.decode()),
         *(int(fields[b"at"]), said.started),
     )

@@ -91,7 +91,7 @@ async def test_a_budget_of_a_cent_answers_then_refuses_and_a_raised_one_admits_a
 
 
 async def test_tokens_of_a_day_end_with_a_code_of_their_own(cluster: Cluster, gateway: Running) -> None:
-    """A tenant's tokens bind over all roads, and what remains is in the headers."""
+    """A tenant's tokens bind over all operations, and what remains is in the headers."""
     tenant = Tenant(cluster, gateway, "meter-tokens")
     await tenant.put(["good"], tokens_per_day=2000)
     async with tenant.ask("good", max_tokens=10) as answer:
@@ -120,13 +120,14 @@ async def test_length_of_the_answer_is_what_was_held(
 
 
 async def test_entry_says_everything(cluster: Cluster, gateway: Running) -> None:
-    """Who asked for what on which road, what it used by whose word, what it cost and held, and how long it took."""
+    """Who asked for what and why, what it used by whose word, what it cost and held, and how long it took."""
     tenant = Tenant(cluster, gateway, "meter-entry")
     await tenant.put(["good"], budget=WIDE)
     headers = {"x-request-id": "mine", "x-assistant-user": "ada"}
     assert await tenant.code("good", stream=True, max_tokens=50, headers=headers) == (200, None)
     (entry,) = await tenant.entries(1)
-    assert (entry.tenant, entry.name, entry.scope, entry.road) == (tenant.namespace, "good", "good", "stream")
+    assert (entry.tenant, entry.name, entry.scope, entry.operation) == (tenant.namespace, "good", "good", "chat")
+    assert (entry.purpose, entry.streamed) == ("chat", True)
     assert (entry.request, entry.user, entry.provider, entry.model, entry.answered) == (
         *("mine", "ada", "demo"),
         *("good", "good"),
@@ -150,17 +151,19 @@ async def test_the_same_request_id_is_charged_each_time(cluster: Cluster, gatewa
     assert sum(entry.cost for entry in await tenant.entries(3)) == 3 * 190
 
 
-@pytest.mark.parametrize("road", ["ingest", "search"])
-async def test_embeddings_are_metered(cluster: Cluster, gateway: Running, road: str) -> None:
-    """Ingesting and searching cost the tenant, under their own road, and stop when its budget is used up."""
-    tenant = Tenant(cluster, gateway, f"meter-{road}")
+@pytest.mark.parametrize("purpose", ["ingest", "search"])
+async def test_embeddings_are_metered(cluster: Cluster, gateway: Running, purpose: str) -> None:
+    """Ingesting and searching cost the tenant, under their own purpose, and stop when its budget is used up."""
+    tenant = Tenant(cluster, gateway, f"meter-{purpose}")
     await tenant.put(budget=budget(100))
-    headers = {"x-assistant-road": road}
+    headers = {"x-assistant-purpose": purpose}
     while (found := await tenant.code("handbook", path="embeddings", input="x", headers=headers))[0] == 200:
         pass
     assert found == (429, "budget_exhausted")
     entries = await tenant.entries(1)
-    assert {(entry.road, entry.name, entry.scope, entry.cost) for entry in entries} == {(road, "handbook", "", 30)}
+    assert {(entry.purpose, entry.name, entry.scope, entry.cost) for entry in entries} == {
+        (purpose, "handbook", "", 30)
+    }
     assert sum(entry.cost for entry in entries) <= 100
 
 

@@ -159,8 +159,8 @@ async def test_a_client_that_does_not_read_slows_the_provider_down(ask: Callable
 async def test_missing_done_is_added_to_a_whole_answer(model: str, ask: Callable, gateway: Running) -> None:
     """A provider that finishes without saying so, however it goes then, has not failed; its stream is well formed."""
     line = (
-        f'assistant_model_calls_total{{assistant="{model}",model="{model}",outcome="ok",provider="demo",'
-        'road="stream",tenant="relay"}'
+        f'assistant_model_calls_total{{assistant="{model}",model="{model}",operation="chat",outcome="ok",'
+        'provider="demo",purpose="chat",tenant="relay"}'
     )
     before = await gateway.metric(line)
     async with ask(NAMESPACE, model, stream=True) as answer:
@@ -185,8 +185,8 @@ async def test_broken_stream_ends_with_an_error_event(
     """A stream that breaks ends with an error event after whole events, never silently, and is counted as failed."""
     outcome = "provider_timeout" if code == "provider_timeout" else "provider_error"
     line = (
-        f'assistant_model_calls_total{{assistant="{model}",model="{model}",outcome="{outcome}",provider="demo",'
-        'road="stream",tenant="relay"}'
+        f'assistant_model_calls_total{{assistant="{model}",model="{model}",operation="chat",outcome="{outcome}",'
+        'provider="demo",purpose="chat",tenant="relay"}'
     )
     before = await gateway.metric(line)
     async with ask(NAMESPACE, model, stream=True) as answer:
@@ -280,8 +280,8 @@ async def test_unreachable_provider(cluster: Cluster, ask: Callable, gateway: Ru
 async def test_client_that_hangs_up_ends_the_provider_call(ask: Callable, upstream: Provider, gateway: Running) -> None:
     """Within a second of a client's going away the provider's connection is closed and the call is settled."""
     line = (
-        'assistant_model_calls_total{assistant="endless",model="endless",outcome="client_gone",provider="demo",'
-        'road="stream",tenant="relay"}'
+        'assistant_model_calls_total{assistant="endless",model="endless",operation="chat",outcome="client_gone",'
+        'provider="demo",purpose="chat",tenant="relay"}'
     )
     before = await gateway.metric(line)
     answer = await ask(NAMESPACE, "endless", stream=True)
@@ -322,14 +322,17 @@ async def test_embeddings_get_the_dimensions_of_the_knowledge_base(
     cluster: Cluster, gateway: Running, upstream: Provider
 ) -> None:
     """Embeddings go to the knowledge base's model with its dimensions, whatever the request says, and are counted."""
-    headers = {"Authorization": f"Bearer {cluster.token(NAMESPACE)}", "X-Assistant-Road": "ingest"}
+    headers = {"Authorization": f"Bearer {cluster.token(NAMESPACE)}", "X-Assistant-Purpose": "ingest"}
     body = {"model": "handbook", "input": ["a", "b"], "dimensions": 3}
     async with gateway.client.post(f"{gateway.url}/v1/embeddings", json=body, headers=headers) as answer:
         document = await answer.json()
     assert [len(item["embedding"]) for item in document["data"]] == [8, 8]
     assert upstream.bodies[0] == {"model": "embed", "input": ["a", "b"], "dimensions": 8}
-    line = 'assistant_model_calls_total{assistant="handbook",model="embed",outcome="ok",provider="demo",road="ingest"'
-    assert await gateway.metric(line + ',tenant="relay"}') >= 1
+    line = (
+        'assistant_model_calls_total{assistant="handbook",model="embed",operation="embeddings",outcome="ok",'
+        'provider="demo",purpose="ingest",tenant="relay"}'
+    )
+    assert await gateway.metric(line) >= 1
 
 
 @pytest.mark.parametrize(

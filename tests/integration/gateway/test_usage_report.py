@@ -122,12 +122,34 @@ async def test_a_tenant_sees_its_own_and_never_what_its_former_self_used(
     assert (await report(reports, "t_nobody"))["totals"][0]["requests"] == 0
 
 
+async def test_rows_of_the_release_before_have_operation_and_purpose(
+    database: UsageDatabase, reports: UsageReports
+) -> None:
+    """They say both in one word, and add up with the rows of this release."""
+    for former in ("chat", "stream", "search", "embedding"):
+        await database.add("t_a", "2026-11-02T10:00:00+00:00", operation=None, purpose=None, road=former)
+    await database.add("t_a", "2026-11-02T10:00:00+00:00", operation="embeddings", purpose="search", streamed=False)
+    found = await report(reports, "t_a", ("group_by", "operation,purpose"))
+    assert [(row["operation"], row["purpose"], row["requests"]) for row in found["data"]] == [
+        ("chat", "chat", 2),
+        ("embeddings", "other", 1),
+        ("embeddings", "search", 2),
+    ]
+
+
 async def test_groups_and_filters(database: UsageDatabase, reports: UsageReports) -> None:
     """Any groups in any order; what has no assistant or user says so; filters hold for totals too."""
     await database.add("t_a", "2026-11-02T10:00:00+00:00", user_id="ada")
     await database.add("t_a", "2026-11-02T10:00:00+00:00", user_id="bob", model="large", cost=500)
     await database.add(
-        "t_a", "2026-11-02T10:00:00+00:00", scope="", name="handbook", road="ingest", user_id=None, cost=1
+        "t_a",
+        "2026-11-02T10:00:00+00:00",
+        scope="",
+        name="handbook",
+        operation="embeddings",
+        purpose="ingest",
+        user_id=None,
+        cost=1,
     )
     await database.add("t_a", "2026-11-02T10:00:00+00:00", user_id="ada", currency="EUR")
     found = await report(reports, "t_a", ("group_by", "user,model"))
@@ -141,8 +163,8 @@ async def test_groups_and_filters(database: UsageDatabase, reports: UsageReports
         ("EUR", "0.000070"),
         ("USD", "0.000571"),
     ]
-    found = await report(reports, "t_a", ("group_by", "assistant,road,provider"), ("user", "bob"))
-    assert [(row["assistant"], row["road"], row["provider"]) for row in found["data"]] == [("support", "chat", "demo")]
+    found = await report(reports, "t_a", ("group_by", "assistant,operation,purpose,provider"), ("user", "bob"))
+    assert [list(row.values())[:4] for row in found["data"]] == [["support", "chat", "chat", "demo"]]
     assert [total["requests"] for total in found["totals"]] == [1]
     found = await report(reports, "t_a", ("group_by", "assistant"), ("assistant", "support"))
     assert sum(total["requests"] for total in found["totals"]) == 3
@@ -177,7 +199,8 @@ def _entry(call: str, **changes: Any) -> bytes:
         "tenant": "acme",
         "name": "support",
         "scope": "support",
-        "road": "chat",
+        "operation": "chat",
+        "purpose": "chat",
         "request": "r",
         "user": "ada",
         "provider": "demo",

@@ -27,7 +27,7 @@ RESYNC_SECONDS = 6.0
 
 @pytest.fixture
 async def proxy(world, kube, tmp_path, monkeypatch):
-    """The road that the operator takes to the API server; the test's own is another."""
+    """The way that the operator takes to the API server; the test's own is another."""
     async with FaultProxy(kube.kubeconfig).serve(tmp_path / "proxied.kubeconfig") as proxy:
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "proxied.kubeconfig"))
         yield proxy

@@ -216,7 +216,7 @@ def test_only_codes_of_ours_are_told_in_our_words() -> None:
 async def test_refusals_of_limits_keep_code_and_status_in_either_envelope(
     broken: World, status: int, code: str, openai_type: str
 ) -> None:
-    """And the headers that programs wait by, on every road."""
+    """And the headers that programs wait by, on every path."""
     async with client_of(broken) as client:
         problem = await client.get(f"/api/v1/boom/{code}", headers={"accept-language": "de"})
         envelope = await client.get(f"/v1/boom/{code}", headers={"accept-language": "ar"})

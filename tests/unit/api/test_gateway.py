@@ -13,6 +13,7 @@ from aiohttp import web
 from assistant_api import gateway
 from assistant_api.gateway import GatewayClient, GatewayError, GatewayUnreachableError, TokenFile
 from assistant_crds.contracts import NOT_STARTED_HEADER, TOTAL_SECONDS
+from assistant_crds.gateway_api import Purpose
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Start = Callable[..., Awaitable[GatewayClient]]
@@ -74,7 +75,7 @@ async def test_embeddings_without_an_index_are_where_they_stand(
         return web.json_response({"data": data})
 
     client = await start(handler)
-    asking = client.embeddings(["a", "b", "c"], "handbook", "search")
+    asking = client.embeddings(["a", "b", "c"], "handbook", Purpose.SEARCH)
     if expected is None:
         with pytest.raises(GatewayError):
             await asking
@@ -83,7 +84,7 @@ async def test_embeddings_without_an_index_are_where_they_stand(
 
 
 async def test_embeddings_come_back_in_order(start: Start) -> None:
-    """Asked for by the knowledge base's name, on the road that is named, with this pod's token."""
+    """Asked for by the knowledge base's name, for the purpose that is named, with this pod's token."""
     seen: list[tuple[str, dict, dict]] = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -92,11 +93,11 @@ async def test_embeddings_come_back_in_order(start: Start) -> None:
         return web.json_response({"object": "list", "data": data})
 
     client = await start(handler)
-    assert await client.embeddings(["a", "b"], "handbook", "search") == [[2.0, 3.0], [0.5, 1.0]]
+    assert await client.embeddings(["a", "b"], "handbook", Purpose.SEARCH) == [[2.0, 3.0], [0.5, 1.0]]
     path, headers, body = seen[0]
     assert path == "/v1/embeddings"
     assert body == {"model": "handbook", "input": ["a", "b"], "encoding_format": "float"}
-    assert headers["x-assistant-road"] == "search"
+    assert headers["x-assistant-purpose"] == "search"
     assert headers["Authorization"] == "Bearer first"
 
 
@@ -148,7 +149,7 @@ async def test_errors_are_read_whatever_their_shape(
 
     client = await start(handler)
     with pytest.raises(GatewayError) as caught:
-        await client.embeddings(["a"], "handbook", "ingest")
+        await client.embeddings(["a"], "handbook", Purpose.INGEST)
     assert (caught.value.status, caught.value.code) == (status, code)
     assert caught.value.transient is (status != 400)
     assert caught.value.retry_after == retry_after
@@ -163,7 +164,7 @@ async def test_an_answer_that_is_no_embedding_is_an_error(start: Start, body: st
 
     client = await start(handler)
     with pytest.raises(GatewayError) as caught:
-        await client.embeddings(["a"], "handbook", "ingest")
+        await client.embeddings(["a"], "handbook", Purpose.INGEST)
     assert caught.value.status == 502
 
 
@@ -189,7 +190,7 @@ async def test_a_gateway_that_hangs_is_given_up(start: Start, monkeypatch: pytes
     """Every call has a time-out."""
     monkeypatch.setattr(gateway, "PING_TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(gateway, "MARGIN_SECONDS", 0.2)
-    monkeypatch.setitem(gateway.EMBEDDINGS_TIMEOUT_SECONDS, "search", 0.2)
+    monkeypatch.setitem(gateway.EMBEDDINGS_TIMEOUT_SECONDS, Purpose.SEARCH, 0.2)
 
     async def handler(_request: web.Request) -> web.Response:
         await asyncio.sleep(30)
@@ -197,7 +198,7 @@ async def test_a_gateway_that_hangs_is_given_up(start: Start, monkeypatch: pytes
 
     client = await start(handler, seconds=0)
     started = time.perf_counter()
-    calls = (client.ping(), client.chat(b"{}", {}), client.embeddings(["a"], "handbook", "search"))
+    calls = (client.ping(), client.chat(b"{}", {}), client.embeddings(["a"], "handbook", Purpose.SEARCH))
     for error in await asyncio.gather(*calls, return_exceptions=True):
         assert isinstance(error, GatewayUnreachableError)
         assert "timed out" in str(error)
@@ -286,7 +287,7 @@ async def test_a_redirect_is_not_followed(start: Start) -> None:
     ],
 )
 async def test_every_call_says_for_whom_it_is(start: Start, user: str, sent: str | None) -> None:
-    """On all roads, whatever somebody is called; what no header can carry cannot become one."""
+    """In every call, however somebody is called; what no header can carry cannot become one."""
     seen: list[str | None] = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -298,7 +299,7 @@ async def test_every_call_says_for_whom_it_is(start: Start, user: str, sent: str
     gateway.on_behalf_of(user)
     try:
         (await client.chat(b"{}", {})).close()
-        await client.embeddings(["a"], "handbook", "search")
+        await client.embeddings(["a"], "handbook", Purpose.SEARCH)
     finally:
         gateway.on_behalf_of("")
     assert seen == [sent, sent]

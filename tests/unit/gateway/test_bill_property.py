@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from scripted_calls import SHAPES, Scripted, request_body
 
+from assistant_crds.gateway_api import Operation, Purpose
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.ledger.entry import LedgerEntry, decode_entry
@@ -85,7 +86,15 @@ async def test_the_ledger_is_the_providers_bill_or_says_why_not() -> None:
         script, limited = Scripted.made(chance), chance.random() < 0.7
         to = priced if limited or chance.random() < 0.8 else unpriced
         terms = LimitSet.of("acme", "t_1", "UTC", [LIMITED] if limited else [], assistant="a")
-        call = Call(tenant="acme", name="a", provider="router", model="m", road="chat", request_id=str(number))
+        call = Call(
+            tenant="acme",
+            name="a",
+            provider="router",
+            model="m",
+            operation=Operation.CHAT,
+            purpose=Purpose.CHAT,
+            request_id=str(number),
+        )
         body = request_body(chance)
         fields = {name: msgspec.Raw(json.dumps(value).encode()) for name, value in body.items()}
         try:

@@ -179,10 +179,10 @@ def test_a_provider_that_asks_is_told_a_question_from_a_passage() -> None:
     provider = demo(embedding_input_types=EmbeddingInputTypes(search="query", ingest="document"))
     body = bodies.parse(b'{"model": "handbook", "input": ["a"], "input_type": "other"}', "input")
 
-    def sent(road: str, target: Target) -> str:
-        return json.loads(encode_fields(bodies.embeddings(body, embedding_route(8), target, road)))["input_type"]
+    def sent(purpose: str, target: Target) -> str:
+        return json.loads(encode_fields(bodies.embeddings(body, embedding_route(8), target, purpose)))["input_type"]
 
-    assert [sent(road, provider) for road in ("search", "ingest", "embedding")] == ["query", "document", "other"]
+    assert [sent(purpose, provider) for purpose in ("search", "ingest", "other")] == ["query", "document", "other"]
     assert sent("search", demo()) == "other"
     translated = msgspec.structs.replace(provider, settings=msgspec.structs.replace(provider.settings, kind="cohere"))
     assert sent("search", translated) == "other"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import REGISTRY
 
+from assistant_crds.gateway_api import Operation, Purpose
 from assistant_gateway import model_labels
 from assistant_gateway.calls import Call, Outcome, forget_tenant, keep_series, outcome_of
 from assistant_gateway.wire.usage import Usage
@@ -14,13 +15,21 @@ LABELS = {"tenant": "calls-test", "assistant": "a", "provider": "p", "model": "m
 
 def counted(outcome: Outcome) -> float:
     """Return how many calls were counted."""
-    labels = {**LABELS, "road": "chat", "outcome": outcome.value}
+    labels = {**LABELS, "operation": "chat", "purpose": "chat", "outcome": outcome.value}
     return REGISTRY.get_sample_value("assistant_model_calls_total", labels) or 0.0
 
 
 def call() -> Call:
     """Return a call that has begun."""
-    return Call(tenant="calls-test", name="a", provider="p", model="m", road="chat", request_id="r")
+    return Call(
+        tenant="calls-test",
+        name="a",
+        provider="p",
+        model="m",
+        operation=Operation.CHAT,
+        purpose=Purpose.CHAT,
+        request_id="r",
+    )
 
 
 def test_call_is_settled_once() -> None:
@@ -35,13 +44,21 @@ def test_call_is_settled_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("road", "operation", "outcome", "error"),
-    [("stream", "chat", Outcome.OK, ""), ("ingest", "embeddings", Outcome.PROVIDER_ERROR, "provider_error")],
+    ("operation", "purpose", "outcome", "error"),
+    [
+        (Operation.CHAT, Purpose.CHAT, Outcome.OK, ""),
+        (Operation.EMBEDDINGS, Purpose.INGEST, Outcome.PROVIDER_ERROR, "provider_error"),
+    ],
 )
-def test_call_is_measured_under_the_conventions_names(road: str, operation: str, outcome: Outcome, error: str) -> None:
+def test_call_is_measured_under_the_conventions_names(
+    operation: Operation, purpose: Purpose, outcome: Outcome, error: str
+) -> None:
     """Duration and tokens are histograms with the names and labels of OpenTelemetry's conventions."""
-    kind = {"gen_ai_operation_name": operation, "gen_ai_provider_name": "p", "gen_ai_request_model": f"m-{road}"}
-    made = Call(tenant="calls-test", name="a", provider="p", model=f"m-{road}", road=road, request_id="r")
+    kind = {"gen_ai_operation_name": operation, "gen_ai_provider_name": "p", "gen_ai_request_model": f"m-{purpose}"}
+    model = f"m-{purpose}"
+    made = Call(
+        tenant="calls-test", name="a", provider="p", model=model, operation=operation, purpose=purpose, request_id="r"
+    )
     made.settle(outcome, Usage(input=5, output=3))
     duration = "gen_ai_client_operation_duration_seconds_count"
     assert REGISTRY.get_sample_value(duration, kind | {"error_type": error}) == 1
@@ -58,11 +75,19 @@ def sample(direction: str) -> float | None:
 def test_series_of_a_tenant_that_is_gone_are_dropped() -> None:
     """A deleted tenant leaves no time series behind, its neighbours keep theirs."""
     call().settle(Outcome.OK)
-    neighbour = Call(tenant="calls-neighbour", name="a", provider="p", model="m", road="chat", request_id="r")
+    neighbour = Call(
+        tenant="calls-neighbour",
+        name="a",
+        provider="p",
+        model="m",
+        operation=Operation.CHAT,
+        purpose=Purpose.CHAT,
+        request_id="r",
+    )
     neighbour.settle(Outcome.OK)
     forget_tenant("calls-test")
     assert counted(Outcome.OK) == 0
-    labels = {**LABELS, "tenant": "calls-neighbour", "road": "chat", "outcome": "ok"}
+    labels = {**LABELS, "tenant": "calls-neighbour", "operation": "chat", "purpose": "chat", "outcome": "ok"}
     assert REGISTRY.get_sample_value("assistant_model_calls_total", labels) == 1
 
 
@@ -96,7 +121,15 @@ def samples() -> int:
 
 def make(model: str, provider: str = "p", name: str = "a", tenant: str = "many") -> None:
     """Make a call that is over."""
-    made = Call(tenant=tenant, name=name, provider=provider, model=model, road="chat", request_id="r")
+    made = Call(
+        tenant=tenant,
+        name=name,
+        provider=provider,
+        model=model,
+        operation=Operation.CHAT,
+        purpose=Purpose.CHAT,
+        request_id="r",
+    )
     made.note_first_byte()
     made.settle(Outcome.OK, Usage(input=5, output=5), 3)
 

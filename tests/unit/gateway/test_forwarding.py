@@ -8,6 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+from assistant_crds.gateway_api import Operation, Purpose
 from assistant_gateway.calls import Outcome
 from assistant_gateway.fairness import Turns
 from assistant_gateway.forwarding import REQUEST_ID, Ask, Forwarder
@@ -78,7 +79,15 @@ class World:
         fields: Any = lambda _made: {}  # noqa: E731
         terms: Any = None
         turn = partial(self.turns.take, "one")
-        ask = Ask(road="chat", terms=terms, embedding=False, fields=fields, relay=self.relay, turn=turn)
+        ask = Ask(
+            operation=Operation.CHAT,
+            purpose=Purpose.CHAT,
+            terms=terms,
+            embedding=False,
+            fields=fields,
+            relay=self.relay,
+            turn=turn,
+        )
         return asyncio.create_task(self.forwarder.answer(request, (), ask))
 
 

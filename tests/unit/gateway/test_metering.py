@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
+from assistant_crds.gateway_api import Operation, Purpose
 from assistant_gateway import lengths
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.errors import GatewayError
@@ -75,9 +76,11 @@ def meter(limiter: Limiter) -> Meter:
     return Meter(limiter, PriceMap(None, ""), Tokenizers(None))
 
 
-def call(road: str = "chat") -> Call:
+def call(purpose: Purpose = Purpose.CHAT) -> Call:
     """Return a call of `m`."""
-    return Call(tenant="acme", name="a", provider="demo", model="m", road=road, request_id="r")
+    return Call(
+        tenant="acme", name="a", provider="demo", model="m", operation=Operation.CHAT, purpose=purpose, request_id="r"
+    )
 
 
 def fields(**body: Any) -> dict[str, msgspec.Raw]:

@@ -19,6 +19,7 @@ from assistant_crds.contracts import (
     TenantPolicy,
     TenantProbe,
 )
+from assistant_crds.gateway_api import Operation, Purpose
 from assistant_gateway import errors
 from assistant_gateway.attempts import Attempt, Attempts
 from assistant_gateway.calls import Call, Outcome
@@ -69,6 +70,13 @@ class Listing:
         self.closed = True
 
 
+def _call(made: Attempt) -> Call:
+    to, operation = made.to.provider, Operation.CHAT
+    return Call(
+        tenant="acme", name="a", provider=to, model="m", operation=operation, purpose=Purpose.CHAT, request_id="r"
+    )
+
+
 class World:
     """Providers `priced`, `free`, `unpriced`, `euro`, `keyless` and `down`, and one tenant."""
 
@@ -109,7 +117,7 @@ class World:
         route = tenant.assistants["a"]
 
         async def attempt(made: Attempt) -> Result:
-            call = Call(tenant="acme", name="a", provider=made.to.provider, model="m", road="chat", request_id="r")
+            call = _call(made)
             fields = {"messages": msgspec.Raw(b'[{"role":"user","content":"Hi"}]')}
             await self.meter.admit(route.terms, call, made.target, fields, embedding=False)
             made.admitted = True
@@ -306,7 +314,7 @@ async def test_refused_call_says_why_its_fallbacks_were_not_asked() -> None:
     tenant = _tenant("down", "unpriced")
 
     async def attempt(made: Attempt) -> Result:
-        call = Call(tenant="acme", name="a", provider=made.to.provider, model="m", road="chat", request_id="r")
+        call = _call(made)
         fields = {"messages": msgspec.Raw(b'[{"role":"user","content":"Hi"}]')}
         await world.meter.admit(tenant.assistants["a"].terms, call, made.target, fields, embedding=False)
         made.admitted = True

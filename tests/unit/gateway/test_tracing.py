@@ -7,6 +7,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from assistant_crds.gateway_api import Operation, Purpose
 from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.tracing import CallTrace
 from assistant_gateway.wire.usage import Usage
@@ -18,7 +19,15 @@ CONTEXT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "tracestate": "vend
 
 def call() -> Call:
     """Return a call that has begun."""
-    return Call(tenant="acme", name="support", provider="openai", model="gpt", road="chat", request_id="r")
+    return Call(
+        tenant="acme",
+        name="support",
+        provider="openai",
+        model="gpt",
+        operation=Operation.CHAT,
+        purpose=Purpose.CHAT,
+        request_id="r",
+    )
 
 
 def test_without_an_exporter_the_context_passes_through() -> None:

@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from assistant_crds.gateway_api import USAGE_GROUPS
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.usage_query import GROUPS, Query, parse_query
+from assistant_gateway.usage_query import Query, parse_query
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 10, 31, 23, 30, tzinfo=UTC)  # already November in Berlin
@@ -48,7 +49,7 @@ def test_groups_may_be_listed_or_repeated() -> None:
     """Both ways are usual."""
     assert ask(("group_by", "day,model")).groups == ("day", "model")
     assert ask(("group_by", "day"), ("group_by", "model")).groups == ("day", "model")
-    assert ask(("group_by", ",".join(GROUPS))).groups == GROUPS
+    assert ask(("group_by", ",".join(USAGE_GROUPS))).groups == USAGE_GROUPS
 
 
 @pytest.mark.parametrize(

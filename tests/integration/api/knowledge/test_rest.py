@@ -298,7 +298,7 @@ async def test_malformed_requests_are_refused_by_field(
 
 
 async def test_without_a_key_nothing_is_told(api: ApiProcess) -> None:
-    """401 for a missing and a wrong key, on every road."""
+    """401 for a missing and a wrong key, on every path."""
     async with httpx.AsyncClient(base_url=api.url) as stranger:
         for headers in ({}, {"authorization": "Bearer ak_wrong"}):
             for method, path in (("GET", ""), ("GET", "/handbook/documents"), ("POST", "/handbook/search")):

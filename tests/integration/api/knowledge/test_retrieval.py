@@ -10,6 +10,7 @@ from assistant_api.knowledge.embedding import DimensionMismatchError
 from assistant_api.knowledge.retrieval import retrieve
 from assistant_api.knowledge.schemas import Passage
 from assistant_api.knowledge.vectors import VectorStoreError
+from assistant_crds.gateway_api import Purpose
 
 HANDBOOK = """# Handbook
 
@@ -65,10 +66,10 @@ async def test_the_best_passage_comes_first(world: World) -> None:
 
 
 async def test_each_knowledge_base_is_embedded_once_for_search(world: World) -> None:
-    """One embedding per knowledge base, on the road `search`, so that it can be metered as such."""
+    """One embedding per knowledge base, for the purpose `search`, so that it can be metered as such."""
     await filled(world)
     await ask(world, "holiday")
-    assert sorted((name, road) for _, name, road in world.gateway.calls) == [
+    assert sorted((name, purpose) for _, name, purpose in world.gateway.calls) == [
         ("handbook", "search"),
         ("products", "search"),
     ]
@@ -146,7 +147,7 @@ async def test_questions_of_any_shape_are_asked(world: World) -> None:
 async def test_the_store_still_explains_its_scores(world: World) -> None:
     """The weighing of knowledge bases rests on the store's explanation: its form is read rightly."""
     await filled(world)
-    vector = (await world.gateway.embeddings(["thirty days of paid holiday"], "handbook", "search"))[0]
+    vector = (await world.gateway.embeddings(["thirty days of paid holiday"], "handbook", Purpose.SEARCH))[0]
     hits = await world.vectors.search(world.base.key, "thirty days of paid holiday", vector, 0.6, 5)
     assert hits[0].similarity is not None
     assert 0.5 < hits[0].similarity <= 1.0

@@ -15,7 +15,6 @@ from api_tenant import DIMENSIONS, Tenant
 from sqlalchemy import text
 
 from assistant_api.clients import Clients, Database, RedisClient, VectorStore
-from assistant_api.gateway import Road
 from assistant_api.knowledge import parser, service, upload
 from assistant_api.knowledge.dispatcher import Dispatcher
 from assistant_api.knowledge.ingestion import Ingestion
@@ -24,6 +23,7 @@ from assistant_api.knowledge.schemas import DocumentView
 from assistant_api.knowledge.vectors import Vectors
 from assistant_api.tenant_config import TenantConfigHolder
 from assistant_crds.contracts import KnowledgeBaseConfig
+from assistant_crds.gateway_api import Purpose
 
 
 def embed(words: str, dimensions: int = DIMENSIONS) -> list[float]:
@@ -38,7 +38,7 @@ def embed(words: str, dimensions: int = DIMENSIONS) -> list[float]:
 class Embedder:
     """The gateway's embeddings in this process; `failures` come first, `gate` holds calls back while it is shut."""
 
-    calls: list[tuple[list[str], str, Road]] = field(default_factory=list)
+    calls: list[tuple[list[str], str, Purpose]] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
     dimensions: int = DIMENSIONS
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -47,9 +47,9 @@ class Embedder:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    async def embeddings(self, texts: Sequence[str], knowledge_base: str, road: Road) -> list[list[float]]:
+    async def embeddings(self, texts: Sequence[str], knowledge_base: str, purpose: Purpose) -> list[list[float]]:
         """See `Gateway.embeddings`."""
-        self.calls.append((list(texts), knowledge_base, road))
+        self.calls.append((list(texts), knowledge_base, purpose))
         if self.failures:
             raise self.failures.pop(0)
         self.waiting += 1

@@ -23,7 +23,7 @@ LABELS = {
     "assistant": ("support", ""),
     "provider": ("openai", "other"),
     "model": ("gpt-4.1-mini",),
-    "road": ("chat", "stream"),
+    "purpose": ("chat", "search"),
     "outcome": ("ok", "provider_error"),
     "direction": ("input", "output"),
     "part": ("gateway", "api"),
@@ -58,8 +58,9 @@ OF_METRIC = {
     metrics.LIMIT_ERRORS: {"cause": ("memory", "other")},
     metrics.LIMIT_REFUSALS: {"limit": ("tenant_requests", "assistant_budget")},
     metrics.LEDGER_DRIFT: {"what": ("entries", "cost_micros")},
-    metrics.LIMIT_GRANT_LEFT: {"kind": ("tokens", "cost_micros")},
+    metrics.QUOTA_LEASE_REMAINING: {"kind": ("tokens", "cost_micros")},
     metrics.MODEL_CALLS: {
+        "operation": ("chat", "embeddings"),
         "outcome": ("ok", "provider_error", "provider_rate_limited", "provider_quota_exhausted"),
     },
 }

@@ -1,4 +1,4 @@
-"""A road from the operator to the API server that can be made bad: refused, writes answered 500, watches falsified."""
+"""A way from the operator to the API server that can be made bad: refused, writes answered 500, watches falsified."""
 
 import base64
 import contextlib

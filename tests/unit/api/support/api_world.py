@@ -153,7 +153,7 @@ class FakeGateway:
             raise self.answer
         return self.answer
 
-    async def embeddings(self, texts: Sequence[str], knowledge_base: str, road: str) -> list[list[float]]:
+    async def embeddings(self, texts: Sequence[str], knowledge_base: str, purpose: str) -> list[list[float]]:
         """Nothing here needs vectors."""
         raise NotImplementedError
 

@@ -13,7 +13,7 @@ from api_world import World, client_of
 
 from assistant_api.gateway import GatewayError, GatewayUnreachableError
 from assistant_api.usage import service
-from assistant_api.usage.schemas import GROUPS, MAX_PERIOD_DAYS, MAX_ROWS, SUMS
+from assistant_api.usage.schemas import MAX_PERIOD_DAYS, MAX_ROWS, SUMS
 from assistant_gateway import usage_query, usage_report
 
 PATHS = ("/v1/usage", "/api/v1/usage")
@@ -137,7 +137,7 @@ async def test_an_unknown_format_is_a_400(client: httpx.AsyncClient, world: Worl
         ("invalid_date", "2026-01-31"),
         ("invalid_period", "laufende Monat"),
         ("period_too_long", "400 Tage"),
-        ("invalid_group_by", "day, assistant, user, model, provider, road"),
+        ("invalid_group_by", "day, assistant, user, model, provider, operation, purpose"),
         ("invalid_limit", "zwischen 1 und 1000"),
         ("invalid_cursor", "unzulässigen Wert"),
         ("something_new", "unzulässigen Wert"),
@@ -159,7 +159,6 @@ async def test_a_bad_parameter_is_named_in_the_callers_language(
 
 def test_what_is_said_here_of_the_gateway_is_true() -> None:
     """The parts do not import each other, so their numbers could part."""
-    assert GROUPS == usage_query.GROUPS
     assert MAX_ROWS == usage_query.MOST
     assert MAX_PERIOD_DAYS == usage_query.LONGEST_DAYS
     assert usage_report.Sums.__struct_fields__ == SUMS

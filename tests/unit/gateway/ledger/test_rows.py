@@ -12,9 +12,10 @@ import msgspec
 import pytest
 from ledger_tenant import entry
 
+from assistant_crds.gateway_api import Operation, Purpose
 from assistant_gateway import ledger
 from assistant_gateway.ledger import rows
-from assistant_gateway.ledger.entry import LedgerEntry, encode_entry
+from assistant_gateway.ledger.entry import LedgerEntry, encode_entry, former_name
 from assistant_gateway.ledger.rows import Reject, Row
 
 MIGRATIONS = Path(ledger.__file__).parent / "migrations" / "versions"
@@ -32,7 +33,9 @@ def test_a_row_has_every_column_of_the_table() -> None:
     added = re.search(r"for name in \(([^)]*)\)", (MIGRATIONS / "0002_unpriced.py").read_text())
     assert added is not None
     later = re.findall(r'"(\w+)"', added[1])
-    assert re.findall(r'sa\.Column\("(\w+)"', table) + later == list(rows.COLUMNS)
+    later += re.findall(r'\("(\w+)", sa\.', (MIGRATIONS / "0004_operation.py").read_text())
+    first = [name for name in re.findall(r'sa\.Column\("(\w+)"', table) if name != "road"]
+    assert first + later == list(rows.COLUMNS)
     row = rows.read("t_a", "5-0", fields(entry("c")))
     assert isinstance(row, Row)
     assert len(row.values) == len(rows.COLUMNS)
@@ -42,7 +45,39 @@ def test_every_field_of_an_entry_has_a_place() -> None:
     """A field that is added to entries and forgotten here would never be billed."""
     renamed = {"user": "user_id", "duration": "duration_us", "first_byte": "first_byte_us"}
     said = {renamed.get(name, name) for name in LedgerEntry.__struct_fields__}
-    assert said == set(rows.COLUMNS) - {"at", "tenant_key", "stream_id"}
+    assert said - {"road"} == set(rows.COLUMNS) - {"at", "tenant_key", "stream_id"}
+
+
+@pytest.mark.parametrize(
+    ("former", "operation", "purpose", "streamed"),
+    [
+        ("chat", "chat", "chat", False),
+        ("stream", "chat", "chat", True),
+        ("ingest", "embeddings", "ingest", False),
+        ("search", "embeddings", "search", False),
+        ("embedding", "embeddings", "other", False),
+    ],
+)
+def test_entries_of_the_release_before_keep_their_meaning(
+    former: str, operation: Operation, purpose: Purpose, *, streamed: bool
+) -> None:
+    """During an upgrade two releases read one another's entries: the old one needs its word, the new one reads it."""
+    document = msgspec.json.decode(encode_entry(entry("c")))
+    del document["operation"], document["purpose"]
+    old = {b"at": str(AT).encode(), b"entry": msgspec.json.encode({**document, "road": former})}
+    row = rows.read("t_a", "5-0", old)
+    assert isinstance(row, Row)
+    found = dict(zip(rows.COLUMNS, row.values, strict=True))
+    assert [found[name] for name in ("operation", "purpose", "streamed")] == [operation, purpose, streamed]
+    assert former_name(operation, purpose, streamed=streamed) == former
+
+
+def test_an_entry_without_operation_is_set_aside() -> None:
+    """What neither release writes is no entry."""
+    for said in (entry("c", operation=""), entry("c", purpose="", road="elsewhere")):
+        found = rows.read("t_a", "5-0", fields(said))
+        assert isinstance(found, Reject)
+        assert "`operation`" in found.reason
 
 
 def test_an_unknown_cost_is_null_and_never_zero() -> None:

@@ -148,7 +148,7 @@ def test_messages_lose_what_is_not_openais() -> None:
 
 @pytest.mark.parametrize("name", ["a/b", "a?b", "../x", "a..b", "a%2f", "", "http://x", "a b", "agent/x"])
 def test_a_models_name_cannot_lead_elsewhere(name: str) -> None:
-    """It becomes part of an address, and LiteLLM reads roads from it."""
+    """It becomes part of an address, and LiteLLM reads routes from it."""
     with pytest.raises(GatewayError):
         litellm_request.model(fields(model=name), "p")
 

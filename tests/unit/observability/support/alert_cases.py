@@ -60,7 +60,14 @@ USED, LIMIT = "assistant_tenant_limit_used", "assistant_tenant_limit"
 OF_TENANT = {"tenant": "acme", "assistant": "", "limit": "budget", "instance": "op"}
 OF_ASSISTANT = {"tenant": "acme", "assistant": "support", "limit": "tokens", "instance": "op"}
 CALLS = "assistant_model_calls_total"
-OF_CALL = {"tenant": "acme", "assistant": "support", "provider": "openai", "model": "gpt", "road": "chat"}
+OF_CALL = {
+    "tenant": "acme",
+    "assistant": "support",
+    "provider": "openai",
+    "model": "gpt",
+    "operation": "chat",
+    "purpose": "chat",
+}
 NOT_READY = "assistant_tenant_not_ready_since_timestamp_seconds"
 
 objective = partial(Case, interval="2m")

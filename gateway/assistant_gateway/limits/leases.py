@@ -1,8 +1,8 @@
-"""What a tenant with `failurePolicy: Bounded` may still use while Redis is away: a grant that was taken in advance.
+"""What a tenant with `failurePolicy: Bounded` may still use while Redis is away: a lease that was taken in advance.
 
-A grant is an ordinary hold of this process on one level, the tenant or one of its assistants, so it counts against the
+A lease is an ordinary hold of this process on one level, the tenant or one of its assistants, so it counts against the
 limits like any call and cannot lead over them. While Redis is away calls draw on it; what they used is settled in Redis
-later, and only then is the grant given back. Decision record 19 says why this cannot overspend.
+later, and only then is the lease given back. Decision record 19 says why this cannot overspend.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _log = logs.logger(__name__)
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """How large grants are, and how long they last. Seconds."""
+    """How large leases are, and how long they last. Seconds."""
 
     share: int = 20  # of what is left of a limit, for each process
     most_tokens: int = 100_000
@@ -54,11 +54,11 @@ class Rules(msgspec.Struct, frozen=True):
         return Amount(tokens, cost)
 
 
-class Grant:
+class Lease:
     """A hold of this process on one level. `used` includes the worst case of calls under way."""
 
     def __init__(self, terms: LimitSet, index: int, amount: Amount, now: float) -> None:
-        self.id = f"grant-{os.urandom(16).hex()}"
+        self.id = f"lease-{os.urandom(16).hex()}"
         self.namespace = terms.namespace
         self.all_levels = terms.limits
         self.limits = _alone(terms.limits, index)
@@ -100,21 +100,21 @@ class Grant:
             ("cost_micros", self.level.budget, self.amount.cost - self.used_cost),
         ):
             if limit is not None:
-                metrics.LIMIT_GRANT_LEFT.labels(self.namespace, self.level.name, kind).set(left)
+                metrics.QUOTA_LEASE_REMAINING.labels(self.namespace, self.level.name, kind).set(left)
 
     def hide(self) -> None:
         """Remove the metric."""
-        metrics.LIMIT_GRANT_LEFT.remove_by_labels({"tenant": self.namespace, "assistant": self.level.name})
+        metrics.QUOTA_LEASE_REMAINING.remove_by_labels({"tenant": self.namespace, "assistant": self.level.name})
 
 
 class _Draw(msgspec.Struct):
-    grants: list[Grant]
+    leases: list[Lease]
     worst: Amount
     ended: bool = False
 
 
-class Grants:
-    """The grants of this process. `look` takes, renews and gives back; nothing else here asks Redis."""
+class Leases:
+    """The leases of this process. `look` takes, renews and gives back; nothing else here asks Redis."""
 
     def __init__(
         self, quota: Quota | None, rules: Rules | None = None, clock: Callable[[], float] = time.monotonic
@@ -122,9 +122,9 @@ class Grants:
         self._quota = quota
         self._rules = rules or Rules()
         self._clock = clock
-        self._grants: dict[tuple[str, str], Grant] = {}
-        self._returning: dict[str, Grant] = {}  # nothing is admitted on them any more
-        self._wanted: dict[tuple[str, str], Grant] = {}
+        self._leases: dict[tuple[str, str], Lease] = {}
+        self._returning: dict[str, Lease] = {}  # nothing is admitted on them any more
+        self._wanted: dict[tuple[str, str], Lease] = {}
         self._draws: dict[str, _Draw] = {}
         self._away_since: float | None = None
         self._back = (-math.inf, 0.0)  # when Redis was last back, and for how long it had been away
@@ -143,24 +143,24 @@ class Grants:
             if level.tokens is None and level.budget is None:
                 continue
             key = (terms.limits.tenant, level.field)
-            grant = self._grants.get(key)
-            if grant is None and key not in self._wanted:
+            lease = self._leases.get(key)
+            if lease is None and key not in self._wanted:
                 amount = self._rules.size(answer.remaining[index])
                 if amount is not None:
-                    self._wanted[key] = Grant(terms, index, amount, now)
-            elif grant is not None:
-                grant.active = now
-                if self._is_too_much(grant, level, answer.remaining[index]):
+                    self._wanted[key] = Lease(terms, index, amount, now)
+            elif lease is not None:
+                lease.active = now
+                if self._is_too_much(lease, level, answer.remaining[index]):
                     self._give_back(key)
 
-    def _is_too_much(self, grant: Grant, level: LimitScope, left: Remaining) -> bool:
-        """Whether a grant has outgrown a limit that was lowered or used up meanwhile."""
-        if not covers(grant.level, level):
+    def _is_too_much(self, lease: Lease, level: LimitScope, left: Remaining) -> bool:
+        """Whether a lease has outgrown a limit that was lowered or used up meanwhile."""
+        if not covers(lease.level, level):
             return True
-        tokens = None if left.tokens is None else left.tokens + grant.amount.tokens
-        budget = None if left.budget is None else left.budget + grant.amount.cost
+        tokens = None if left.tokens is None else left.tokens + lease.amount.tokens
+        budget = None if left.budget is None else left.budget + lease.amount.cost
         due = self._rules.size(Remaining(None, 0, tokens, budget))
-        return due is None or grant.amount.tokens > 2 * due.tokens or grant.amount.cost > 2 * due.cost
+        return due is None or lease.amount.tokens > 2 * due.tokens or lease.amount.cost > 2 * due.cost
 
     async def look(self, *, available: bool) -> None:
         """Take what is wanted, renew, and give back what is idle, used or too much."""
@@ -168,70 +168,70 @@ class Grants:
         if self._quota is None or not available:
             return
         now = self._clock()
-        for key, grant in list(self._grants.items()):
-            if now - grant.active > self._rules.idle or (grant.drawn and not grant.calls):
+        for key, lease in list(self._leases.items()):
+            if now - lease.active > self._rules.idle or (lease.drawn and not lease.calls):
                 self._give_back(key)
-        due = [self._release(grant) for grant in self._returning.values() if not grant.calls]
-        waiting = [grant for grant in self._returning.values() if grant.calls]
-        due += [self._renew(grant) for grant in (*self._grants.values(), *waiting) if grant.renew_at <= now]
+        due = [self._release(lease) for lease in self._returning.values() if not lease.calls]
+        waiting = [lease for lease in self._returning.values() if lease.calls]
+        due += [self._renew(lease) for lease in (*self._leases.values(), *waiting) if lease.renew_at <= now]
         wanted, self._wanted = self._wanted, {}
-        due += [self._take(grant) for grant in wanted.values()]
+        due += [self._take(lease) for lease in wanted.values()]
         for start in range(0, len(due), AT_ONCE):
             await asyncio.gather(*due[start : start + AT_ONCE])
 
-    async def _take(self, grant: Grant) -> None:
+    async def _take(self, lease: Lease) -> None:
         sent = self._clock()
-        if self._quota is None or self._closing or grant.key in self._grants:
+        if self._quota is None or self._closing or lease.key in self._leases:
             return
         try:
-            answer = await self._quota.reserve(grant.limits, grant.id, grant.amount, self._hold)
+            answer = await self._quota.reserve(lease.limits, lease.id, lease.amount, self._hold)
         except UnavailableError:  # it may have been held all the same
-            self._returning[grant.id] = grant
+            self._returning[lease.id] = lease
             return
         except RebuildNeededError:
             return
         if isinstance(answer, Admitted):
-            self._quota.leave(grant.limits, grant.id)
-            self._confirm(grant, sent)
-            grant.taken = self._clock()
-            grant.renew_at = grant.taken + self._rules.unwritten
-            self._grants[grant.key] = grant
-            grant.show()
+            self._quota.leave(lease.limits, lease.id)
+            self._confirm(lease, sent)
+            lease.taken = self._clock()
+            lease.renew_at = lease.taken + self._rules.unwritten
+            self._leases[lease.key] = lease
+            lease.show()
             if self._closing:
-                self._give_back(grant.key)
+                self._give_back(lease.key)
 
-    async def _renew(self, grant: Grant) -> None:
+    async def _renew(self, lease: Lease) -> None:
         sent = self._clock()
         if self._quota is None:
             return
         try:
-            answer = await self._quota.renewed(grant.limits, grant.id, grant.amount, self._hold)
+            answer = await self._quota.renewed(lease.limits, lease.id, lease.amount, self._hold)
         except UnavailableError:
-            grant.renew_at = self._clock() + 1
+            lease.renew_at = self._clock() + 1
             return
-        self._confirm(grant, sent)
+        self._confirm(lease, sent)
         if answer is Renewal.KEPT:
-            grant.solid = grant.solid or sent >= grant.taken + self._rules.unwritten
-        elif self._grants.get(grant.key) is grant:
+            lease.solid = lease.solid or sent >= lease.taken + self._rules.unwritten
+        elif self._leases.get(lease.key) is lease:
             # Redis had lost it, and may have given its room to others meanwhile: no more calls on this one.
-            self._give_back(grant.key)
+            self._give_back(lease.key)
 
-    async def _release(self, grant: Grant) -> None:
+    async def _release(self, lease: Lease) -> None:
         if self._quota is None:
             return
         with contextlib.suppress(UnavailableError):
-            await self._quota.settle(grant.all_levels, grant.id, NOTHING, b"")
-            self._returning.pop(grant.id, None)
+            await self._quota.settle(lease.all_levels, lease.id, NOTHING, b"")
+            self._returning.pop(lease.id, None)
 
-    def _confirm(self, grant: Grant, sent: float) -> None:
-        grant.confirmed, grant.renew_at = sent, sent + self._rules.renew
+    def _confirm(self, lease: Lease, sent: float) -> None:
+        lease.confirmed, lease.renew_at = sent, sent + self._rules.renew
 
     def _give_back(self, key: tuple[str, str]) -> None:
         self._wanted.pop(key, None)
-        grant = self._grants.pop(key, None)
-        if grant is not None:
-            self._returning[grant.id] = grant
-            grant.hide()
+        lease = self._leases.pop(key, None)
+        if lease is not None:
+            self._returning[lease.id] = lease
+            lease.hide()
 
     @property
     def _hold(self) -> int:
@@ -239,47 +239,47 @@ class Grants:
 
     # --- while Redis is away -----------------------------------------------------------------------------------
 
-    def room(self, terms: LimitSet, worst: Amount) -> list[Grant] | None:
-        """Return the grants a call can draw on, one of each limited level, or None where it does not fit."""
+    def room(self, terms: LimitSet, worst: Amount) -> list[Lease] | None:
+        """Return the leases a call can draw on, one of each limited level, or None where it does not fit."""
         now, found = self._clock(), []
         for level in terms.limits.levels:
             if level.tokens is None and level.budget is None:
                 continue
-            grant = self._grants.get((terms.limits.tenant, level.field))
-            if grant is None or not grant.solid or now >= grant.confirmed + self._rules.admit:
+            lease = self._leases.get((terms.limits.tenant, level.field))
+            if lease is None or not lease.solid or now >= lease.confirmed + self._rules.admit:
                 return None
-            if not grant.fits(level, worst):
+            if not lease.fits(level, worst):
                 return None
-            found.append(grant)
+            found.append(lease)
         return found or None
 
-    def draw(self, grants: list[Grant], call: str, worst: Amount) -> None:
-        """Admit a call on the grants that `room` returned just now."""
-        self._draws[call] = _Draw(grants, worst)
-        for grant in grants:
-            grant.calls += 1
-            grant.drawn = True
-            grant.active = self._clock()
-            grant.add(worst.tokens, worst.cost)
+    def draw(self, leases: list[Lease], call: str, worst: Amount) -> None:
+        """Admit a call on the leases that `room` returned just now."""
+        self._draws[call] = _Draw(leases, worst)
+        for lease in leases:
+            lease.calls += 1
+            lease.drawn = True
+            lease.active = self._clock()
+            lease.add(worst.tokens, worst.cost)
 
     def used(self, call: str, amount: Amount) -> None:
-        """Correct the worst case of a call that has ended; its grants stay until Redis has its entry."""
+        """Correct the worst case of a call that has ended; its leases stay until Redis has its entry."""
         draw = self._draws.get(call)
         if draw is not None and not draw.ended:
             draw.ended = True
-            for grant in draw.grants:
-                grant.add(amount.tokens - draw.worst.tokens, amount.cost - draw.worst.cost)
+            for lease in draw.leases:
+                lease.add(amount.tokens - draw.worst.tokens, amount.cost - draw.worst.cost)
 
     def settled(self, call: str) -> None:
         """Take note that Redis has charged a call."""
         draw = self._draws.pop(call, None)
-        for grant in draw.grants if draw is not None else ():
-            grant.calls -= 1
+        for lease in draw.leases if draw is not None else ():
+            lease.calls -= 1
 
     # --- when Redis returns ------------------------------------------------------------------------------------
 
     def watch(self, *, available: bool) -> None:
-        """Note when Redis goes and comes. After its return all grants are renewed at once."""
+        """Note when Redis goes and comes. After its return all leases are renewed at once."""
         now = self._clock()
         if not available:
             if self._away_since is None:
@@ -287,8 +287,8 @@ class Grants:
         elif self._away_since is not None:
             self._back = (now, now - self._away_since)
             self._away_since = None
-            for grant in (*self._grants.values(), *self._returning.values()):
-                grant.renew_at = now
+            for lease in (*self._leases.values(), *self._returning.values()):
+                lease.renew_at = now
 
     @property
     def others_first(self) -> bool:
@@ -297,30 +297,30 @@ class Grants:
 
     @property
     def overdue(self) -> bool:
-        """The same after so long that Redis may have taken grants back that were used: then nothing is admitted."""
+        """The same after so long that Redis may have taken leases back that were used: then nothing is admitted."""
         return self._back[1] > self._rules.admit and self.others_first
 
     async def close(self, *, available: bool) -> None:
         """Give everything back before the process ends; what still has calls expires."""
         self._closing = True
         self._wanted.clear()
-        for key in list(self._grants):
+        for key in list(self._leases):
             self._give_back(key)
         if available:
-            await asyncio.gather(*(self._release(grant) for grant in self._returning.values() if not grant.calls))
+            await asyncio.gather(*(self._release(lease) for lease in self._returning.values() if not lease.calls))
         if self._returning:
-            _log.warning("grants not given back: they expire", grants=len(self._returning))
+            _log.warning("leases not given back: they expire", leases=len(self._returning))
 
     def forget(self, tenant: str) -> None:
-        """Drop the grants of a tenant that is gone, without a word: its counters are gone too."""
-        for grants in (self._grants, self._wanted):
-            for key in [key for key in grants if key[0] == tenant]:
-                grants.pop(key).hide()
-        self._returning = {name: grant for name, grant in self._returning.items() if grant.limits.tenant != tenant}
+        """Drop the leases of a tenant that is gone, without a word: its counters are gone too."""
+        for leases in (self._leases, self._wanted):
+            for key in [key for key in leases if key[0] == tenant]:
+                leases.pop(key).hide()
+        self._returning = {name: lease for name, lease in self._returning.items() if lease.limits.tenant != tenant}
 
 
 def covers(before: LimitScope, now: LimitScope) -> bool:
-    """Whether a grant that was taken under one limit is good under another: only where nothing became stricter."""
+    """Whether a lease that was taken under one limit is good under another: only where nothing became stricter."""
     return (
         (now.tokens is None or (before.tokens is not None and before.tokens <= now.tokens))
         and (now.budget is None or (before.budget is not None and before.budget <= now.budget))

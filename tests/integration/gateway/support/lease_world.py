@@ -16,7 +16,7 @@ from redis.asyncio import Redis as Client
 from assistant_gateway import errors
 from assistant_gateway.ledger.entry import LedgerEntry, decode_entry, encode_entry
 from assistant_gateway.ledger.limiter import limiter_with_ledger
-from assistant_gateway.limits.grants import Rules
+from assistant_gateway.limits.leases import Rules
 from assistant_gateway.limits.limit_scope import Amount, LimitScope
 from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.limiter import Limiter
@@ -129,7 +129,8 @@ def entry(call: str, assistant: str, used: Amount) -> bytes:
             tenant="n",
             name=assistant,
             scope=assistant,
-            road="chat",
+            operation="chat",
+            purpose="chat",
             request=call,
             provider="p",
             model="m",
@@ -151,7 +152,7 @@ async def call(process: Process, terms: LimitSet, worst: Amount, *, seconds: flo
     except errors.GatewayError as error:
         process.outcomes[str(error.status)] += 1
         return str(error.status)
-    outcome = {Admitted: "admitted", Refused: "refused"}.get(type(answer), "granted")
+    outcome = {Admitted: "admitted", Refused: "refused"}.get(type(answer), "leased")
     process.outcomes[outcome] += 1
     if outcome != "refused":
         await asyncio.sleep(seconds)
@@ -173,7 +174,7 @@ async def keep_calling(process: Process, terms: Sequence[LimitSet]) -> None:
         except asyncio.CancelledError:
             await one
             raise
-        await asyncio.sleep(0.02 if found in ("admitted", "granted") else random.uniform(0.05, 0.3))
+        await asyncio.sleep(0.02 if found in ("admitted", "leased") else random.uniform(0.05, 0.3))
 
 
 async def usage_of(quota: Quota, terms: LimitSet) -> dict[str, ScopeUsage]:

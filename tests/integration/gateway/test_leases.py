@@ -1,6 +1,6 @@
-"""`failurePolicy: Bounded` on a real Redis that goes away: grants let a little through, and no limit is passed.
+"""`failurePolicy: Bounded` on a real Redis that goes away: leases let a little through, and no limit is passed.
 
-`QUOTA_GRANT_ROUNDS` sets how many random schedules there are; `TEST_LONG=1` makes it 20.
+`QUOTA_LEASE_ROUNDS` sets how many random schedules there are; `TEST_LONG=1` makes it 20.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 from gateway_world import Cluster, policy, running
-from grant_world import RULES, Process, call, entries_of, keep_calling, processes, terms_of, usage_of
+from lease_world import RULES, Process, call, entries_of, keep_calling, processes, terms_of, usage_of
 from redis.asyncio import Redis as Client
 
 from assistant_cluster import stores
@@ -27,7 +27,7 @@ from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.quota import SCRIPT, Quota, ScopeUsage
 from assistant_gateway.limits.redis import Redis
 
-ROUNDS = int(os.environ.get("QUOTA_GRANT_ROUNDS", "20" if os.environ.get("TEST_LONG") == "1" else "1"))
+ROUNDS = int(os.environ.get("QUOTA_LEASE_ROUNDS", "20" if os.environ.get("TEST_LONG") == "1" else "1"))
 TENANT = LimitScope("tenant", tokens=500_000, budget=450_000)
 ASSISTANTS = (
     LimitScope("assistant", "support", tokens=350_000, period="Day"),
@@ -99,13 +99,13 @@ async def test_whatever_happens_to_redis_no_limit_is_passed(number: int, *, boun
         store.server.stop()
         store.server.command += ["--appendfsync", "no"]  # killed, it loses nothing
         store.server.start()
-        terms = routes(f"grants{number}", bounded=bounded)
+        terms = routes(f"leases{number}", bounded=bounded)
         async with processes(3, store.port, store.gateway_url) as made:
             callers = [asyncio.create_task(keep_calling(process, terms)) for process in made for _ in range(8)]
             redis = Redis(store.gateway_url, SCRIPT, answer_seconds=2)
             keeper = asyncio.create_task(redis.run())
             quota = Quota(redis)
-            await asyncio.sleep(1.5)  # the first grants
+            await asyncio.sleep(1.5)  # the first leases
             for _ in range(3):
                 await trouble(store, made, terms[0], loses=True)
                 await asyncio.sleep(random.uniform(0.3, 4.0))
@@ -132,16 +132,16 @@ async def test_whatever_happens_to_redis_no_limit_is_passed(number: int, *, boun
     outcomes = sum((process.outcomes for process in made), Counter())
     print(f"{dict(outcomes)}; used {usage['tenant'].counted}")
     assert outcomes["admitted"] > 100
-    assert (outcomes["granted"] > 0) is bounded
+    assert (outcomes["leased"] > 0) is bounded
 
 
 async def use_up_while_one_is_away(made: list[Process], terms: list[LimitSet]) -> None:
-    """Cut one process off when it has grants, if there is enough left for any, and let it use them up, while another
+    """Cut one process off when it has leases, if there is enough left for any, and let it use them up, while another
     uses whatever it can get; then let the first one back."""
     if terms[0].bounded:
         with contextlib.suppress(TimeoutError):
             for one in terms:
-                await until_granted(made[0], one, 3)
+                await until_leased(made[0], one, 3)
     made[0].cable.cut()
     await asyncio.sleep(0.7)
     for size in (20_000, 2000, 200):
@@ -150,7 +150,7 @@ async def use_up_while_one_is_away(made: list[Process], terms: list[LimitSet]) -
                 while await call(made[1], one, Amount(size, size)) != "refused":  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
     for one in terms:
-        while await call(made[0], one, SMALL) == "granted":  # noqa: ASYNC110
+        while await call(made[0], one, SMALL) == "leased":  # noqa: ASYNC110
             await asyncio.sleep(0)
     made[0].cable.mend()
 
@@ -167,22 +167,22 @@ def check_books(usage: dict[str, ScopeUsage], entries: list[LedgerEntry], made: 
         assert scope.cost == sum(amount.cost for amount in own) == scope.counted.day_cost
 
 
-async def until_granted(process: Process, terms: LimitSet, seconds: float = 20) -> None:
-    """Be active until the process has a grant that it may use."""
+async def until_leased(process: Process, terms: LimitSet, seconds: float = 20) -> None:
+    """Be active until the process has a lease that it may use."""
     async with asyncio.timeout(seconds):
-        while process.limiter._grants.room(terms, SMALL) is None:
+        while process.limiter._leases.room(terms, SMALL) is None:
             await call(process, terms, Amount(0, 0))
             await asyncio.sleep(0.05)
 
 
-async def test_a_grant_lets_its_own_size_through_and_then_nothing(redis_store) -> None:
-    """Away: calls go on until the grant is used up, then 503; what they did not use is free for the next ones."""
-    terms = terms_of("grant-size", [LimitScope("tenant", tokens=8000)], "")
+async def test_a_lease_lets_its_own_size_through_and_then_nothing(redis_store) -> None:
+    """Away: calls go on until the lease is used up, then 503; what they did not use is free for the next ones."""
+    terms = terms_of("lease-size", [LimitScope("tenant", tokens=8000)], "")
     async with processes(1, redis_store.port, redis_store.gateway_url) as (process,):
-        await until_granted(process, terms)
+        await until_leased(process, terms)
         process.cable.cut()
         assert await call(process, terms, Amount(1001, 0)) == "503"
-        assert [await call(process, terms, SMALL, share=0.5) for _ in range(21)] == ["granted"] * 19 + ["503"] * 2
+        assert [await call(process, terms, SMALL, share=0.5) for _ in range(21)] == ["leased"] * 19 + ["503"] * 2
         process.cable.mend()
         async with asyncio.timeout(10):
             while process.limiter.degraded or process.limiter.unsettled:  # noqa: ASYNC110
@@ -192,17 +192,17 @@ async def test_a_grant_lets_its_own_size_through_and_then_nothing(redis_store) -
         assert (usage.counted.day_tokens, usage.held_tokens) == (19 * 50, 0)
 
 
-async def test_a_grant_is_held_from_others_and_too_small_a_rest_is_left_alone(redis_store) -> None:
+async def test_a_lease_is_held_from_others_and_too_small_a_rest_is_left_alone(redis_store) -> None:
     """Others can use all but what a cut-off process may still spend; small rests are not divided up."""
-    terms = terms_of("grant-held", [LimitScope("tenant", tokens=8000)], "")
+    terms = terms_of("lease-held", [LimitScope("tenant", tokens=8000)], "")
     async with processes(2, redis_store.port, redis_store.gateway_url) as (one, two):
-        await until_granted(one, terms)
+        await until_leased(one, terms)
         one.cable.cut()
         assert await call(two, terms, Amount(7001, 0)) == "refused"
         assert await call(two, terms, Amount(7000, 0)) == "admitted"
-        assert await call(one, terms, Amount(1000, 0)) == "granted"
+        assert await call(one, terms, Amount(1000, 0)) == "leased"
         one.cable.mend()
-    tiny = terms_of("grant-tiny", [LimitScope("tenant", tokens=RULES.share * RULES.least_tokens - 1)], "")
+    tiny = terms_of("lease-tiny", [LimitScope("tenant", tokens=RULES.share * RULES.least_tokens - 1)], "")
     async with processes(1, redis_store.port, redis_store.gateway_url) as (process,):
         assert await call(process, tiny, Amount(0, 0)) == "admitted"
         await asyncio.sleep(1.5)
@@ -211,27 +211,27 @@ async def test_a_grant_is_held_from_others_and_too_small_a_rest_is_left_alone(re
         process.cable.mend()
 
 
-async def test_a_grant_gives_way_to_calls(redis_store) -> None:
-    """A call that does not fit beside a grant fits as soon as the grant has been given back for it."""
-    terms = terms_of("grant-way", [LimitScope("tenant", tokens=8000)], "")
+async def test_a_lease_gives_way_to_calls(redis_store) -> None:
+    """A call that does not fit beside a lease fits as soon as the lease has been given back for it."""
+    terms = terms_of("lease-way", [LimitScope("tenant", tokens=8000)], "")
     async with processes(1, redis_store.port, redis_store.gateway_url) as (process,):
-        await until_granted(process, terms)
+        await until_leased(process, terms)
         assert await call(process, terms, Amount(8000, 0)) == "refused"
         async with asyncio.timeout(5):
             while await call(process, terms, Amount(8000, 0)) != "admitted":  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
 
-async def test_a_limit_lowered_meanwhile_ends_the_grant(redis_store) -> None:
-    """A grant that was taken under a larger limit lets nothing through under a smaller one, but does under a larger."""
-    before = terms_of("grant-lowered", [LimitScope("tenant", tokens=8000)], "")
-    lower = terms_of("grant-lowered", [LimitScope("tenant", tokens=7999)], "")
-    higher = terms_of("grant-lowered", [LimitScope("tenant", tokens=9000)], "")
+async def test_a_limit_lowered_meanwhile_ends_the_lease(redis_store) -> None:
+    """A lease that was taken under a larger limit lets nothing through under a smaller one, but does under a larger."""
+    before = terms_of("lease-lowered", [LimitScope("tenant", tokens=8000)], "")
+    lower = terms_of("lease-lowered", [LimitScope("tenant", tokens=7999)], "")
+    higher = terms_of("lease-lowered", [LimitScope("tenant", tokens=9000)], "")
     async with processes(1, redis_store.port, redis_store.gateway_url) as (process,):
-        await until_granted(process, before)
+        await until_leased(process, before)
         process.cable.cut()
         assert await call(process, lower, SMALL) == "503"
-        assert await call(process, higher, SMALL) == "granted"
+        assert await call(process, higher, SMALL) == "leased"
         process.cable.mend()
 
 
@@ -239,7 +239,7 @@ async def test_a_bounded_tenant_goes_on_through_the_gateway(
     cluster: Cluster, settings: Callable[..., Settings]
 ) -> None:
     """Over HTTP: answers are marked and counted, what does not fit is 503, all is in the ledger when Redis is back."""
-    name = "grants-http"
+    name = "leases-http"
     with stores.redis() as store:
         async with running(settings(redis_url=store.gateway_url)) as gateway:
             sealed = cluster.put_policy(policy(name, ["good"], tokens_per_day=1_000_000, failure_policy="Bounded"))
@@ -257,11 +257,11 @@ async def test_a_bounded_tenant_goes_on_through_the_gateway(
                     await asyncio.sleep(0.1)
             terms = gateway.server._gateway._policies.get(name).terms
             async with asyncio.timeout(20):
-                while gateway.server._limiter._grants.room(terms, SMALL) is None:  # noqa: ASYNC110
+                while gateway.server._limiter._leases.room(terms, SMALL) is None:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
-            left = f'assistant_limit_grant_left{{assistant="",kind="tokens",tenant="{name}"}}'
+            left = f'assistant_quota_lease_remaining{{assistant="",kind="tokens",tenant="{name}"}}'
             admitted, refused = (
-                f'assistant_limit_grant_calls_total{{result="{result}",tenant="{name}"}}'
+                f'assistant_quota_lease_calls_total{{result="{result}",tenant="{name}"}}'
                 for result in ("admitted", "refused")
             )
             # A busy machine may have let Redis look away before.
