@@ -230,7 +230,6 @@ class Gateway:
             purpose=Purpose.CHAT,
             streamed=chat.stream,
             terms=route.terms,
-            embedding=False,
             fields=lambda made: chat.prepare(route, made.to, made.target),
             relay=relay,
             turn=self._turn(identity),
@@ -251,7 +250,6 @@ class Gateway:
             operation=Operation.EMBEDDINGS,
             purpose=purpose,
             terms=route.terms,
-            embedding=True,
             fields=lambda made: bodies.embeddings(body, route, made.target, purpose),
             relay=lambda made, metered, response: self.relay.answer(
                 request, response, made.target, metered, self._headers(request, made)

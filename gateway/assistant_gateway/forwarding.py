@@ -49,7 +49,6 @@ class Ask:
     operation: Operation
     purpose: Purpose
     terms: LimitSet
-    embedding: bool
     fields: Callable[[Attempt], Fields]  # as they go to that destination
     relay: Callable[[Attempt, Metered, Response], Awaitable[Result]]
     streamed: bool = False
@@ -83,7 +82,9 @@ class Forwarder:
         call = _call(request, made, ask)
         terms = ask.terms if made.first else ask.terms.without_rates()
         admit = self._meter.admit
-        metered = await admit(terms, call, made.target, ask.fields(made), embedding=ask.embedding, pause=ask.pause)
+        metered = await admit(
+            terms, call, made.target, ask.fields(made), embedding=ask.operation is Operation.EMBEDDINGS, pause=ask.pause
+        )
         made.admitted, made.headers = True, {**made.headers, **metered.headers}
         outcome, response, free, span = Outcome.CLIENT_GONE, None, False, None
         try:

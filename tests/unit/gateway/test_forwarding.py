@@ -83,7 +83,6 @@ class World:
             operation=Operation.CHAT,
             purpose=Purpose.CHAT,
             terms=terms,
-            embedding=False,
             fields=fields,
             relay=self.relay,
             turn=turn,

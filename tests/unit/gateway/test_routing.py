@@ -156,6 +156,6 @@ def test_second_call_of_a_request_is_under_the_same_limits_without_the_rate() ->
 
 @pytest.mark.parametrize(("written", "bounded"), [("Closed", False), ("Bounded", True)])
 def test_failure_policy_reaches_every_route(written: str, *, bounded: bool) -> None:
-    """Whether calls may draw on a grant is said by the tenant's policy, for chat and for embeddings."""
+    """Whether calls may draw on a quota lease is said by the tenant's policy, for chat and for embeddings."""
     tenant = compile_policy(msgspec.structs.replace(policy(catalogue(), ["*"]), failure_policy=written))
     assert (tenant.terms.bounded, tenant.assistants["support"].terms.bounded) == (bounded, bounded)
