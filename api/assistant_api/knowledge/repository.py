@@ -10,7 +10,22 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import ARRAY, ColumnElement, Row, Select, Table, Uuid, and_, any_, bindparam, func, or_, select, text
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Row,
+    Select,
+    Table,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assistant_api.database.models import Document, DocumentContent
@@ -60,9 +75,10 @@ _PLACE = text(
 ).bindparams(bindparam("id", type_=Uuid))
 
 # Asked for every question to an assistant: built once, and one array instead of a list of any length.
-_READY = select(documents.c.id, func.coalesce(documents.c.first_id, documents.c.id)).where(
-    documents.c.id == any_(bindparam("identities", type_=ARRAY(Uuid))), documents.c.status == "ready"
-)
+_KNOWN = select(
+    documents.c.id,
+    case((documents.c.status == "ready", func.coalesce(documents.c.first_id, documents.c.id)), else_=None),
+).where(documents.c.id == any_(bindparam("identities", type_=ARRAY(Uuid))), _VISIBLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,9 +304,9 @@ async def mark_deleting(connection: AsyncConnection, knowledge_base: str, docume
     return bool(identities)
 
 
-async def ready(connection: AsyncConnection, identities: Iterable[UUID]) -> dict[UUID, UUID]:
-    """Return those of `identities` that are ready, with the id by which people know each: only they may be found."""
-    rows = await connection.execute(_READY, {"identities": list(identities)})
+async def known(connection: AsyncConnection, identities: Iterable[UUID]) -> dict[UUID, UUID | None]:
+    """Return those of `identities` that are not deleted, with the id by which people know each that is ready."""
+    rows = await connection.execute(_KNOWN, {"identities": list(identities)})
     return {row[0]: row[1] for row in rows}
 
 

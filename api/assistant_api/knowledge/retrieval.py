@@ -49,11 +49,23 @@ async def retrieve(
     vectors = Vectors(clients.weaviate)
     with _tracer.start_as_current_span("retrieve", attributes={"retrieval.knowledge_bases": len(knowledge_bases)}):
         async with clients.weaviate.breaker.asking(away=(VectorStoreError,), given_up=False):
-            results = await _all(
+            searches = await _all(
                 [_search(query, base, max_chunks * SURPLUS, clients.gateway, vectors) for base in knowledge_bases]
             )
+        results = [hits for _, hits in searches]
+        known = await _known(clients.database, results)
+        if any(hit.found.document_id not in known for hits in results for hit in hits):
+            # A document was read again, or replaced, after it was found: what took its place can be found by now.
+            async with clients.weaviate.breaker.asking(away=(VectorStoreError,), given_up=False):
+                results = await _all(
+                    [
+                        vectors.search(base.key, query, vector, ALPHA, max_chunks * SURPLUS)
+                        for base, (vector, _) in zip(knowledge_bases, searches, strict=True)
+                    ]
+                )
+            known = await _known(clients.database, results)
         found = {base.name: hits for base, hits in zip(knowledge_bases, results, strict=True)}
-        allowed = await _ready(clients.database, results)
+        allowed = {identity: public for identity, public in known.items() if public is not None}
     metrics.RETRIEVAL_DURATION.observe(time.perf_counter() - started)
     return [
         Passage(
@@ -73,7 +85,7 @@ async def retrieve(
 
 async def _search(
     query: str, knowledge_base: KnowledgeBaseConfig, limit: int, gateway: Gateway, vectors: Vectors
-) -> list[Hit]:
+) -> tuple[Sequence[float], list[Hit]]:
     result = "error"
     try:
         with _tracer.start_as_current_span(
@@ -82,19 +94,19 @@ async def _search(
             (vector,) = await embed(gateway, knowledge_base, [query], Purpose.SEARCH)
             hits = await vectors.search(knowledge_base.key, query, vector, ALPHA, limit)
         result = "found" if hits else "empty"
-        return hits
+        return vector, hits
     finally:
         metrics.RETRIEVALS.labels(knowledge_base.name, result).inc()
 
 
-async def _ready(database: Database, found: Sequence[Sequence[Hit]]) -> dict[str, str]:
-    """Return the found documents that are ready, with the ids that they are known by: others are not quoted."""
+async def _known(database: Database, found: Sequence[Sequence[Hit]]) -> dict[str, str | None]:
+    """Return the found documents that exist, with the ids that people know those by that may be quoted: the ready."""
     identities = {UUID(hit.found.document_id) for hits in found for hit in hits}
     if not identities:
         return {}
     async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS), database.reading() as connection:
-        allowed = await repository.ready(connection, identities)
-    return {str(identity): str(public) for identity, public in allowed.items()}
+        known = await repository.known(connection, identities)
+    return {str(identity): None if public is None else str(public) for identity, public in known.items()}
 
 
 async def _all(calls: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:

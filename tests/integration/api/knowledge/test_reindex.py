@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 from knowledge_world import World
 
 from assistant_api.errors import ApiError
 from assistant_api.gateway import GatewayError
-from assistant_api.knowledge import service
+from assistant_api.knowledge import retrieval, service
 from assistant_api.knowledge.retrieval import retrieve
 from assistant_api.knowledge.schemas import DocumentView, KnowledgeBaseView
 
@@ -67,6 +68,27 @@ async def test_a_document_is_read_again_and_found_all_the_while(world: World) ->
     assert await passages(world) == [(str(document.id), TEXT)]
     again = await world.upload("a.txt", TEXT)
     assert (again.created, again.document.id) == (False, document.id)
+
+
+async def test_a_document_that_is_read_again_during_a_search_is_found(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search has found the old one, which is gone by the time it is looked up: the new one is found instead."""
+    look_up, looked_up = retrieval._known, 0
+
+    async def after_the_change(*arguments: Any) -> Any:
+        nonlocal looked_up
+        looked_up += 1
+        if looked_up == 1:
+            await reindex(world)
+            await current(world)
+        return await look_up(*arguments)
+
+    monkeypatch.setattr(retrieval, "_known", after_the_change)
+    async with world.worker():
+        document = await outdated(world)
+        assert await passages(world) == [(str(document.id), TEXT)]
+    assert looked_up == 2
 
 
 async def test_until_it_is_ready_the_old_one_is_in_use(world: World) -> None:
