@@ -22,6 +22,7 @@ class Settings(BaseSettings):
     catalog_file: Path = Path("/etc/assistant/catalog/catalog.yaml")
     provider_keys_dir: Path = Path("/etc/assistant/provider-keys")
     redis_url: str = Field(default="", repr=False)  # "": every limit is local to the process
+    redis_answer_seconds: float = Field(default=0.1, gt=0)  # a call whose answer takes longer is limited locally
     ledger_url: str = Field(default="", repr=False)  # Postgres; "": the ledger stays in Redis
     ledger_drain_seconds: float = Field(default=1.0, gt=0)  # how often entries are moved from Redis to Postgres
     ledger_compare_seconds: float = Field(default=300.0, gt=0)  # how often ledger and counters are compared

@@ -119,7 +119,9 @@ class Server:
     def _stores(self) -> tuple[Redis | None, LedgerDatabase | None, UsageReports | None]:
         """Return Redis, the ledger and reports from it, as far as they are configured; nothing is connected yet."""
         settings = self._settings
-        redis = Redis(settings.redis_url, SCRIPT) if settings.redis_url else None
+        redis = None
+        if settings.redis_url:
+            redis = Redis(settings.redis_url, SCRIPT, answer_seconds=settings.redis_answer_seconds)
         ledger = LedgerDatabase(settings.ledger_url) if settings.ledger_url and redis is not None else None
         reports = UsageReports.of(settings.ledger_url, redis) if settings.ledger_url else None
         for store in (redis, ledger, reports):

@@ -61,8 +61,9 @@ def settings(cluster: Cluster, upstream: Provider, redis_store, tmp_path: Path) 
 
 @pytest.fixture
 async def gateway(settings: Callable[..., Settings]) -> AsyncIterator[Running]:
-    """A gateway that is ready."""
-    async with running(settings()) as started:
+    """A gateway that is ready and shares its limits, which it does not leave when the machine is busy."""
+    async with running(settings(redis_answer_seconds=5.0)) as started:
+        await started.shared()
         yield started
 
 

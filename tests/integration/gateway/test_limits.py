@@ -39,7 +39,7 @@ async def statuses(ask: Callable, namespace: str, count: int, model: str = "good
 
 async def until_known(ask: Callable, namespace: str) -> None:
     """Wait until the gateway serves the namespace; uses the assistant `other`."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):  # as long as a busy machine may take to pass on a policy
         while True:
             async with ask(namespace, "other") as answer:
                 await answer.read()
@@ -80,39 +80,29 @@ async def test_refused_request_takes_nothing_from_the_other_level(
     cluster: Cluster, gateway: Running, ask: Callable
 ) -> None:
     """A request that the assistant's limit refuses leaves the tenant's allowance as it was."""
-    cluster.put_policy(limited("limits-levels", 6, 60))
-    await until_known(ask, "limits-levels")  # takes one of ten from the tenant
-    assert await statuses(ask, "limits-levels", 20) == [200] * 5 + [429] * 15
-    assert await statuses(ask, "limits-levels", 5, "other") == [200] * 4 + [429]
-
-
-async def until_shared(gateway: Running) -> None:
-    """Wait until a gateway asks Redis: it is ready before, with limits of its own."""
-    async with asyncio.timeout(10):
-        while True:
-            async with gateway.client.get(f"{gateway.operations}/readyz") as answer:
-                if (await answer.json())["checks"]["redis"] == "ok":
-                    return
-            await asyncio.sleep(0.02)
+    cluster.put_policy(limited("limits-levels", 2, 6))
+    await until_known(ask, "limits-levels")  # takes one of five from the tenant
+    assert await statuses(ask, "limits-levels", 10) == [200] * 2 + [429] * 8
+    assert await statuses(ask, "limits-levels", 4, "other") == [200] * 2 + [429] * 2
 
 
 async def test_two_gateways_share_one_limit(
     cluster: Cluster, settings: Callable, gateway: Running, ask: Callable
 ) -> None:
     """However many gateways there are, together they let through what one would."""
-    cluster.put_policy(limited("limits-shared", 60, None))
+    cluster.put_policy(limited("limits-shared", 6, None))
     await until_known(ask, "limits-shared")
     headers = {"Authorization": f"Bearer {cluster.token('limits-shared')}"}
     body = {"model": "good", "messages": [{"role": "user", "content": "Hi"}]}
-    async with running(settings()) as second:
-        await until_shared(second)
+    async with running(settings(redis_answer_seconds=5.0)) as second:
+        await second.shared()
 
         async def one(where: Running) -> int:
             async with where.client.post(f"{where.url}/v1/chat/completions", json=body, headers=headers) as answer:
                 return answer.status
 
         found = await asyncio.gather(*(one(where) for _ in range(20) for where in (gateway, second)))
-    assert sorted(found).count(200) in {10, 11}  # one more when a second passes meanwhile
+    assert sorted(found).count(200) in {5, 6}  # one more when ten seconds pass meanwhile
 
 
 async def test_raised_limit_holds_at_once(cluster: Cluster, gateway: Running, ask: Callable) -> None:
@@ -121,13 +111,15 @@ async def test_raised_limit_holds_at_once(cluster: Cluster, gateway: Running, as
     await until_known(ask, "limits-raised")
     assert await statuses(ask, "limits-raised", 4) == [200] * 2 + [429] * 2
     cluster.put_policy(limited("limits-raised", 6000, None))
-    await asyncio.sleep(0.5)
+    async with asyncio.timeout(20):  # less than the half minute after which one more would be let through
+        while await statuses(ask, "limits-raised", 1) != [200]:
+            await asyncio.sleep(0.05)
     assert await statuses(ask, "limits-raised", 4) == [200] * 4
 
 
 async def test_embeddings_count_as_requests(cluster: Cluster, gateway: Running, ask: Callable) -> None:
     """What a pod sends to be embedded is bounded by the tenant's rate as well, and uses it up for chats."""
-    cluster.put_policy(limited("limits-embed", None, 30))
+    cluster.put_policy(limited("limits-embed", None, 6))
     headers = {"Authorization": f"Bearer {cluster.token('limits-embed')}"}
     body = {"model": "handbook", "input": "x"}
     await until_known(ask, "limits-embed")  # takes one of five

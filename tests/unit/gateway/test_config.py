@@ -42,7 +42,9 @@ def test_the_ledgers_address_holds_a_password(tmp_path: Path, monkeypatch: pytes
     assert "password" not in repr(Settings())
 
 
-@pytest.mark.parametrize("name", ["GATEWAY_LEDGER_DRAIN_SECONDS", "GATEWAY_LEDGER_COMPARE_SECONDS"])
+@pytest.mark.parametrize(
+    "name", ["GATEWAY_LEDGER_DRAIN_SECONDS", "GATEWAY_LEDGER_COMPARE_SECONDS", "GATEWAY_REDIS_ANSWER_SECONDS"]
+)
 def test_an_interval_is_longer_than_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Zero would be a loop without a pause."""
     monkeypatch.setenv(name, "0")

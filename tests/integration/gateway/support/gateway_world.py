@@ -163,6 +163,15 @@ class Running:
                         return
                 await asyncio.sleep(0.02)
 
+    async def shared(self) -> None:
+        """Wait until it asks Redis: it is ready before, with limits of its own."""
+        async with asyncio.timeout(10):
+            while True:
+                async with self.client.get(f"{self.operations}/readyz") as answer:
+                    if (await answer.json())["checks"]["redis"] == "ok":
+                        return
+                await asyncio.sleep(0.02)
+
     async def metric(self, line: str) -> float:
         """Return the value of one time series, 0 when it is not there."""
         async with self.client.get(f"{self.operations}/metrics") as answer:
