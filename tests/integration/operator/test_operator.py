@@ -204,10 +204,10 @@ async def test_a_write_that_waits_for_its_turn_is_fenced(world):
     """A write that was begun by the leader and is sent when it leads no more does not reach the API server."""
     async with running(world.settings, world.pod_port) as operator:
 
-        async def leads():
-            return operator.lease.held
+        async def works():  # its term begins after it holds the Lease
+            return operator.lease.held and operator._term == operator.lease.term
 
-        await eventually(leads)
+        await eventually(works)
         cluster, metadata = operator.context.cluster, {"name": "late", "namespace": world.namespace}
         asked = cluster._guard
         try:
