@@ -40,9 +40,10 @@ LONG = "--long"
 ALONE = "alone"  # the marker of tests that measure
 PREPARE_PLATFORM = "--prepare-platform"  # does only that, in a process of its own
 KINDS = ("passed", "flaky", "failed", "errors", "skipped")
-# Tests on real stores and a real node meet the machine's busy seconds. So many failed ones of a suite are run once
-# more, by themselves, and counted as flaky when they pass; more at once are no accident.
-MOST_RETRIED = 3
+# Tests meet the machine's busy seconds, those on real stores and a real node more often than those in one process. So
+# many failed ones of a suite are run once more, by themselves, and counted as flaky when they pass; more at once are no
+# accident. The charts' tests rely on those before them in their file, so they cannot run by themselves.
+MOST_RETRIED = {"unit": 1, "integration": 3, "e2e": 3}
 # Each process has stores and an API server of its own. The charts' tests rely on what those before them in their file
 # did; the end-to-end tests share one cluster, but for those that start a node of their own.
 PARALLEL = {
@@ -164,7 +165,7 @@ def cluster_is_there() -> bool:
 def retried(result: Result, suite: str, folder: Path, options: list[str]) -> Result:
     """Run the few failed tests of a suite once more; those that pass then are `flaky`."""
     failed = result.counts["failed"] + result.counts["errors"]
-    if result.code != pytest.ExitCode.TESTS_FAILED or not 0 < failed <= MOST_RETRIED:
+    if result.code != pytest.ExitCode.TESTS_FAILED or not 0 < failed <= MOST_RETRIED[suite]:
         return result
     again = run(suite, folder, ["--last-failed", *options], parallel=[], title=f"{result.suite} again")
     result.seconds += again.seconds
@@ -212,7 +213,8 @@ def main(options: list[str]) -> int:
         return run_long([option for option in options if option != LONG])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        results += [run("unit", folder, options), *run_and_measure("integration", folder, options)]
+        results.append(retried(run("unit", folder, options), "unit", folder, options))
+        results += run_and_measure("integration", folder, options)
         try:
             there = cluster_is_there()
         except ClusterError as error:
