@@ -112,7 +112,7 @@ async def test_raised_limit_holds_at_once(cluster: Cluster, gateway: Running, as
     assert await statuses(ask, "limits-raised", 4) == [200] * 2 + [429] * 2
     cluster.put_policy(limited("limits-raised", 6000, None))
     async with asyncio.timeout(20):  # less than the half minute after which one more would be let through
-        while await statuses(ask, "limits-raised", 1) != [200]:
+        while await statuses(ask, "limits-raised", 1) != [200]:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     assert await statuses(ask, "limits-raised", 4) == [200] * 4
 

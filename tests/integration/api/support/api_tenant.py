@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from assistant_crds.contracts import KnowledgeBaseConfig, TenantConfig, TenantId
 from assistant_operator.adapters import postgres as operator_postgres
 from assistant_operator.adapters.migrations import Migrations
 from assistant_operator.adapters.weaviate import Weaviate
+from assistant_operator.errors import StoreUnreachableError
 
 DIMENSIONS = 256
 MIGRATIONS = Path(database.__file__).parent / "migrations"
@@ -110,11 +112,24 @@ async def make_tenant(
     tenant = Tenant(key, postgres, weaviate, await make_database(postgres, key), "", bases)
     operator = tenant.operator_vectors()
     try:
+        await _reached(operator)
         tenant.vector_key = await operator.ensure_user(key, "")
         await operator.ensure_access(key, [base.key for base in bases])
     finally:
         await operator.close()
     return tenant
+
+
+async def _reached(vectors: Weaviate) -> None:
+    """Wait until Weaviate has answered: the first call imports its client, for longer than a call may take."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await vectors.ping()
+            except StoreUnreachableError:
+                await asyncio.sleep(0.1)
+            else:
+                return
 
 
 async def make_database(postgres: stores.Postgres, key: str) -> str:
