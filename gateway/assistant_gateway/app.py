@@ -26,26 +26,26 @@ from assistant_gateway.delivery import deliver
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import STRANGER, Pause, Turns
 from assistant_gateway.forwarding import REQUEST_ID, Ask, Forwarder
-from assistant_gateway.identity import OPERATOR, Authenticator, Identity, SigningKeys, require
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.memory import LEASE, Memory
-from assistant_gateway.metered import Metered
-from assistant_gateway.metering import Meter
-from assistant_gateway.offers import offers
-from assistant_gateway.policies import Policies
-from assistant_gateway.probe_changes import ProbeChanges
-from assistant_gateway.probes import Prober, Targets
+from assistant_gateway.metering.meter import Meter
+from assistant_gateway.metering.metered import Metered
 from assistant_gateway.providers.bulkhead import Bulkheads
 from assistant_gateway.providers.catalog import Catalog
 from assistant_gateway.providers.client import ProviderClient
 from assistant_gateway.providers.openai_wire import Upstream
 from assistant_gateway.relay import Relay, Result, Sizes
 from assistant_gateway.request_log import LINE, Line
-from assistant_gateway.routing import Tenant
 from assistant_gateway.slow_refusals import SlowRefusals
 from assistant_gateway.streaming import StreamOptions
-from assistant_gateway.usage_query import parse_query
-from assistant_gateway.usage_report import UsageReports, unavailable
+from assistant_gateway.tenants.identity import OPERATOR, Authenticator, Identity, SigningKeys, require
+from assistant_gateway.tenants.offers import offers
+from assistant_gateway.tenants.policies import Policies
+from assistant_gateway.tenants.probe_changes import ProbeChanges
+from assistant_gateway.tenants.reachability import Prober, Targets
+from assistant_gateway.tenants.routing import Tenant
+from assistant_gateway.usage.query import parse_query
+from assistant_gateway.usage.report import UsageReports, unavailable
 from assistant_gateway.wire.decoding import LARGEST_DECODED
 from assistant_http.response import Response
 from assistant_observability import logs, metrics

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from assistant_gateway import errors
-from assistant_gateway.calls import count_fallback
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.metering.call import count_fallback
 from assistant_gateway.providers.bulkhead import Bulkheads, Permit
 from assistant_gateway.providers.catalog import Target
 from assistant_gateway.relay import Result
-from assistant_gateway.routing import Destination, resolve
 from assistant_gateway.streaming import deadline_passed
+from assistant_gateway.tenants.routing import Destination, resolve
 from assistant_observability import metrics
 
 TRIES = 3  # of one provider

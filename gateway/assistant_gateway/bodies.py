@@ -10,10 +10,11 @@ from typing import TypeVar
 
 import msgspec
 
-from assistant_gateway import errors, lengths, system_messages
+from assistant_gateway import errors, system_messages
+from assistant_gateway.metering import lengths
 from assistant_gateway.providers import kinds
 from assistant_gateway.providers.catalog import ROUTING_FIELDS, Target
-from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute
+from assistant_gateway.tenants.routing import ChatRoute, Destination, EmbeddingRoute
 from assistant_gateway.wire.decoding import LARGEST_DECODED, UNREADABLE, is_absent, is_filled_array
 from assistant_gateway.wire.fields import Fields
 

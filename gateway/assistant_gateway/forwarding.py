@@ -17,19 +17,19 @@ from opentelemetry import trace
 from assistant_crds.gateway_api import Operation, Purpose
 from assistant_gateway import system_messages
 from assistant_gateway.attempts import Attempt, Attempts, retrying
-from assistant_gateway.calls import Call, Outcome, outcome_of
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import Pause, next_round
 from assistant_gateway.limits.limit_set import LimitSet
-from assistant_gateway.metered import Metered
-from assistant_gateway.metering import Meter
+from assistant_gateway.metering.call import Call, Outcome, outcome_of
+from assistant_gateway.metering.meter import Meter
+from assistant_gateway.metering.metered import Metered
 from assistant_gateway.providers import openai_wire
 from assistant_gateway.providers.catalog import Target
 from assistant_gateway.providers.client import ProviderClient
 from assistant_gateway.providers.egress import asking
 from assistant_gateway.relay import Result
 from assistant_gateway.request_log import LINE, Line
-from assistant_gateway.routing import Destination
+from assistant_gateway.tenants.routing import Destination
 from assistant_gateway.tracing import CallTrace
 from assistant_gateway.wire.fields import Fields
 from assistant_http.response import Response

@@ -5,9 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from assistant_crds.contracts import Readiness, encode
-from assistant_gateway.identity import SigningKeys
 from assistant_gateway.limits.limiter import Limiter
-from assistant_gateway.policies import Policies
+from assistant_gateway.tenants.identity import SigningKeys
+from assistant_gateway.tenants.policies import Policies
 from assistant_observability import metrics
 
 

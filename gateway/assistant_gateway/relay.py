@@ -12,14 +12,15 @@ from typing import NamedTuple, cast
 
 from aiohttp import web
 
-from assistant_gateway import errors, lengths
+from assistant_gateway import errors
 from assistant_gateway.answers import checked
-from assistant_gateway.calls import Outcome, outcome_of
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import Pace, Turns
 from assistant_gateway.idle import IdleWatch
 from assistant_gateway.memory import lease_of
-from assistant_gateway.metered import Metered
+from assistant_gateway.metering import lengths
+from assistant_gateway.metering.call import Outcome, outcome_of
+from assistant_gateway.metering.metered import Metered
 from assistant_gateway.outline import holds, outline
 from assistant_gateway.providers import openai_wire
 from assistant_gateway.providers.catalog import Target

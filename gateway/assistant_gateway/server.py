@@ -16,11 +16,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from assistant_gateway import garbage
 from assistant_gateway.app import Clients, Gateway, create_app
-from assistant_gateway.calls import forget_tenant, keep_series
 from assistant_gateway.config import Settings
 from assistant_gateway.connections import SWEEP_SECONDS as SWEEP_CONNECTIONS
-from assistant_gateway.identity import SigningKeys
-from assistant_gateway.kubernetes import Cluster
 from assistant_gateway.ledger.compare import Comparison
 from assistant_gateway.ledger.database import LedgerDatabase
 from assistant_gateway.ledger.drain import Drain
@@ -29,14 +26,17 @@ from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import SCRIPT
 from assistant_gateway.limits.redis import Redis
 from assistant_gateway.listening import PacedSite
+from assistant_gateway.metering.call import forget_tenant, keep_series
 from assistant_gateway.operations import Operations
-from assistant_gateway.policies import Policies
 from assistant_gateway.providers.catalog import Catalog
 from assistant_gateway.providers.client import preload
 from assistant_gateway.providers.egress import GuardedResolver
 from assistant_gateway.providers.openai_wire import Upstream
-from assistant_gateway.routing import Tenant
-from assistant_gateway.usage_report import UsageReports
+from assistant_gateway.tenants.identity import SigningKeys
+from assistant_gateway.tenants.kubernetes import Cluster
+from assistant_gateway.tenants.policies import Policies
+from assistant_gateway.tenants.routing import Tenant
+from assistant_gateway.usage.report import UsageReports
 from assistant_observability import logs, traces
 
 KEEP_ALIVE_SECONDS = 300.0  # longer than any client keeps an idle connection

@@ -17,7 +17,7 @@ from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import Pace, Turns
 from assistant_gateway.idle import DeadlineError, IdleWatch
 from assistant_gateway.memory import lease_of
-from assistant_gateway.metered import Metered
+from assistant_gateway.metering.metered import Metered
 from assistant_gateway.providers import openai_wire
 from assistant_gateway.providers.catalog import Target
 from assistant_gateway.wire.decoding import LARGEST_DECODED

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from opentelemetry import trace
 
 from assistant_crds.gateway_api import Operation
-from assistant_gateway.calls import Call, Outcome
+from assistant_gateway.metering.call import Call, Outcome
 from assistant_gateway.wire.usage import Usage
 from assistant_observability import genai, traces
 

@@ -1,4 +1,4 @@
-"""`GET /api/v1/providers`: the gateway's answer, see `assistant_gateway/offers.py`."""
+"""`GET /api/v1/providers`: the gateway's answer, see `assistant_gateway/tenants/offers.py`."""
 
 from __future__ import annotations
 

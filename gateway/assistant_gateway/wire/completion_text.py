@@ -136,7 +136,7 @@ def estimate(prompt: int, written: int, *, hidden_output: int = 0) -> Usage:
     """Return an upper bound of what a call used, from what is known of it.
 
     Args:
-        prompt: tokens of the prompt, counted or bounded (`counting`).
+        prompt: tokens of the prompt, counted or bounded (`metering.bounds`).
         written: bytes of the text that arrived. A token is at least one of them.
         hidden_output: the allowed output of a model that reasons out of sight; what arrived then says nothing.
     """

@@ -29,8 +29,8 @@ from assistant_gateway.ledger.database import LedgerDatabase
 from assistant_gateway.ledger.entry import LedgerEntry, encode_entry
 from assistant_gateway.limits.quota import SCRIPT
 from assistant_gateway.limits.redis import Redis
-from assistant_gateway.usage_query import parse_query
-from assistant_gateway.usage_report import UsageReports
+from assistant_gateway.usage.query import parse_query
+from assistant_gateway.usage.report import UsageReports
 
 BERLIN = "Europe/Berlin"
 NOVEMBER = [("from", "2026-11-01"), ("to", "2026-11-30")]

@@ -9,7 +9,7 @@ from api_world import World
 
 from assistant_api.gateway import GatewayError, GatewayUnreachableError
 from assistant_api.providers.schemas import Provider, ProviderList
-from assistant_gateway.offers import Offer
+from assistant_gateway.tenants.offers import Offer
 
 OFFER = {
     "provider": "openai",

@@ -13,13 +13,13 @@ from aiohttp import web
 
 from assistant_gateway import attempts, errors
 from assistant_gateway.attempts import Attempt, Attempts, delay_before, retrying
-from assistant_gateway.calls import Outcome
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.metering.call import Outcome
 from assistant_gateway.providers.breaker import BreakerSettings, State
 from assistant_gateway.providers.bulkhead import Bulkheads
 from assistant_gateway.providers.catalog import Provider, Target, target
 from assistant_gateway.relay import Result
-from assistant_gateway.routing import Destination
+from assistant_gateway.tenants.routing import Destination
 from assistant_observability import metrics
 
 GOOD = Result(cast("web.StreamResponse", None), Outcome.OK)

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assistant_crds.contracts import AssistantPolicy, EmbeddingPolicy, ModelRoute, TenantIdentity, TenantPolicy
-from assistant_gateway import bodies, lengths
+from assistant_gateway import bodies
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.metering import lengths
 from assistant_gateway.providers.catalog import ROUTING_FIELDS, EmbeddingInputTypes, Provider, Target, target
-from assistant_gateway.routing import ChatRoute, EmbeddingRoute, compile_policy
+from assistant_gateway.tenants.routing import ChatRoute, EmbeddingRoute, compile_policy
 from assistant_gateway.wire.fields import encode_fields
 
 

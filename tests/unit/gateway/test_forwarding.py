@@ -9,9 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from assistant_crds.gateway_api import Operation, Purpose
-from assistant_gateway.calls import Outcome
 from assistant_gateway.fairness import Turns
 from assistant_gateway.forwarding import REQUEST_ID, Ask, Forwarder
+from assistant_gateway.metering.call import Outcome
 from assistant_gateway.relay import Result
 from assistant_gateway.request_log import LINE, Line
 

@@ -13,8 +13,8 @@ import gateway_hostile
 import pytest
 
 from assistant_gateway import bodies, shape
-from assistant_gateway.counting import bound_of
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.metering.bounds import bound_of
 
 LARGE = 300_000  # bytes
 

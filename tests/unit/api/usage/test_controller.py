@@ -14,7 +14,8 @@ from api_world import World, client_of
 from assistant_api.gateway import GatewayError, GatewayUnreachableError
 from assistant_api.usage import service
 from assistant_api.usage.schemas import MAX_PERIOD_DAYS, MAX_ROWS, SUMS
-from assistant_gateway import usage_query, usage_report
+from assistant_gateway.usage import query as usage_query
+from assistant_gateway.usage import report as usage_report
 
 PATHS = ("/v1/usage", "/api/v1/usage")
 

@@ -6,20 +6,21 @@ import contextlib
 
 import msgspec
 
-from assistant_gateway import counting, errors, lengths
-from assistant_gateway.calls import Call, Outcome
+from assistant_gateway import errors
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import Pause, next_round
 from assistant_gateway.limits.limit_scope import MAX_AMOUNT, Amount
 from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Refused
-from assistant_gateway.metered import Metered
+from assistant_gateway.metering import bounds, lengths
+from assistant_gateway.metering.call import Call, Outcome
+from assistant_gateway.metering.metered import Metered
+from assistant_gateway.metering.tokenizers import Tokenizers
 from assistant_gateway.providers.catalog import Target
 from assistant_gateway.providers.price_map import PriceMap
 from assistant_gateway.providers.prices import STATE_THEIR_COST, TIERS, price_of, served_price, tier_of
 from assistant_gateway.providers.rates import FREE, Bill, Price
-from assistant_gateway.tokenizers import Tokenizers
 from assistant_gateway.wire.decoding import UNREADABLE
 from assistant_gateway.wire.fields import Fields
 from assistant_gateway.wire.usage import Source, Usage
@@ -114,7 +115,7 @@ class Meter:
             raise told
         images = price.max_image_tokens if price is not None else None
         model = metered.call.model
-        bound = await counting.bound_of(fields, model, images, embedding=metered.embedding, pause=pause)
+        bound = await bounds.bound_of(fields, model, images, embedding=metered.embedding, pause=pause)
         if bound.unbounded is not None:
             message = f"Nobody can say what this call may use at most: {bound.unbounded}. It is under a limit."
             raise GatewayError(400, "not_limitable", message)

@@ -22,22 +22,22 @@ from assistant_crds.contracts import (
 from assistant_crds.gateway_api import Operation, Purpose
 from assistant_gateway import errors
 from assistant_gateway.attempts import Attempt, Attempts
-from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits.limit_scope import Amount
 from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Admitted, Remaining
-from assistant_gateway.metering import Meter
-from assistant_gateway.probes import Prober
+from assistant_gateway.metering.call import Call, Outcome
+from assistant_gateway.metering.meter import Meter
+from assistant_gateway.metering.tokenizers import Tokenizers
 from assistant_gateway.providers.breaker import BreakerSettings
 from assistant_gateway.providers.bulkhead import Bulkheads
 from assistant_gateway.providers.catalog import EmbeddingInputTypes, Provider, Target, target
 from assistant_gateway.providers.price_map import PriceMap
 from assistant_gateway.providers.prices import ModelSettings
 from assistant_gateway.relay import Result
-from assistant_gateway.routing import Tenant, compile_policy
-from assistant_gateway.tokenizers import Tokenizers
+from assistant_gateway.tenants.reachability import Prober
+from assistant_gateway.tenants.routing import Tenant, compile_policy
 
 BUDGET = Budget(amount_micros=10**7, currency="USD", period="Month")
 GOOD = Result(cast("Any", None), Outcome.OK)

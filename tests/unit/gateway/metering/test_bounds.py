@@ -9,12 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistant_gateway.counting import (
-    Bound,
-    bound_of,
-    chat_bound,
-    embedding_bound,
-)
+from assistant_gateway.metering.bounds import Bound, bound_of, chat_bound, embedding_bound
 
 IMAGE = "data:image/png;base64," + base64.b64encode(bytes(30_000)).decode()
 

@@ -19,8 +19,8 @@ from assistant_gateway.errors import GatewayError
 from assistant_gateway.providers import kinds
 from assistant_gateway.providers.catalog import Target
 from assistant_gateway.providers.openai_wire import Upstream, refusal
-from assistant_gateway.remembered import Key, Remembered
-from assistant_gateway.routing import EmbeddingRoute
+from assistant_gateway.tenants.remembered import Key, Remembered
+from assistant_gateway.tenants.routing import EmbeddingRoute
 from assistant_gateway.wire.decoding import UNREADABLE
 from assistant_gateway.wire.fields import encode_fields
 from assistant_http.errors import HttpError

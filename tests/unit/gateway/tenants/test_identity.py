@@ -12,10 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from assistant_crds import naming
-from assistant_gateway import identity
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.identity import Authenticator, Identity, SigningKeys
-from assistant_gateway.kubernetes import ClusterError
+from assistant_gateway.tenants import identity
+from assistant_gateway.tenants.identity import Authenticator, Identity, SigningKeys
+from assistant_gateway.tenants.kubernetes import ClusterError
 
 ISSUER = "https://cluster.example"
 

@@ -4,8 +4,8 @@ import asyncio
 from types import SimpleNamespace
 
 from assistant_crds.contracts import TenantProbe, digest
-from assistant_gateway import probe_changes
-from assistant_gateway.probe_changes import ProbeChanges
+from assistant_gateway.tenants import probe_changes
+from assistant_gateway.tenants.probe_changes import ProbeChanges
 
 
 class World:

@@ -12,8 +12,6 @@ import pytest
 from prometheus_client import REGISTRY
 
 from assistant_crds.gateway_api import Operation, Purpose
-from assistant_gateway import lengths
-from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.ledger.entry import LedgerEntry, decode_entry
 from assistant_gateway.limits import answers
@@ -24,12 +22,14 @@ from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Admitted, Refused, Remaining
 from assistant_gateway.limits.redis import UnavailableError
 from assistant_gateway.limits.windows import Windows
-from assistant_gateway.metered import Metered, answered_by
-from assistant_gateway.metering import Meter
+from assistant_gateway.metering import lengths
+from assistant_gateway.metering.call import Call, Outcome
+from assistant_gateway.metering.meter import Meter
+from assistant_gateway.metering.metered import Metered, answered_by
+from assistant_gateway.metering.tokenizers import Tokenizers
 from assistant_gateway.providers.catalog import Provider, Target, target
 from assistant_gateway.providers.price_map import PriceMap
 from assistant_gateway.providers.prices import ModelSettings
-from assistant_gateway.tokenizers import Tokenizers
 from assistant_gateway.wire.sse import EventRelay
 from assistant_gateway.wire.usage import Usage
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import msgspec
 
-from assistant_gateway.counting import Bound, Fields, chat_bound
 from assistant_gateway.fairness import BusyError, Shares
+from assistant_gateway.metering.bounds import Bound, Fields, chat_bound
 from assistant_gateway.wire.decoding import UNREADABLE
 from assistant_observability import logs
 

@@ -12,7 +12,7 @@ from assistant_crds.contracts import AssistantPolicy, Budget, Endpoint, ModelRou
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits.limit_scope import LimitScope
 from assistant_gateway.providers.catalog import Provider, target
-from assistant_gateway.routing import PolicyError, compile_policy, resolve
+from assistant_gateway.tenants.routing import PolicyError, compile_policy, resolve
 
 KEY = naming.tenant_key("uid")
 

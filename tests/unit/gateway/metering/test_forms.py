@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistant_gateway import forms
-from assistant_gateway.forms import LONGEST_EXPANSION, long_form, longest_form
+from assistant_gateway.metering import forms
+from assistant_gateway.metering.forms import LONGEST_EXPANSION, long_form, longest_form
 from assistant_gateway.wire.decoding import LARGEST_DECODED
 
 

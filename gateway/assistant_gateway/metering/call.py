@@ -1,7 +1,7 @@
 """One call of a model, from admission to settlement.
 
 Every way out of a call ends in `settle`, once: success, refusal by the provider, time-out, a client that hung up.
-What is held for it, charged and written to the ledger is in `metering`.
+What is held for it, charged and written to the ledger is in `meter`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 from prometheus_client import Counter, Histogram
 
 from assistant_crds.gateway_api import Operation, Purpose
-from assistant_gateway.model_labels import Model, ModelLabels
+from assistant_gateway.metering.model_labels import Model, ModelLabels
 from assistant_gateway.wire.usage import Usage
 from assistant_observability import metrics
 

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from assistant_gateway import tokenizers as module
-from assistant_gateway.counting import chat_bound
-from assistant_gateway.tokenizers import MOST_SECONDS, Tokenizers, encoding_of
+from assistant_gateway.metering import tokenizers as module
+from assistant_gateway.metering.bounds import chat_bound
+from assistant_gateway.metering.tokenizers import MOST_SECONDS, Tokenizers, encoding_of
 
 
 def chat(content: Any, **more: Any) -> dict[str, msgspec.Raw]:

@@ -11,19 +11,19 @@ import pytest
 from scripted_calls import SHAPES, Scripted, request_body
 
 from assistant_crds.gateway_api import Operation, Purpose
-from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.ledger.entry import LedgerEntry, decode_entry
 from assistant_gateway.limits.limit_scope import Amount, Limits, LimitScope
 from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import Admitted, Remaining
-from assistant_gateway.metered import Metered
-from assistant_gateway.metering import Meter
+from assistant_gateway.metering.call import Call, Outcome
+from assistant_gateway.metering.meter import Meter
+from assistant_gateway.metering.metered import Metered
+from assistant_gateway.metering.tokenizers import Tokenizers
 from assistant_gateway.providers.catalog import Provider, Target, target
 from assistant_gateway.providers.price_map import PriceMap
 from assistant_gateway.providers.prices import ModelSettings
-from assistant_gateway.tokenizers import Tokenizers
 from assistant_gateway.wire.sse import EventRelay
 from assistant_gateway.wire.usage import chunk_of
 

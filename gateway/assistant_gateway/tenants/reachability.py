@@ -24,16 +24,16 @@ from assistant_crds.contracts import ModelProbe, TenantProbe
 from assistant_gateway import errors
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits.limit_set import LimitSet
-from assistant_gateway.metering import Meter
+from assistant_gateway.metering.meter import Meter
 from assistant_gateway.providers import kinds
 from assistant_gateway.providers.breaker import State
 from assistant_gateway.providers.bulkhead import Bulkheads
 from assistant_gateway.providers.catalog import Target
 from assistant_gateway.providers.egress import asking
 from assistant_gateway.providers.openai_wire import Upstream
-from assistant_gateway.remembered import Key, Remembered
-from assistant_gateway.routing import ChatRoute, Destination, EmbeddingRoute, Tenant, resolve
-from assistant_gateway.trial_embedding import TrialEmbeddings
+from assistant_gateway.tenants.remembered import Key, Remembered
+from assistant_gateway.tenants.routing import ChatRoute, Destination, EmbeddingRoute, Tenant, resolve
+from assistant_gateway.tenants.trial_embedding import TrialEmbeddings
 from assistant_gateway.wire.decoding import UNREADABLE
 from assistant_http.errors import HttpError
 from assistant_http.response import Response

@@ -9,8 +9,8 @@ import msgspec
 
 from assistant_crds.contracts import ProbesAnswer, TenantProbe, digest
 from assistant_gateway.limits.limiter import Limiter
-from assistant_gateway.probes import Prober
-from assistant_gateway.routing import Tenant
+from assistant_gateway.tenants.reachability import Prober
+from assistant_gateway.tenants.routing import Tenant
 
 # Shorter than the operator waits.
 SECONDS = 6.0

@@ -16,8 +16,8 @@ import msgspec
 
 from assistant_crds import naming
 from assistant_crds.contracts import OperatorIdentity, TenantPolicy
-from assistant_gateway.kubernetes import Cluster, ClusterError
-from assistant_gateway.routing import PolicyError, Tenant, compile_policy
+from assistant_gateway.tenants.kubernetes import Cluster, ClusterError
+from assistant_gateway.tenants.routing import PolicyError, Tenant, compile_policy
 from assistant_observability import logs, metrics
 
 RETRY_SECONDS = (0.2, 5.0)

@@ -10,7 +10,7 @@ import pytest
 
 from assistant_crds.gateway_api import USAGE_GROUPS
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.usage_query import Query, parse_query
+from assistant_gateway.usage.query import Query, parse_query
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 10, 31, 23, 30, tzinfo=UTC)  # already November in Berlin

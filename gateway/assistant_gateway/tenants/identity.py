@@ -22,7 +22,7 @@ import msgspec
 
 from assistant_crds import naming
 from assistant_gateway import errors
-from assistant_gateway.kubernetes import ClusterError
+from assistant_gateway.tenants.kubernetes import ClusterError
 from assistant_observability import logs, metrics
 
 ALGORITHMS = ("RS256", "ES256", "ES384", "ES512")  # what Kubernetes signs with; never HMAC, never none

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from assistant_gateway.probes import Prober
 from assistant_gateway.providers import kinds
 from assistant_gateway.providers.catalog import Target
-from assistant_gateway.routing import Tenant, is_allowed
+from assistant_gateway.tenants.reachability import Prober
+from assistant_gateway.tenants.routing import Tenant, is_allowed
 
 MOST_MODELS = 1000  # of one provider
 _WILD = frozenset("*?[")

@@ -23,7 +23,7 @@ from assistant_gateway.ledger.entry import LedgerEntry, decode_entry
 from assistant_gateway.ledger.rows import moment
 from assistant_gateway.limits.answers import money
 from assistant_gateway.limits.redis import Redis, UnavailableError
-from assistant_gateway.usage_query import Key, Query, start_of
+from assistant_gateway.usage.query import Key, Query, start_of
 from assistant_observability import logs
 
 REPORT_SECONDS = 10.0  # of one report, with waiting for the tenant's former one

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from assistant_gateway import counting, lengths
-from assistant_gateway.calls import Call, Outcome
 from assistant_gateway.ledger.entry import LedgerEntry, encode_entry, former_name
 from assistant_gateway.limits.limit_scope import Amount
 from assistant_gateway.limits.limit_set import LimitSet
+from assistant_gateway.metering import bounds, lengths
+from assistant_gateway.metering.call import Call, Outcome
 from assistant_gateway.providers.catalog import Target
 from assistant_gateway.providers.rates import Bill, Price
 from assistant_gateway.wire.completion_text import CompletionText, estimate
@@ -87,12 +87,12 @@ class Metered:
             return self.held.output
         return (lengths.asked(self.fields) or 0) * lengths.answers(self.fields)
 
-    def bound(self) -> counting.Bound:
+    def bound(self) -> bounds.Bound:
         """Return the most tokens that the prompt can have."""
         images = self.price.max_image_tokens if self.price is not None else None
         if self.embedding:
-            return counting.embedding_bound(self.fields)
-        return counting.chat_bound(self.fields, self.call.model, images)
+            return bounds.embedding_bound(self.fields)
+        return bounds.chat_bound(self.fields, self.call.model, images)
 
     def note_answer(self, data: bytes) -> None:
         """Read from an answer, or from the first event of one, which model it is from and how it was processed."""

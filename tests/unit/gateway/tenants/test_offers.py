@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from assistant_crds.contracts import AssistantPolicy, ModelRoute, TenantIdentity, TenantPolicy
-from assistant_gateway.offers import MOST_MODELS, offers, patterns_for
 from assistant_gateway.providers.catalog import Provider, Target, target
 from assistant_gateway.providers.prices import ModelSettings
-from assistant_gateway.routing import Tenant, compile_policy, resolve
+from assistant_gateway.tenants.offers import MOST_MODELS, offers, patterns_for
+from assistant_gateway.tenants.routing import Tenant, compile_policy, resolve
 
 PRICE = ModelSettings(input_per_million="1", output_per_million="2")
 

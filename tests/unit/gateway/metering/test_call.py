@@ -6,8 +6,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from assistant_crds.gateway_api import Operation, Purpose
-from assistant_gateway import model_labels
-from assistant_gateway.calls import Call, Outcome, forget_tenant, keep_series, outcome_of
+from assistant_gateway.metering import model_labels
+from assistant_gateway.metering.call import Call, Outcome, forget_tenant, keep_series, outcome_of
 from assistant_gateway.wire.usage import Usage
 
 LABELS = {"tenant": "calls-test", "assistant": "a", "provider": "p", "model": "m"}
