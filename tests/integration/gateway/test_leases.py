@@ -21,7 +21,7 @@ from redis.asyncio import Redis as Client
 
 from assistant_cluster import stores
 from assistant_gateway.config import Settings
-from assistant_gateway.ledger import LedgerEntry
+from assistant_gateway.ledger.entry import LedgerEntry
 from assistant_gateway.limits.limit_scope import Amount, LimitScope
 from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.quota import SCRIPT, Quota, ScopeUsage
