@@ -18,12 +18,13 @@ from prometheus_client import Counter, Histogram
 
 from assistant_crds import contracts, naming
 from assistant_crds.gateway_api import PURPOSE_HEADER, Operation, Purpose, embeddings_purpose
-from assistant_gateway import bodies, errors, intake
+from assistant_gateway import bodies, errors, failures, intake
 from assistant_gateway.attempts import Attempt, Attempts
 from assistant_gateway.config import Settings
 from assistant_gateway.connections import Connections
-from assistant_gateway.delivery import deliver
+from assistant_gateway.delivery import deliver, goes_at_once
 from assistant_gateway.errors import GatewayError
+from assistant_gateway.failures import header_text
 from assistant_gateway.fairness import STRANGER, Pause, Turns
 from assistant_gateway.forwarding import REQUEST_ID, Ask, Forwarder
 from assistant_gateway.limits.limiter import Limiter
@@ -48,7 +49,7 @@ from assistant_gateway.usage.query import parse_query
 from assistant_gateway.usage.report import UsageReports, unavailable
 from assistant_gateway.wire.decoding import LARGEST_DECODED
 from assistant_http.response import Response
-from assistant_observability import logs, metrics
+from assistant_observability import metrics
 
 SERVER = "assistant-gateway"
 INTERNAL = "/internal/"  # the operator's
@@ -57,7 +58,6 @@ ALONE_AT_ONCE = 32  # while no other tenant asks: with few in a round each costs
 PIECES_AT_ONCE = 2  # pieces of large bodies that are looked at in one round, each of another tenant's
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-_log = logs.logger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -121,9 +121,7 @@ class Gateway:
     async def _edge(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Where every request enters and leaves: its id, its metrics, and errors as answers."""
         started = time.perf_counter()
-        given = request.headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
-        request[REQUEST_ID] = request_id
+        request_id = request[REQUEST_ID] = _request_id(request)
         line = request[LINE] = Line(request_id)
         self.running += 1
         self.connections.busy.add(request.protocol)
@@ -131,8 +129,12 @@ class Gateway:
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "unknown"
         try:
-            await self._turns.take(self.connections.owner(request.protocol))
-            answer = await self._handled(request, handler, line, route)
+            if not self._turns.take_now(owner := self.connections.owner(request.protocol)):
+                await self._turns.wait(owner)
+            try:
+                answer = await handler(request)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the edge: no traceback may escape
+                answer = failures.answer(error, line, route)
             if not answer.prepared:
                 if 400 <= answer.status < 500 and not (self.draining or route.startswith(INTERNAL)):
                     started += await self._refuse(request, answer, line)
@@ -140,7 +142,8 @@ class Gateway:
                 answer.headers["Server"] = SERVER
                 if self.draining:
                     answer.force_close()
-                answer = await deliver(request, answer)
+                if self.draining or not goes_at_once(request, answer):
+                    answer = await deliver(request, answer)
             status = answer.status
             return answer
         finally:
@@ -163,27 +166,6 @@ class Gateway:
         tenant = line.tenant or f"{STRANGER}{request.remote}"
         await self._turns.take(tenant)
         return await self.refusals.wait(request, answer, tenant)
-
-    @staticmethod
-    async def _handled(request: web.Request, handler: Handler, line: Line, route: str) -> web.StreamResponse:
-        """Have a request answered, if only by what went wrong."""
-        try:
-            return await handler(request)
-        except GatewayError as error:
-            errors.let_go(error)
-            line.code = error.code
-            return _answer(error)
-        except web.HTTPException as error:
-            translated = _from_http(error)
-        except (ConnectionError, asyncio.CancelledError):
-            line.code = "client_gone"
-            raise
-        except Exception as error:  # noqa: BLE001  # the edge: nothing may escape as a traceback
-            _log.exception("request failed", route=route, request_id=line.request_id)
-            errors.let_go(error)
-            translated = GatewayError(500, "internal_error", "The gateway failed.", kind=errors.SERVER)
-        line.code = translated.code
-        return _answer(translated)
 
     # --- the tenant's side -------------------------------------------------------------------------------------
 
@@ -232,7 +214,7 @@ class Gateway:
             terms=route.terms,
             fields=lambda made: chat.prepare(route, made.to, made.target),
             relay=relay,
-            turn=self._turn(identity),
+            turns=self._turns,
             pause=self._pause(identity),
         )
         return await self._forwarder.answer(request, route.destinations, ask)
@@ -254,7 +236,7 @@ class Gateway:
             relay=lambda made, metered, response: self.relay.answer(
                 request, response, made.target, metered, self._headers(request, made)
             ),
-            turn=self._turn(identity),
+            turns=self._turns,
             pause=self._pause(identity),
         )
         return await self._forwarder.answer(request, (route.to,), ask)
@@ -306,10 +288,6 @@ class Gateway:
         probe = msgspec.structs.replace(probe, usage=usage)
         return web.Response(body=contracts.encode(probe), content_type="application/json")
 
-    def _turn(self, identity: Identity) -> Pause:
-        """Return what waits for a tenant's turn."""
-        return partial(self._turns.take, identity.namespace)
-
     def _pause(self, identity: Identity) -> Pause:
         """Return what comes between two pieces of work on a large request of a tenant."""
         return partial(self._pieces.take, identity.namespace)
@@ -321,7 +299,8 @@ class Gateway:
     async def _next(self, request: web.Request, identity: Identity) -> bytes | bytearray:
         """Return the body once it is this tenant's turn."""
         body = await self._read(request, identity)  # room for it comes first: those that wait hold theirs
-        await self._turns.take(identity.namespace)
+        if not self._turns.take_now(identity.namespace):
+            await self._turns.wait(identity.namespace)
         if len(body) > LARGEST_DECODED:  # to take it apart is work on all of it
             await self._pause(identity)()
         return body
@@ -357,33 +336,20 @@ class Gateway:
         return headers
 
 
+def _request_id(request: web.Request) -> str:
+    """Return the caller's id of a request if it is a sane one, else a new one."""
+    given = request.headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+
+
 @lru_cache(maxsize=1000)
 def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     requests = metrics.HTTP_REQUESTS.labels("gateway", method, route, str(status))
     return requests, metrics.HTTP_DURATION.labels("gateway", route)
 
 
-def header_text(text: str) -> str:
-    """Return `text` as a header can carry it: a model's name may hold anything."""
-    return text.encode("ascii", "replace").decode() if text.isprintable() else "?"
-
-
 def _no_policy(namespace: str) -> GatewayError:
     return GatewayError(404, "policy_not_found", f"No policy of namespace {namespace} is loaded.")
-
-
-def _answer(error: GatewayError) -> web.Response:
-    headers = {name: header_text(value) for name, value in error.headers.items()}
-    return web.Response(status=error.status, body=error.body(), content_type="application/json", headers=headers)
-
-
-def _from_http(error: web.HTTPException) -> GatewayError:
-    if error.status == 413:
-        return GatewayError(413, "request_too_large", "The body is larger than the gateway takes.")
-    if error.status == 404:
-        return GatewayError(404, "not_found", "There is nothing at this address.")
-    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-    return GatewayError(error.status, "http_error", error.reason, headers=headers)
 
 
 def _json(document: object) -> web.Response:

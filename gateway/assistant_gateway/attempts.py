@@ -167,9 +167,11 @@ async def retrying(made: Attempt, send: Callable[[], Awaitable[T]]) -> T:
     Raises:
         GatewayError: of the last try.
     """
-    loop, tries = asyncio.get_running_loop(), 0
+    loop, tries, settings = asyncio.get_running_loop(), 0, made.target.settings
     while True:
         try:
+            if loop.time() + settings.connect_seconds + settings.first_byte_seconds < made.deadline:
+                return await send()
             return await _within(made, send)
         except GatewayError as error:
             tries += 1
@@ -184,9 +186,6 @@ async def retrying(made: Attempt, send: Callable[[], Awaitable[T]]) -> T:
 
 async def _within(made: Attempt, send: Callable[[], Awaitable[T]]) -> T:
     """Send, and wait for the answer's head no longer than the request may take in all."""
-    settings = made.target.settings
-    if asyncio.get_running_loop().time() + settings.connect_seconds + settings.first_byte_seconds < made.deadline:
-        return await send()
     try:
         async with asyncio.timeout_at(made.deadline):
             return await send()

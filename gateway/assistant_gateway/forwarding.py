@@ -18,7 +18,7 @@ from assistant_crds.gateway_api import Operation, Purpose
 from assistant_gateway import system_messages
 from assistant_gateway.attempts import Attempt, Attempts, retrying
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.fairness import Pause, next_round
+from assistant_gateway.fairness import Pause, Turns, next_round
 from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.metering.call import Call, Outcome, outcome_of
 from assistant_gateway.metering.meter import Meter
@@ -42,7 +42,7 @@ REQUEST_ID = web.RequestKey("request_id", str)
 _log = logs.logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would make it three times as dear, for every request
 class Ask:
     """What a request asks of whichever destination answers it."""
 
@@ -51,8 +51,8 @@ class Ask:
     terms: LimitSet
     fields: Callable[[Attempt], Fields]  # as they go to that destination
     relay: Callable[[Attempt, Metered, Response], Awaitable[Result]]
+    turns: Turns  # of which it takes one before each step that others of its tenant may be at, too
     streamed: bool = False
-    turn: Pause = next_round  # before each step of it that others may be at, too: waits for a turn
     pause: Pause = next_round  # between two pieces of work on a large request: lets others have their turn
 
 
@@ -79,45 +79,46 @@ class Forwarder:
 
     async def _attempt(self, request: web.Request, ask: Ask, made: Attempt) -> Result:
         """Admit one call, make it, pass the answer on, and settle on every way out."""
-        call = _call(request, made, ask)
+        line, turns, tenant = request[LINE], ask.turns, made.to.tenant
+        call = _call(request, line, made, ask)
         terms = ask.terms if made.first else ask.terms.without_rates()
-        admit = self._meter.admit
-        metered = await admit(
+        metered = await self._meter.admit(
             terms, call, made.target, ask.fields(made), embedding=ask.operation is Operation.EMBEDDINGS, pause=ask.pause
         )
         made.admitted, made.headers = True, {**made.headers, **metered.headers}
         outcome, response, free, span = Outcome.CLIENT_GONE, None, False, None
         try:
             span = CallTrace(self._tracer, request.headers, call)
-            request[LINE].trace_id = span.trace_id
-            await ask.turn()  # those of a crowd are admitted together,
+            line.trace_id = span.trace_id
+            if not turns.take_now(tenant):  # those of a crowd are admitted together,
+                await turns.wait(tenant)
             response = await retrying(made, lambda: self._send(made.target, metered, span.headers))
-            await ask.turn()  # and answered,
+            if not turns.take_now(tenant):  # and answered,
+                await turns.wait(tenant)
             result = await ask.relay(made, metered, response)
             made.permit.answered()
         except GatewayError as error:
             outcome, free = outcome_of(error.status, error.code), not error.billed
             error.headers = {**made.headers, **error.headers}
-            message = f"{error.message} {error.said}".strip()
-            self._note_failure(call, outcome, message, span.trace_id if span is not None else None)
+            self._note_failure(call, outcome, f"{error.message} {error.said}".strip(), line.trace_id)
             error.headers["x-assistant-model"] = f"{call.provider}/{call.model}"
             raise
         except (ConnectionError, asyncio.CancelledError):
-            await ask.turn()  # and go away; the call is settled whatever becomes of this
+            await turns.take(tenant)  # and go away; the call is settled whatever becomes of this
             raise
         except Exception:
             outcome = Outcome.PROVIDER_ERROR  # a fault of the gateway's own, whatever caused it
             raise
         else:
             outcome = result.outcome
-            request[LINE].code = result.code
+            line.code = result.code
             if outcome is not Outcome.OK:
                 self._note_failure(call, outcome, result.problem, span.trace_id)
             return result
         finally:
             if response is not None:
                 response.close()  # puts a connection that was read to its end back, ends any other
-            self._settle(metered, outcome, free, request[LINE], span)
+            self._settle(metered, outcome, free, line, span)
 
     def _settle(self, metered: Metered, outcome: Outcome, free: bool, line: Line, span: CallTrace | None) -> None:
         """Settle a call; note what it used."""
@@ -176,9 +177,10 @@ class Forwarder:
         )
 
 
-def _call(request: web.Request, made: Attempt, ask: Ask) -> Call:
-    # Bytes that are no text arrive as halves of surrogate pairs, which no ledger takes.
-    to, user = made.to, request.headers.get("x-assistant-user", "").encode(errors="replace").decode()
+def _call(request: web.Request, line: Line, made: Attempt, ask: Ask) -> Call:
+    to, user = made.to, request.headers.get("x-assistant-user")
+    if user and not user.isascii():  # bytes that are no text arrive as halves of surrogate pairs, which no ledger takes
+        user = user.encode(errors="replace").decode()
     return Call(
         tenant=to.tenant,
         name=to.name,
@@ -186,7 +188,7 @@ def _call(request: web.Request, made: Attempt, ask: Ask) -> Call:
         model=to.model,
         operation=ask.operation,
         purpose=ask.purpose,
-        request_id=request[REQUEST_ID],
+        request_id=line.request_id,
         streamed=ask.streamed,
         user=user[:LONGEST_USER] if user else None,
         deadline=made.deadline,

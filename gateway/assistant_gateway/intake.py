@@ -10,6 +10,7 @@ from assistant_gateway import errors, shape
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.fairness import Pause, next_round
 from assistant_gateway.memory import LEASE, REQUEST_BYTES, Lease, Memory
+from assistant_gateway.wire.decoding import LARGEST_DECODED
 
 REQUEST_SECONDS = 60.0  # for the client to send its body
 FIRST_BYTES = 64 * 1024  # of a body whose length nobody has said; as it grows, so does its lease
@@ -36,8 +37,9 @@ async def read(
     lease = await memory.lease(tenant, REQUEST_BYTES + 2 * (FIRST_BYTES if length is None else length))
     request[LEASE] = lease
     if length is not None and request.content.is_eof():  # most bodies come with their head
-        body = await request.read()
-        await shape.check(body, pause)
+        body = request.content.read_nowait(-1)
+        if len(body) > LARGEST_DECODED:
+            await shape.check(body, pause)
         return body
     try:
         async with asyncio.timeout(REQUEST_SECONDS):

@@ -33,7 +33,8 @@ class Memory:
             GatewayError: 429 or 503, with when to come back.
         """
         lease = Lease(self.shares, tenant)
-        await lease.grow(amount)
+        if not lease.grow_now(amount):
+            await lease.grow(amount)
         return lease
 
 

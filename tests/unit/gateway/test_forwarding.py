@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,14 +77,13 @@ class World:
         request = type("Request", (dict,), {"headers": {}})(request)
         fields: Any = lambda _made: {}  # noqa: E731
         terms: Any = None
-        turn = partial(self.turns.take, "one")
         ask = Ask(
             operation=Operation.CHAT,
             purpose=Purpose.CHAT,
             terms=terms,
             fields=fields,
             relay=self.relay,
-            turn=turn,
+            turns=self.turns,
         )
         return asyncio.create_task(self.forwarder.answer(request, (), ask))
 
