@@ -59,6 +59,10 @@ format: env ## Format and mend what can be mended
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
+.PHONY: page
+page: env ## Build the web page from api/web into the API's package (needs Node 20 and npm)
+	@$(PY) api/web/build.py
+
 .PHONY: monitoring
 monitoring: env ## Write dashboards and alert rules anew from observability/assistant_monitoring
 	@$(PY) -m assistant_monitoring

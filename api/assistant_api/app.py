@@ -16,6 +16,7 @@ from litestar.routes import HTTPRoute
 from assistant_api.assistants.controller import ModelController
 from assistant_api.audit.controller import AuditController
 from assistant_api.auth.accounts import Accounts, Keys
+from assistant_api.auth.browser import BrowserController
 from assistant_api.auth.controller import AuthController
 from assistant_api.auth.service import require_identity
 from assistant_api.chat.controller import ChatController
@@ -33,6 +34,8 @@ from assistant_api.i18n import Catalogs
 from assistant_api.knowledge.controller import KnowledgeController
 from assistant_api.knowledge.retrieval import retrieve as retrieve_passages
 from assistant_api.middleware import RequestMiddleware
+from assistant_api.page.controller import LocaleController, PageController
+from assistant_api.page.files import Files
 from assistant_api.providers.controller import ProviderController
 from assistant_api.tenant_config import ActiveConfig, TenantConfigHolder
 from assistant_api.usage.controller import UsageController
@@ -69,6 +72,7 @@ def create_app(
     app = Litestar(
         route_handlers=[
             HealthController,
+            PageController,
             Router(
                 OPENAI_PREFIX,
                 route_handlers=[ModelController, ChatController, UsageController],
@@ -83,7 +87,10 @@ def create_app(
                 ],
                 guards=[require_identity],
             ),
-            Router(REST_PREFIX, route_handlers=[AuthController, RegistrationController]),
+            Router(
+                REST_PREFIX,
+                route_handlers=[AuthController, RegistrationController, BrowserController, LocaleController],
+            ),
         ],
         dependencies={
             "active_config": Provide(lambda: config.current, sync_to_thread=False),
@@ -102,6 +109,7 @@ def create_app(
                 "turns": turns,
                 "retrieve": retrieve,
                 "accounts": accounts,
+                "page": Files.load(),
             }
         ),
         exception_handlers={Exception: respond},

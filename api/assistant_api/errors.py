@@ -104,6 +104,7 @@ INVALID_REFRESH_TOKEN = Kind("invalid_refresh_token", 401)
 REFRESH_TOKEN_REUSED = Kind("refresh_token_reused", 401)
 ROLE_REQUIRED = Kind("role_required", 403)  # values: role
 PERSON_REQUIRED = Kind("person_required", 403)
+CROSS_ORIGIN = Kind("cross_origin", 403)
 REGISTRATION_CLOSED = Kind("registration_closed", 403)
 INVITATION_INVALID = Kind("invitation_invalid", 403)
 USER_NOT_FOUND = Kind("user_not_found", 404)

@@ -48,6 +48,11 @@ class Catalogs:
         """Whether there is a sentence for `key`."""
         return key in self._sentences[DEFAULT_LANGUAGE]
 
+    def under(self, language: str, prefix: str) -> dict[str, str]:
+        """Return the sentences whose keys begin with `prefix`, by their keys without it."""
+        sentences = self._sentences[language].items()
+        return {key.removeprefix(prefix): sentence for key, sentence in sentences if key.startswith(prefix)}
+
     def text(self, language: str, key: str, values: Mapping[str, object] | None = None) -> str:
         """Return the sentence of `key`, filled with `values`; KeyError for an unknown key or a missing value."""
         sentence = self._sentences[language][key]

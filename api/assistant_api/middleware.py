@@ -177,7 +177,8 @@ class _Exchange:
             self.status = message["status"]
             self.started = True
             request_id = (b"x-request-id", self._request_id.encode())
-            headers = [*message["headers"], *SECURITY_HEADERS, *self.cors, request_id]
+            security = self.scope["state"].get("security_headers", SECURITY_HEADERS)
+            headers = [*message["headers"], *security, *self.cors, request_id]
             if allow := self.allowed.get(_route(self.scope)):
                 headers = [*(header for header in headers if header[0] != b"allow"), (b"allow", allow.encode())]
             if b"cache-control" not in [name for name, _ in headers]:

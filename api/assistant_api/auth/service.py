@@ -12,6 +12,7 @@ from typing import Any
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
+from assistant_api.auth import cookies
 from assistant_api.auth.accounts import is_token
 from assistant_api.auth.schemas import API_KEY, Identity
 from assistant_api.errors import INVALID_API_KEY, ApiError
@@ -52,6 +53,8 @@ async def require_identity(connection: ASGIConnection[Any, Any, Any, Any], _hand
     state = connection.app.state
     active_config: ActiveConfig = state.config.current
     authorization = connection.headers.get("authorization")
+    if authorization is None:
+        authorization = cookies.authorization_of(connection)
     if authorization is not None and is_token(authorization):
         identity = await state.accounts.identify(authorization, active_config)
     else:

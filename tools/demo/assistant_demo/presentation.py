@@ -13,6 +13,7 @@ from assistant_demo.terminal import BOLD, CYAN, DIM, Terminal, duration
 WIDTH = 100
 INDENT = 12
 GO_ON = Template("""\
+  page     $url   (sign in with what `grep ADMIN $file` shows)
   URL      $url/v1
   shell    set -a; . $file; set +a
   curl     curl "$$ASSISTANT_URL/v1/chat/completions" -H "Authorization: Bearer $$ASSISTANT_API_KEY" \\

@@ -1,0 +1,1 @@
+"""The web page of a tenant: its built files, and the sentences that it shows."""
