@@ -20,7 +20,7 @@ async def call(cluster: Cluster, gateway: Running, namespace: str) -> int:
     """Ask as a tenant's pod until its policy is known; return the status."""
     headers = {"Authorization": f"Bearer {cluster.token(namespace)}"}
     body = {"model": "good", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             url = f"{gateway.url}/v1/chat/completions"
             async with gateway.client.post(url, json=body, headers=headers) as answer:

@@ -45,7 +45,7 @@ async def client(cluster: Cluster, gateway: Running) -> AsyncIterator[openai.Asy
     cluster.put_policy(policy(NAMESPACE, sorted(BEHAVIOURS)))
     token = cluster.token(NAMESPACE)
     async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=token, max_retries=0) as made:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not (await made.models.list()).data:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         yield made

@@ -24,7 +24,7 @@ async def tenant(cluster: Cluster, gateway: Running, ask: Callable) -> None:
     """Wait for a tenant that has an assistant for each way in which a provider may behave."""
     cluster.put_policy(policy(NAMESPACE, sorted(BEHAVIOURS)))
     headers = {"Authorization": f"Bearer {cluster.token(NAMESPACE)}"}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             async with gateway.client.get(f"{gateway.url}/v1/models", headers=headers) as answer:
                 if len((await answer.json())["data"]) == len(BEHAVIOURS):
@@ -34,7 +34,7 @@ async def tenant(cluster: Cluster, gateway: Running, ask: Callable) -> None:
 
 async def once_known(ask: Callable, name: str, until: int = 0) -> tuple[int, dict, str]:
     """Ask until the gateway knows the assistant, or answers with the status `until`; return status, headers, body."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             async with ask(NAMESPACE, name) as answer:
                 text = await answer.text()

@@ -161,7 +161,7 @@ class Tenant:
     async def entry(self, before: int) -> LedgerEntry:
         """Return the entry after so many, when it is there."""
         async with Client.from_url(self.gateway.settings.redis_url, protocol=2, driver_info=None) as redis:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while await redis.xlen(f"quota:{{{self.key}}}:ledger") <= before:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             found = await redis.xrange(f"quota:{{{self.key}}}:ledger")

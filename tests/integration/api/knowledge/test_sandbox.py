@@ -22,7 +22,7 @@ def request(content: bytes, media_type: str = media.TEXT) -> ParseRequest:
     return ParseRequest(media_type, len(content), 60, 0)
 
 
-async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110  there is nothing else to wait for
             await asyncio.sleep(0.01)

@@ -47,7 +47,7 @@ class Chain:
 
     async def entries(self, name: str, count: int) -> list[LedgerEntry]:
         """Return the ledger's entries of an assistant's chats, once there are so many."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 found = [decode_entry(fields[b"entry"]) for _, fields in await self.redis.xrange(self.ledger_key)]
                 chats = [entry for entry in found if entry.name == name]

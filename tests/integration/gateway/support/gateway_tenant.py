@@ -24,7 +24,7 @@ class Tenant:
     async def put(self, models: list[str] = [], **changes: Any) -> None:  # noqa: B006
         """Write a policy and wait until the gateway follows it."""
         sealed = self.cluster.put_policy(policy(self.namespace, models, **changes))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (await self.probe()).get("generation") != sealed.generation:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
@@ -51,7 +51,7 @@ class Tenant:
     async def entries(self, count: int) -> list[LedgerEntry]:
         """Return the ledger when it has so many entries; nothing is held any more then."""
         async with Client.from_url(self.gateway.settings.redis_url, protocol=2, driver_info=None) as redis:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while await redis.xlen(f"quota:{{{self.key}}}:ledger") < count:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             found = await redis.xrange(f"quota:{{{self.key}}}:ledger")
@@ -61,7 +61,7 @@ class Tenant:
         """Return the tokens that calls hold now; asks again when a busy machine lets Redis be late for the gateway."""
         limiter = self.gateway.server._limiter
         terms = self.gateway.server._gateway._policies.get(self.namespace).terms
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     return (await limiter._quota.usage(terms.limits))["tenant"].held_tokens

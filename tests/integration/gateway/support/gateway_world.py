@@ -156,7 +156,7 @@ class Running:
 
     async def ready(self) -> None:
         """Wait until it may be asked."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 async with self.client.get(f"{self.operations}/readyz") as answer:
                     if answer.status == 200:
@@ -165,7 +165,7 @@ class Running:
 
     async def shared(self) -> None:
         """Wait until it asks Redis: it is ready before, with limits of its own."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 async with self.client.get(f"{self.operations}/readyz") as answer:
                     if (await answer.json())["checks"]["redis"] == "ok":

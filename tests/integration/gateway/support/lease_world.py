@@ -108,7 +108,7 @@ async def processes(count: int, port: int, url: str, rules: Rules = RULES) -> As
             limiter = limiter_with_ledger(redis, rules=rules)
             tasks = [asyncio.create_task(redis.run()), asyncio.create_task(limiter.run())]
             made.append(Process(redis, limiter, cable, tasks))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not all(process.redis.available for process in made):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         yield made
