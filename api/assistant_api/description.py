@@ -45,10 +45,11 @@ _FURTHER: dict[str, tuple[int, ...]] = {
     "/deletion": (409, 429),
     "/users/{user}": (409,),
 }
+_SEQUENCE_CURSOR: Json = {"type": "string", "pattern": "^[A-Za-f][A-Za-z0-9_-]{10}$"}
 # What a handler checks itself, to say in words what is wrong.
 _PARAMETERS: dict[tuple[str, str], Json] = {
     ("/documents", "limit"): {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
-    ("/documents", "cursor"): {"type": "string", "pattern": "^[A-Za-f][A-Za-z0-9_-]{10}$"},
+    ("/documents", "cursor"): _SEQUENCE_CURSOR,
     ("/conversations", "limit"): {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
     ("/conversations", "cursor"): {"type": "string", "pattern": "^[A-Za-z0-9_-]{34}$"},
     ("/messages", "limit"): {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
@@ -57,7 +58,7 @@ _PARAMETERS: dict[tuple[str, str], Json] = {
     ("/conversations", "q"): {"type": "string", "maxLength": 200, "pattern": r"^[^\x00]*$"},
     ("/users", "limit"): {"type": "integer", "minimum": 1, "maximum": 100, "default": 50},
     ("/audit", "limit"): {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
-    ("/audit", "cursor"): {"type": "string", "pattern": "^[0-9]{1,18}$"},
+    ("/audit", "cursor"): _SEQUENCE_CURSOR,
     ("/audit", "since"): {"type": "string", "format": "date-time"},
     ("/audit", "until"): {"type": "string", "format": "date-time"},
 }

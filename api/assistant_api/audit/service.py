@@ -22,8 +22,7 @@ from assistant_api.audit import repository
 from assistant_api.audit.repository import Filter
 from assistant_api.audit.schemas import AuditEntryView, AuditPage, AuditReport
 from assistant_api.clients import Database
-from assistant_api.errors import invalid_field
-from assistant_api.parameters import check_limit
+from assistant_api.parameters import check_limit, from_cursor, pack_sequence, to_cursor, unpack_sequence
 from assistant_observability import logs
 
 MAX_PAGE = 200
@@ -129,13 +128,11 @@ class Audit:
 async def read(database: Database, wanted: Filter, limit: int, cursor: str | None) -> AuditPage:
     """Return a page of entries, the newest first, from `cursor` on."""
     check_limit(limit, MAX_PAGE)
-    if cursor is not None and not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 18):
-        raise invalid_field("cursor", "value")
-    before = None if cursor is None else int(cursor)
+    before = from_cursor(cursor, unpack_sequence)
     async with database.reading() as connection:
         rows = await repository.page(connection, wanted, before, limit + 1)
     shown = [_view(row) for row in rows[:limit]]
-    return AuditPage(shown, str(shown[-1].sequence) if len(rows) > limit else None)
+    return AuditPage(shown, to_cursor(pack_sequence(shown[-1].sequence)) if len(rows) > limit else None)
 
 
 def _view(row: Any) -> AuditEntryView:

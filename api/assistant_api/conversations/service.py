@@ -8,7 +8,7 @@ from assistant_api import errors
 from assistant_api.assistants.service import find
 from assistant_api.clients import Database
 from assistant_api.conversations import repository
-from assistant_api.conversations.cursor import from_cursor, to_cursor
+from assistant_api.conversations.cursor import Place
 from assistant_api.conversations.repository import StoredConversation
 from assistant_api.conversations.schemas import (
     MAX_TITLE,
@@ -19,7 +19,7 @@ from assistant_api.conversations.schemas import (
     NewConversation,
 )
 from assistant_api.errors import ApiError, invalid_field
-from assistant_api.parameters import check_limit, identifier
+from assistant_api.parameters import check_limit, from_cursor, identifier, to_cursor
 from assistant_api.tenant_config import ActiveConfig
 
 MAX_CONVERSATIONS = 10_000  # of one caller
@@ -50,16 +50,13 @@ async def list_conversations(
     if len(words) > MAX_QUERY_CHARACTERS:
         raise invalid_field("q", "range_length", low="0", high=str(MAX_QUERY_CHARACTERS))
     check_text("q", words)
-    try:
-        after = None if cursor is None else from_cursor(cursor)
-    except ValueError as error:
-        raise invalid_field("cursor", "value") from error
+    after = from_cursor(cursor, Place.unpack)
     async with database.reading() as connection:
         found = await repository.page(connection, owner, archived=archived, words=words, after=after, limit=limit + 1)
     shown = found[:limit]
     return ConversationPage(
         data=[view(conversation) for conversation in shown],
-        next_cursor=to_cursor(shown[-1].place) if len(found) > limit else None,
+        next_cursor=to_cursor(shown[-1].place.pack()) if len(found) > limit else None,
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -308,22 +306,6 @@ async def known(connection: AsyncConnection, identities: Iterable[UUID]) -> dict
     """Return those of `identities` that are not deleted, with the id by which people know each that is ready."""
     rows = await connection.execute(_KNOWN, {"identities": list(identities)})
     return {row[0]: row[1] for row in rows}
-
-
-def to_cursor(sequence: int) -> str:
-    """Return the opaque form of a page's beginning."""
-    return base64.urlsafe_b64encode(sequence.to_bytes(8, "big")).rstrip(b"=").decode()
-
-
-def from_cursor(cursor: str) -> int:
-    """Return what `to_cursor` was given; ValueError for anything else."""
-    try:
-        raw = base64.b64decode(cursor.encode("ascii") + b"=", altchars=b"-_", validate=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
-        raise ValueError("not a cursor") from error
-    if len(raw) != 8 or raw[0] > 0x7F:
-        raise ValueError("not a cursor")
-    return int.from_bytes(raw, "big")
 
 
 def _shown(knowledge_base: str) -> Select[Any]:

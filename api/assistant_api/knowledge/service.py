@@ -23,7 +23,7 @@ from assistant_api.knowledge.schemas import (
     SearchResult,
 )
 from assistant_api.knowledge.upload import Upload
-from assistant_api.parameters import check_limit, identifier
+from assistant_api.parameters import check_limit, from_cursor, identifier, pack_sequence, to_cursor, unpack_sequence
 from assistant_api.tenant_config import ActiveConfig
 from assistant_crds.contracts import KnowledgeBaseConfig
 from assistant_observability import traces
@@ -102,15 +102,12 @@ async def list_documents(
 ) -> DocumentPage:
     """Return a page of documents, the newest first."""
     check_limit(limit)
-    try:
-        before = None if cursor is None else repository.from_cursor(cursor)
-    except ValueError as error:
-        raise invalid_field("cursor", "value") from error
+    before = from_cursor(cursor, unpack_sequence)
     async with database.reading() as connection:
         rows, following = await repository.page(connection, base.key, limit, before)
     return DocumentPage(
         data=[document_view(row, explain) for row in rows],
-        next_cursor=None if following is None else repository.to_cursor(following),
+        next_cursor=None if following is None else to_cursor(pack_sequence(following)),
     )
 
 

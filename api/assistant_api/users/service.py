@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -34,7 +33,7 @@ from assistant_api.errors import (
     ApiError,
     invalid_field,
 )
-from assistant_api.parameters import check_limit
+from assistant_api.parameters import check_limit, from_cursor, to_cursor
 from assistant_api.users import repository
 from assistant_api.users.first_owner import ensure_owner
 from assistant_api.users.repository import NewInvitation, NewUser
@@ -146,11 +145,11 @@ async def withdraw(accounts: Accounts, identity: Identity, invitation: UUID, ori
 async def list_users(accounts: Accounts, limit: int, cursor: str | None) -> UserPage:
     """Return a page of people."""
     check_limit(limit)
-    after = None if cursor is None else _from_cursor(cursor)
+    after = from_cursor(cursor, _email_key)
     async with accounts.database.reading() as connection:
         rows = await repository.page(connection, after, limit + 1)
     shown = rows[:limit]
-    following = _to_cursor(shown[-1].email_key) if len(rows) > limit else None
+    following = to_cursor(shown[-1].email_key.encode()) if len(rows) > limit else None
     return UserPage([_view(row) for row in shown], following)
 
 
@@ -274,15 +273,9 @@ def _view(row: Any) -> UserView:
     )
 
 
-def _to_cursor(email_key: str) -> str:
-    return base64.urlsafe_b64encode(email_key.encode()).decode().rstrip("=")
-
-
-def _from_cursor(cursor: str) -> str:
-    try:
-        after = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except ValueError as error:
-        raise invalid_field("cursor", "value") from error
+def _email_key(position: bytes) -> str:
+    """Return the address at which a page of people ends; ValueError where there can be none."""
+    after = position.decode()
     if not after or "\0" in after:
-        raise invalid_field("cursor", "value")
+        raise ValueError("not an address")
     return after

@@ -1,33 +1,10 @@
-"""Cursors and identifiers."""
+"""Identifiers of chunks."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from assistant_api.knowledge.repository import from_cursor, to_cursor
 from assistant_api.knowledge.vectors import chunk_uuid
-
-
-@given(st.integers(min_value=0, max_value=2**63 - 1))
-def test_a_cursor_leads_back_to_where_it_was_made(sequence: int) -> None:
-    """Cursors survive the way through a URL."""
-    cursor = to_cursor(sequence)
-    assert from_cursor(cursor) == sequence
-    assert cursor.isascii()
-    assert not set("+/=&?#") & set(cursor)
-
-
-@pytest.mark.parametrize(
-    "cursor", ["", "x", "12", "é", "AAAAAAAAAAAA", "//////////8", "__________8", to_cursor(5) + "A"]
-)
-def test_anything_else_is_no_cursor(cursor: str) -> None:
-    """A made-up cursor is an error of the caller, never a query."""
-    with pytest.raises(ValueError, match="not a cursor"):
-        from_cursor(cursor)
 
 
 def test_a_chunks_uuid_follows_from_its_document_and_place() -> None:
