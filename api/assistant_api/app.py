@@ -1,4 +1,13 @@
-"""Build the application: routes, errors, start and stop. Nothing is built at import, nothing is read from outside."""
+"""Build the application: routes, dependencies, errors, start and stop. Nothing is built at import.
+
+Handlers take everything by Litestar's dependency injection, under the names of `services` in `create_app`. Guards and
+exception handlers, into which Litestar injects nothing, find the same objects in `app.state`.
+
+`POST /v1/chat/completions` goes around Litestar: `RequestMiddleware` hands it to `chat.endpoint.Chat` itself, because
+Litestar's routing, signature model and response take more processor time than the whole relay of a short answer
+(decision 21). Litestar knows the route all the same, for OpenAPI, `OPTIONS` and every other spelling of the path, and
+ends in the same `Chat`.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +42,7 @@ from assistant_api.health.service import Health
 from assistant_api.i18n import Catalogs
 from assistant_api.knowledge.controller import KnowledgeController
 from assistant_api.knowledge.retrieval import retrieve as retrieve_passages
+from assistant_api.knowledge.upload import Uploads
 from assistant_api.middleware import RequestMiddleware
 from assistant_api.page.controller import LocaleController, PageController
 from assistant_api.page.files import Files
@@ -69,6 +79,17 @@ def create_app(
     accounts = Accounts(config, clients.database, keys or Keys(), catalogs.languages)
     chat = Chat(config, clients, catalogs, retrieve, accounts)
     turns = Turns(clients.database)
+    services: dict[str, object] = {
+        "clients": clients,
+        "catalogs": catalogs,
+        "health": health,
+        "accounts": accounts,
+        "chat": chat,
+        "turns": turns,
+        "retrieve": retrieve,
+        "uploads": Uploads(),
+        "page": Files.load(),
+    }
     app = Litestar(
         route_handlers=[
             HealthController,
@@ -94,24 +115,10 @@ def create_app(
         ],
         dependencies={
             "active_config": Provide(lambda: config.current, sync_to_thread=False),
-            "clients": Provide(lambda: clients, sync_to_thread=False),
-            "health": Provide(lambda: health, sync_to_thread=False),
-            "accounts": Provide(lambda: accounts, sync_to_thread=False),
+            **{name: _provide(value) for name, value in services.items()},
         },
-        signature_types=[ActiveConfig, Clients, Health, Accounts],
-        state=State(
-            {
-                "config": config,
-                "clients": clients,
-                "catalogs": catalogs,
-                "health": health,
-                "chat": chat,
-                "turns": turns,
-                "retrieve": retrieve,
-                "accounts": accounts,
-                "page": Files.load(),
-            }
-        ),
+        signature_types=[ActiveConfig, *(type(value) for value in services.values())],
+        state=State({**services, "config": config}),
         exception_handlers={Exception: respond},
         lifespan=[_running],
         openapi_config=_openapi(),
@@ -123,6 +130,10 @@ def create_app(
         route.path_format: ", ".join(sorted(route.methods)) for route in app.routes if isinstance(route, HTTPRoute)
     }
     return RequestMiddleware(app, config, catalogs, health.drain, {("POST", PATH): chat}, allowed)
+
+
+def _provide(value: object) -> Provide:
+    return Provide(lambda: value, sync_to_thread=False)
 
 
 @asynccontextmanager

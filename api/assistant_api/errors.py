@@ -39,10 +39,20 @@ _log = logs.logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of error; its sentences are `errors.<code>.title` and `errors.<code>.detail`."""
+    """One kind of error; its sentences are `errors.<code>.title` and `errors.<code>.detail`.
+
+    Each kind registers itself in `KINDS` under its code.
+    """
 
     code: str
     status: int
+
+    def __post_init__(self) -> None:
+        if KINDS.setdefault(self.code, self) is not self:
+            raise ValueError(f"two kinds of errors have the code {self.code}")
+
+
+KINDS: dict[str, Kind] = {}
 
 
 # Any request.
@@ -116,7 +126,6 @@ TOO_MANY_ATTEMPTS = Kind("too_many_attempts", 429)
 SIGN_IN_UNAVAILABLE = Kind("sign_in_unavailable", 503)
 
 _OPENAI_TYPES = {TOKENS_EXHAUSTED: "tokens", BUDGET_EXHAUSTED: "insufficient_quota"}  # as OpenAI's own 429s
-KINDS: dict[str, Kind] = {kind.code: kind for kind in list(globals().values()) if isinstance(kind, Kind)}
 
 LIMITS = {
     kind.code: kind

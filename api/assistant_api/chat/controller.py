@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from litestar import Controller, Request, post
-from litestar.datastructures import State
+from litestar import Controller, post
+from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from assistant_api.chat.endpoint import Chat
@@ -25,7 +23,6 @@ class ChatController(Controller):
         operation_class=ChatOperation,
         media_type="application/json",
     )
-    async def complete(self, request: Request[Any, Any, State]) -> ASGIApp:
+    async def complete(self, chat: NamedDependency[Chat]) -> ASGIApp:
         """Answer a conversation, streamed or whole, with the passages that the answer rests on as annotations."""
-        chat: Chat = request.app.state.chat
         return chat

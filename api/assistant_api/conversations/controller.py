@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from litestar import Controller, Request, delete, get, patch, post, put
-from litestar.datastructures import State
+from litestar import Controller, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 from litestar.response import Stream
 
 from assistant_api.asgi import JSON
-from assistant_api.auth.schemas import Identity
 from assistant_api.body import read_json_as
 from assistant_api.clients import Clients
 from assistant_api.conversations import service, threads
+from assistant_api.conversations.dependencies import DEPENDENCIES, ApiRequest
 from assistant_api.conversations.export import as_json, as_markdown
 from assistant_api.conversations.openapi import ActivateOperation, ChangeOperation, CreateOperation, ExportOperation
 from assistant_api.conversations.schemas import (
@@ -24,9 +21,9 @@ from assistant_api.conversations.schemas import (
     decode_change,
     decode_new_conversation,
 )
-from assistant_api.conversations.threads import shown_to
-from assistant_api.database.errors import DATABASE_ERRORS
-from assistant_api.errors import invalid_field, storage_unavailable
+from assistant_api.conversations.threads import Shown, Thread
+from assistant_api.database.unavailable import DATABASE_AWAY
+from assistant_api.errors import invalid_field
 from assistant_api.tenant_config import ActiveConfig
 
 MAX_BODY_BYTES = 16 * 1024  # of what is no message
@@ -37,15 +34,14 @@ _WRITERS = {
     "markdown": (as_markdown, "text/markdown; charset=utf-8", "md"),
 }
 
-ApiRequest = Request[Identity, Any, State]
-
 
 class ConversationController(Controller):
-    """Conversations of whoever calls."""
+    """The caller's conversations."""
 
     path = "/conversations"
     tags = ["Conversations"]
-    exception_handlers = dict.fromkeys(DATABASE_ERRORS, storage_unavailable)
+    dependencies = DEPENDENCIES
+    exception_handlers = DATABASE_AWAY
 
     @post("/", summary="Begin a conversation", operation_class=CreateOperation)
     async def create(
@@ -94,18 +90,17 @@ class ConversationController(Controller):
         summary="Choose the active branch",
         operation_class=ActivateOperation,
     )
-    async def activate(
-        self, request: ApiRequest, clients: NamedDependency[Clients], conversation: FromPath[str]
-    ) -> ConversationView:
+    async def activate(self, request: ApiRequest, thread: NamedDependency[Thread]) -> ConversationView:
         """Make the branch of a message the active path: from the beginning to it, and on to its newest end."""
         chosen = await read_json_as(decode_active, request.headers, request.receive, MAX_BODY_BYTES)
-        return await threads.activate(request.auth.user, clients.database, conversation, chosen.message_id)
+        return await threads.activate(thread, chosen.message_id)
 
     @get("/{conversation:str}/export", summary="Export a conversation", operation_class=ExportOperation)
     async def export(
         self,
         request: ApiRequest,
         clients: NamedDependency[Clients],
+        shown: NamedDependency[Shown],
         conversation: FromPath[str],
         format: FromQuery[str] = JSON_FORMAT,  # noqa: A002
     ) -> Stream:
@@ -115,7 +110,7 @@ class ConversationController(Controller):
         found = await service.get(request.auth.user, clients.database, conversation)
         write, media_type, suffix = _WRITERS[format]
         headers = {"content-disposition": f'attachment; filename="conversation-{found.id}.{suffix}"'}
-        content = write(found, clients.database, shown_to(request))
+        content = write(found, clients.database, shown)
         return Stream(content, media_type=media_type, headers=headers)
 
     @delete("/{conversation:str}", summary="Delete a conversation")

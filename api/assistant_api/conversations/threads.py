@@ -7,11 +7,8 @@ from typing import Any, cast
 from uuid import UUID
 
 import msgspec
-from litestar import Request
-from litestar.datastructures import State
 
 from assistant_api import errors
-from assistant_api.asgi import origin_of
 from assistant_api.chat.schemas import Annotation
 from assistant_api.clients import Database
 from assistant_api.conversations import messages, repository, running
@@ -34,6 +31,20 @@ from assistant_api.conversations.turns import Turns
 from assistant_api.errors import ApiError, invalid_field
 from assistant_api.i18n import Catalogs
 from assistant_api.parameters import check_limit, identifier
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A conversation as its owner's request names it; every function here checks that it exists and is the owner's."""
+
+    owner: str
+    database: Database
+    identity: str  # as the path has it
+
+    @property
+    def id(self) -> UUID:
+        """The conversation's id; ApiError 404 where the path holds none."""
+        return conversation_id(self.identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +92,15 @@ class Shown:
         return msgspec.structs.replace(annotation, url_citation=url)
 
 
-async def list_messages(
-    owner: str, database: Database, identity: str, *, limit: int, cursor: str | None, shown: Shown
-) -> MessagePage:
+async def list_messages(thread: Thread, *, limit: int, cursor: str | None, shown: Shown) -> MessagePage:
     """Return the end of the active path, or what is before it."""
     check_limit(limit)
     try:
         start = None if cursor is None else UUID(cursor)
     except ValueError as error:
         raise invalid_field("cursor", "value") from error
-    async with database.reading() as connection:
-        conversation = _known(await repository.get(connection, owner, conversation_id(identity)))
+    async with thread.database.reading() as connection:
+        conversation = _known(await repository.get(connection, thread.owner, thread.id))
         last = start or conversation.leaf_id
         found = [] if last is None else await messages.path(connection, conversation.id, last, limit)
     if start is not None and not found:
@@ -100,49 +109,49 @@ async def list_messages(
     return MessagePage(data=[shown.view(each) for each in found], next_cursor=None if before is None else str(before))
 
 
-async def get(owner: str, database: Database, identity: str, message: str, shown: Shown) -> MessageView:
+async def get(thread: Thread, message: str, shown: Shown) -> MessageView:
     """Return one message."""
-    return shown.view(await find(owner, database, identity, message))
+    return shown.view(await find(thread, message))
 
 
-async def turn(database: Database, conversation: UUID, answer: UUID, shown: Shown) -> TurnView:
-    """Return an answer with what it answers."""
-    async with database.reading() as connection:
-        found = [shown.view(each) for each in await messages.path(connection, conversation, answer, 2)]
+async def turn(thread: Thread, answer: UUID, shown: Shown) -> TurnView:
+    """Return an answer with the message that it answers."""
+    async with thread.database.reading() as connection:
+        found = [shown.view(each) for each in await messages.path(connection, thread.id, answer, 2)]
     if not found:
         raise ApiError(errors.MESSAGE_NOT_FOUND)
     return TurnView(user_message=found[0] if len(found) > 1 else None, message=found[-1])
 
 
-async def activate(owner: str, database: Database, identity: str, message: UUID) -> ConversationView:
+async def activate(thread: Thread, message: UUID) -> ConversationView:
     """Make the branch of a message the active path, down to its newest end."""
-    async with database.transaction() as connection:
-        conversation = _known(await repository.get(connection, owner, conversation_id(identity)))
+    async with thread.database.transaction() as connection:
+        conversation = _known(await repository.get(connection, thread.owner, thread.id))
         end = await messages.end_of_branch(connection, conversation.id, message)
         if end is None:
             raise ApiError(errors.MESSAGE_NOT_FOUND)
-        changed = await repository.change(connection, owner, conversation.id, {"leaf_id": end})
+        changed = await repository.change(connection, thread.owner, conversation.id, {"leaf_id": end})
     return view(_known(changed))
 
 
-async def stop(owner: str, database: Database, turns: Turns, identity: str, message: str) -> None:
+async def stop(thread: Thread, turns: Turns, message: str) -> None:
     """Stop an answer with what there is of it; nothing happens to one that has ended."""
-    found = await find(owner, database, identity, message)
+    found = await find(thread, message)
     if found.status == "running" and not turns.stop(found.id):
-        async with database.single() as connection:
+        async with thread.database.single() as connection:
             await running.stop(connection, found.id)
 
 
-async def rate(owner: str, database: Database, identity: str, message: str, new: NewFeedback | None) -> None:
+async def rate(thread: Thread, message: str, new: NewFeedback | None) -> None:
     """Set what the caller thinks of an answer, or forget it."""
     if new is not None and new.comment is not None:
         if not 1 <= len(new.comment) <= MAX_COMMENT:
             raise invalid_field("comment", "range_length", low="1", high=str(MAX_COMMENT))
         check_text("comment", new.comment)
-    found = await find(owner, database, identity, message)
+    found = await find(thread, message)
     if found.role != "assistant":
         raise ApiError(errors.MESSAGE_NOT_FOUND)
-    async with database.single() as connection:
+    async with thread.database.single() as connection:
         if new is None:
             await messages.unrate(connection, found.id)
         else:
@@ -154,11 +163,11 @@ def message_id(message: str) -> UUID:
     return identifier(message, errors.MESSAGE_NOT_FOUND)
 
 
-async def find(owner: str, database: Database, identity: str, message: str) -> StoredMessage:
+async def find(thread: Thread, message: str) -> StoredMessage:
     """Return one message's row; ApiError when it is not in this conversation of the caller."""
-    conversation = conversation_id(identity)
-    async with database.reading() as connection:
-        _known(await repository.get(connection, owner, conversation))
+    conversation = thread.id
+    async with thread.database.reading() as connection:
+        _known(await repository.get(connection, thread.owner, conversation))
         wanted = message_id(message)
         found = await messages.some(connection, conversation, [wanted])
     if wanted not in found:
@@ -170,9 +179,3 @@ def _known(found: StoredConversation | None) -> StoredConversation:
     if found is None:
         raise ApiError(errors.CONVERSATION_NOT_FOUND)
     return found
-
-
-def shown_to(request: Request[Any, Any, State]) -> Shown:
-    """Return how messages are shown to whoever sent this request."""
-    catalogs: Catalogs = request.app.state.catalogs
-    return Shown(catalogs, catalogs.negotiate(request.headers.get("accept-language")), origin_of(request.scope))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
-from litestar.di import NamedDependency
+from litestar.di import NamedDependency, Provide
 from litestar.openapi.spec import (
     Encoding,
     OpenAPIFormat,
@@ -31,6 +28,7 @@ from assistant_api.body import read_json_as
 from assistant_api.clients import Clients
 from assistant_api.database.unavailable import DATABASE_AWAY
 from assistant_api.errors import ApiError, respond, storage_unavailable
+from assistant_api.i18n import Catalogs
 from assistant_api.knowledge import media, service, upload
 from assistant_api.knowledge.download import Content
 from assistant_api.knowledge.embedding import DimensionMismatchError
@@ -44,14 +42,13 @@ from assistant_api.knowledge.schemas import (
     SearchResult,
     decode_search,
 )
+from assistant_api.knowledge.upload import Uploads
 from assistant_api.knowledge.vectors import VectorStoreError
 from assistant_api.tenant_config import ActiveConfig
+from assistant_crds.contracts import KnowledgeBaseConfig
 from assistant_observability import logs
 
 MAX_SEARCH_BODY_BYTES = 64 * 1024
-# Each may fill its temporary file, and the pod's scratch volume is small.
-MAX_CONCURRENT_UPLOADS = 4
-UPLOAD_QUEUE_TIMEOUT_SECONDS = 20.0
 
 _log = logs.logger(__name__)
 
@@ -106,11 +103,22 @@ def _mismatch(request: Request[Any, Any, State], error: Exception) -> Response[b
     return respond(request, ApiError(errors.EMBEDDING_MISMATCH))
 
 
+def base(active_config: NamedDependency[ActiveConfig], name: FromPath[str]) -> KnowledgeBaseConfig:
+    """Return the knowledge base that the path names; ApiError 404 where the tenant has none of this name."""
+    return service.find(active_config, name)
+
+
+def explain(request: Request[Any, Any, State], catalogs: NamedDependency[Catalogs]) -> Explain:
+    """Return the function that explains documents' errors in the caller's language."""
+    return explainer(catalogs, request.headers.get("accept-language"))
+
+
 class KnowledgeController(Controller):
     """Knowledge bases and their documents."""
 
     path = "/knowledge-bases"
     tags = ["Knowledge"]
+    dependencies = {"base": Provide(base, sync_to_thread=False), "explain": Provide(explain, sync_to_thread=False)}
     exception_handlers = {
         **DATABASE_AWAY,
         VectorStoreError: storage_unavailable,
@@ -126,10 +134,10 @@ class KnowledgeController(Controller):
 
     @get("/{name:str}", summary="Get one knowledge base")
     async def get_knowledge_base(
-        self, active_config: NamedDependency[ActiveConfig], clients: NamedDependency[Clients], name: FromPath[str]
+        self, base: NamedDependency[KnowledgeBaseConfig], clients: NamedDependency[Clients]
     ) -> KnowledgeBaseView:
         """Return one knowledge base with what is in it."""
-        return await service.get_knowledge_base(service.find(active_config, name), clients.database)
+        return await service.get_knowledge_base(base, clients.database)
 
     @post(
         "/{name:str}/documents",
@@ -142,52 +150,48 @@ class KnowledgeController(Controller):
     async def add_document(
         self,
         request: Request[Any, Any, State],
-        active_config: NamedDependency[ActiveConfig],
+        base: NamedDependency[KnowledgeBaseConfig],
         clients: NamedDependency[Clients],
-        name: FromPath[str],
+        explain: NamedDependency[Explain],
+        uploads: NamedDependency[Uploads],
     ) -> Response[DocumentView]:
         """Take a document in (202); it can be found once its status is `ready`.
 
         The same file again is answered with the same document (200). Another file of the same name replaces the
         document as soon as it is ready.
         """
-        base = service.find(active_config, name)
         boundary = upload.boundary_of(request.headers.get("content-type", ""))
         announced = request.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > upload.MAX_BODY_BYTES:
             raise upload.too_large()
-        async with _place(request.app.state):
+        async with uploads.admitted():
             with upload.empty_upload() as received:
                 await upload.receive(received, boundary, upload.body_of(request.receive))
-                added = await service.add_document(base, received, clients.database, _explain(request))
+                added = await service.add_document(base, received, clients.database, explain)
         return Response(added.document, status_code=202 if added.created else 200)
 
     @get("/{name:str}/documents", summary="List documents")
     async def list_documents(
         self,
-        request: Request[Any, Any, State],
-        active_config: NamedDependency[ActiveConfig],
+        base: NamedDependency[KnowledgeBaseConfig],
         clients: NamedDependency[Clients],
-        name: FromPath[str],
+        explain: NamedDependency[Explain],
         limit: FromQuery[int] = 20,
         cursor: FromQuery[str | None] = None,
     ) -> DocumentPage:
         """Return up to `limit` documents, the newest first, from `cursor` on."""
-        base = service.find(active_config, name)
-        return await service.list_documents(base, clients.database, limit, cursor, _explain(request))
+        return await service.list_documents(base, clients.database, limit, cursor, explain)
 
     @get("/{name:str}/documents/{document:str}", summary="Get one document")
     async def get_document(
         self,
-        request: Request[Any, Any, State],
-        active_config: NamedDependency[ActiveConfig],
+        base: NamedDependency[KnowledgeBaseConfig],
         clients: NamedDependency[Clients],
-        name: FromPath[str],
+        explain: NamedDependency[Explain],
         document: FromPath[str],
     ) -> DocumentView:
         """Return one document with its status."""
-        base = service.find(active_config, name)
-        return await service.get_document(base, clients.database, document, _explain(request))
+        return await service.get_document(base, clients.database, document, explain)
 
     @get(
         f"/{{name:str}}/documents/{{document:str}}/{CONTENT}",
@@ -197,13 +201,11 @@ class KnowledgeController(Controller):
     )
     async def read_document(
         self,
-        active_config: NamedDependency[ActiveConfig],
+        base: NamedDependency[KnowledgeBaseConfig],
         clients: NamedDependency[Clients],
-        name: FromPath[str],
         document: FromPath[str],
     ) -> ASGIApp:
         """Return the document as it was uploaded, Markdown as plain text, which browsers show; citations lead here."""
-        base = service.find(active_config, name)
         return Content(clients.database, await service.find_document(base, clients.database, document))
 
     @delete(
@@ -214,52 +216,30 @@ class KnowledgeController(Controller):
     )
     async def delete_document(
         self,
-        active_config: NamedDependency[ActiveConfig],
+        base: NamedDependency[KnowledgeBaseConfig],
         clients: NamedDependency[Clients],
-        name: FromPath[str],
         document: FromPath[str],
     ) -> None:
         """Take a document out of every answer at once (202); its text and vectors are removed within seconds."""
-        await service.delete_document(service.find(active_config, name), clients.database, document)
+        await service.delete_document(base, clients.database, document)
 
     @post("/{name:str}/reindex", summary="Read outdated documents again", status_code=202)
     async def reindex(
-        self, active_config: NamedDependency[ActiveConfig], clients: NamedDependency[Clients], name: FromPath[str]
+        self, base: NamedDependency[KnowledgeBaseConfig], clients: NamedDependency[Clients]
     ) -> KnowledgeBaseView:
         """Read the documents again that an earlier version has read, and those of which that has failed.
 
         Each is found as it was until it is ready. Repeating the call changes nothing.
         """
-        return await service.reindex(service.find(active_config, name), clients.database)
+        return await service.reindex(base, clients.database)
 
     @post("/{name:str}/search", summary="Search a knowledge base", status_code=200, operation_class=SearchOperation)
     async def search(
         self,
         request: Request[Any, Any, State],
-        active_config: NamedDependency[ActiveConfig],
+        base: NamedDependency[KnowledgeBaseConfig],
         clients: NamedDependency[Clients],
-        name: FromPath[str],
     ) -> SearchResult:
         """Return the passages that fit a question best."""
-        base = service.find(active_config, name)
         question = await read_json_as(decode_search, request.headers, request.receive, MAX_SEARCH_BODY_BYTES)
         return await service.search(base, question, clients)
-
-
-@asynccontextmanager
-async def _place(state: State) -> AsyncIterator[None]:
-    """Hold one of the application's places for an upload; ApiError when none gets free in time."""
-    places: asyncio.Semaphore = state.setdefault("upload_places", asyncio.Semaphore(MAX_CONCURRENT_UPLOADS))
-    try:
-        async with asyncio.timeout(UPLOAD_QUEUE_TIMEOUT_SECONDS):
-            await places.acquire()
-    except TimeoutError as error:
-        raise ApiError(errors.TOO_MANY_UPLOADS, retry_after=UPLOAD_QUEUE_TIMEOUT_SECONDS) from error
-    try:
-        yield
-    finally:
-        places.release()
-
-
-def _explain(request: Request[Any, Any, State]) -> Explain:
-    return explainer(request.app.state.catalogs, request.headers.get("accept-language"))

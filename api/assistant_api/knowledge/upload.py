@@ -11,7 +11,7 @@ import re
 import tempfile
 import unicodedata
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import BinaryIO, cast
@@ -29,6 +29,9 @@ from assistant_api.knowledge.repository import MAX_PART_BYTES
 MAX_DOCUMENT_BYTES = 32 * 1024 * 1024
 MAX_BODY_BYTES = MAX_DOCUMENT_BYTES + 64 * 1024  # the form around the document
 MAX_NAME_CHARACTERS = 255
+# Each may fill its temporary file, and the pod's scratch volume is small.
+MAX_CONCURRENT_UPLOADS = 4
+UPLOAD_QUEUE_TIMEOUT_SECONDS = 20.0
 IDLE_TIMEOUT_SECONDS = 30.0
 UPLOAD_TIMEOUT_SECONDS = 300.0
 _FIELD = "file"
@@ -160,3 +163,23 @@ def clean_name(name: str) -> str:
     if len(visible) > MAX_NAME_CHARACTERS:
         raise invalid_field(_FIELD, "filename_length")
     return visible
+
+
+class Uploads:
+    """Admission of uploads: MAX_CONCURRENT_UPLOADS at a time in one process."""
+
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(MAX_CONCURRENT_UPLOADS)
+
+    @asynccontextmanager
+    async def admitted(self) -> AsyncIterator[None]:
+        """Hold a place for one upload; ApiError 503 when none gets free in time."""
+        try:
+            async with asyncio.timeout(UPLOAD_QUEUE_TIMEOUT_SECONDS):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise ApiError(errors.TOO_MANY_UPLOADS, retry_after=UPLOAD_QUEUE_TIMEOUT_SECONDS) from error
+        try:
+            yield
+        finally:
+            self._places.release()
