@@ -115,11 +115,15 @@ def prepare() -> None:
     if os.geteuid() == 0 and shutil.which("apt-get"):
         ensure_packages(("etcd-server",), progress, purpose="the tests' API server")
         ensure_packages(("prometheus",), progress, purpose="the tests of alerts")
+        # Without them the page's tests are left out, and say so.
+        with contextlib.suppress(ClusterError):
+            ensure_packages(("chromium", "fonts-noto-core"), progress, purpose="the tests of the page")
     stores.install(progress)
     for name in ("etcd", "kubernetes", "helm", "helm3"):
         binaries.ensure(name, progress)
     # What cannot be had is told again by the test that needs it.
-    subprocess.run([sys.executable, ROOT / "tests" / "clients" / "environment.py"], check=False)
+    for program in ("clients/environment.py", "integration/api/support/page_packages.py"):
+        subprocess.run([sys.executable, ROOT / "tests" / program], check=False)
 
 
 @contextlib.contextmanager
