@@ -171,7 +171,7 @@ class Gateway:
 
     async def _identity(self, request: web.Request) -> Identity:
         if not (self._keys.loaded and self._policies.loaded):  # else the honest would hear 401 or 404
-            starting = GatewayError(503, "not_ready", "The gateway is starting; ask again.", kind=errors.SERVER)
+            starting = GatewayError(503, "not_ready", "The gateway is starting. Try again.", kind=errors.SERVER)
             raise errors.not_started(starting)
         identity = await self._authenticator.identify(request.headers.get("Authorization"))
         request[LINE].tenant = identity.namespace
@@ -311,7 +311,7 @@ class Gateway:
         try:
             asked = msgspec.json.decode(await self._read(request, identity), type=contracts.ProbesQuestion)
         except msgspec.MsgspecError:
-            raise errors.invalid_request("The question for probes is not understood.") from None
+            raise errors.invalid_request("The request for probes is not valid.") from None
         answer = await self._changes.since(asked.known)
         return web.Response(body=contracts.encode(answer), content_type="application/json")
 

@@ -121,9 +121,9 @@ def request_too_large(most: int) -> GatewayError:
 def memory_used_up(*, own: bool) -> GatewayError:
     """Return why a request is not read now: its tenant's requests in flight, or those of all, fill the memory."""
     if own:
-        message = "This tenant's requests and answers in flight fill its share of the gateway's memory; ask again."
+        message = "This tenant's requests in flight fill its share of the gateway's memory. Try again in a moment."
         return _come_back(GatewayError(429, "too_many_bytes_in_flight", message, kind=RATE_LIMIT), 1)
-    message = "The gateway has no room for this request now; ask again."
+    message = "The gateway is busy. Try again in a moment."
     return _come_back(GatewayError(503, "gateway_busy", message, kind=SERVER), 1)
 
 
@@ -145,7 +145,7 @@ def not_started(error: GatewayError) -> GatewayError:
 
 def shutting_down() -> GatewayError:
     """Return a 503 for a stream that would not end before this process does."""
-    message = "The gateway is being restarted; ask again."
+    message = "The gateway is restarting. Try again in a moment."
     return _come_back(GatewayError(503, "shutting_down", message, kind=SERVER), 1)
 
 
@@ -173,9 +173,9 @@ def provider_unauthorized(provider: str, *, own: bool) -> GatewayError:
     whose = (
         "the API key of the assistant's own endpoint; check the Secret in its apiKeySecretRef"
         if own
-        else "the platform's key; the platform team has to mend it"
+        else "the platform's API key; the platform team has to replace it"
     )
-    return GatewayError(502, "provider_unauthorized", f"{_who(provider)} refused {whose}.", kind=SERVER)
+    return GatewayError(502, "provider_unauthorized", f"{_who(provider)} rejected {whose}.", kind=SERVER)
 
 
 def provider_timeout(provider: str, what: str) -> GatewayError:
@@ -185,19 +185,19 @@ def provider_timeout(provider: str, what: str) -> GatewayError:
 
 def provider_unavailable(provider: str, seconds: float) -> GatewayError:
     """Return a 503: too many calls have failed, so nobody asks for a while."""
-    message = f"{_who(provider)} has failed too often in the last moments and is not asked at present."
+    message = f"{_who(provider)} failed too often and is paused. Try again later."
     return _come_back(GatewayError(503, "provider_unavailable", message, kind=SERVER), seconds)
 
 
 def provider_busy(provider: str) -> GatewayError:
     """Return a 503: as many calls run as the catalogue allows."""
-    message = f"{_who(provider)} has as many calls as it may have at once."
+    message = f"{_who(provider)} has reached its limit of concurrent calls. Try again in a moment."
     return _come_back(GatewayError(503, "provider_busy", message, kind=SERVER), 1)
 
 
 def provider_rate_limited(provider: str, why: str, seconds: float | None = None) -> GatewayError:
     """Return a 429 that comes from the provider, not from the tenant's limits."""
-    message = f"{_who(provider)} is limiting its callers: {why}."
+    message = f"{_who(provider)} limits the request rate: {why}."
     error = GatewayError(429, "provider_rate_limit_exceeded", message, kind=RATE_LIMIT)
     return error if seconds is None else _come_back(error, seconds)
 
@@ -205,22 +205,22 @@ def provider_rate_limited(provider: str, why: str, seconds: float | None = None)
 def provider_quota_exhausted(provider: str, *, own: bool) -> GatewayError:
     """Return a 503: the account that pays the provider has nothing left. Not the tenant's limits, so no 429."""
     whose = (
-        "The account behind the assistant's own endpoint has used up its quota with the provider"
+        "The account of the assistant's own endpoint has used up its quota"
         if own
-        else f"The platform's account with provider {provider} is used up; the platform team has to top it up"
+        else f"The platform's account with provider {provider} is used up. The platform team has to top it up"
     )
     return GatewayError(503, "provider_quota_exhausted", f"{whose}.", kind=SERVER)
 
 
 def context_too_long(provider: str, said: str, param: str | None = None) -> GatewayError:
     """Return the 400 that OpenAI clients know: the request is longer than the model can take."""
-    message = f"Provider {provider} refused the request: {said}."
+    message = f"Provider {provider} rejected the request: {said}."
     return GatewayError(400, "context_length_exceeded", message, param=param or "messages")
 
 
 def content_filtered(provider: str, said: str, param: str | None = None) -> GatewayError:
     """Return the 400 that OpenAI clients know: the provider does not answer such a request."""
-    return GatewayError(400, "content_filter", f"Provider {provider} refused the request: {said}.", param=param)
+    return GatewayError(400, "content_filter", f"Provider {provider} rejected the request: {said}.", param=param)
 
 
 def _come_back(error: GatewayError, seconds: float) -> GatewayError:

@@ -52,6 +52,6 @@ def _from_http(error: web.HTTPException) -> GatewayError:
     if error.status == 413:
         return GatewayError(413, "request_too_large", "The body is larger than the gateway takes.")
     if error.status == 404:
-        return GatewayError(404, "not_found", "There is nothing at this address.")
+        return GatewayError(404, "not_found", "This address does not exist.")
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
     return GatewayError(error.status, "http_error", error.reason, headers=headers)

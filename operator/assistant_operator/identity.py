@@ -69,4 +69,4 @@ async def publish(context: Context) -> None:
         if not is_applied(wanted, live):
             await context.cluster.apply(wanted)
     except (ClusterError, NotLeaderError) as error:
-        _log.warning("the gateway was not told who the operator is", error=str(error))
+        _log.warning("the operator's identity could not be published to the gateway", error=str(error))

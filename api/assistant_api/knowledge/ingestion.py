@@ -183,7 +183,7 @@ _AFTER_WRITING = frozenset({REFUSED, MISMATCH})
 _WAITING_FOR_LIMITS = {
     "budget_exhausted": "The budget is used up",
     "tokens_exhausted": "The tokens of the day are used up",
-    "price_unknown": "A budget holds, and nobody knows what the embedding model costs",
+    "price_unknown": "No price is known for the embedding model, and a budget applies",
 }
 
 

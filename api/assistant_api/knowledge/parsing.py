@@ -68,7 +68,7 @@ def _decode(content: bytes) -> str:
     try:
         return encoding.decode(content)
     except encoding.UnknownEncodingError as error:
-        message = "The encoding of the text cannot be told. Save the file as UTF-8 and upload it again."
+        message = "The text encoding is not recognized. Save the file as UTF-8 and upload it again."
         raise ParsingError(ENCODING_UNKNOWN, message) from error
 
 

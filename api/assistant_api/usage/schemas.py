@@ -77,7 +77,7 @@ _ROW = Schema(
 _TOTALS = Schema(type=OpenAPIType.ARRAY, items=_SUMMED, description="One for each currency.")
 _PENDING = Schema(
     type=[OpenAPIType.OBJECT, OpenAPIType.NULL],
-    description="Calls of the last moments, in none of the other figures; null: nobody knows whether there are any.",
+    description="Calls of the last moments, not part of the other figures; null: unknown.",
     properties={"totals": _TOTALS, "complete": Schema(type=OpenAPIType.BOOLEAN)},
 )
 _REPORT = Schema(

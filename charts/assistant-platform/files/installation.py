@@ -90,7 +90,7 @@ async def report(name: str, check: Awaitable[str]) -> bool:
     """Print what a check found, and return whether it was good."""
     try:
         found = await asyncio.wait_for(check, 2 * SECONDS)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer to the question
+    except Exception as error:  # noqa: BLE001 - any error is the answer to the question
         # Messages of clients may hold addresses, never passwords; drop everything after the first line all the same.
         print(f"FAIL  {name}: {type(error).__name__}: {str(error).partition(chr(10))[0]}", flush=True)  # noqa: T201
         return False

@@ -5,7 +5,7 @@
 #
 # Settings (environment): PGDATA, PGPORT, SECRETS_DIR, SOCKET_DIR, POSTGRES_INITDB_ARGS, POSTGRES_MAX_CONNECTIONS,
 # POSTGRES_SESSION_MEMORY_MB (memory of its own that one session may take, beyond which its statement fails).
-# Secrets (files in SECRETS_DIR): operator-password; superuser-password (without it nobody can log in as superuser).
+# Secrets (files in SECRETS_DIR): operator-password; superuser-password (without it the superuser cannot log in).
 # Arguments go to the server. Any user id but root works; the root file system may be read-only.
 set -eu
 umask 077

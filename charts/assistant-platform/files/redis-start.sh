@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts the embedded Redis with one ACL user per caller. The platform's own users are written anew on every start from
+# Starts the embedded Redis with one ACL user per caller. The platform's own users are written again on every start from
 # their secrets; tenants' users, which the operator adds and saves (ACL SAVE), are kept from the file on the data volume.
 # One script for Debian's package and the official image, for pods and for integration tests.
 #
@@ -41,7 +41,7 @@ gateway="$connection +time +get +mget +set +del +exists +expire +pexpire +ttl +p
 +xadd +xread +xrange +xrevrange +xlen +xdel +xtrim \
 +eval +evalsha +script|load"
 
-# Nobody can log in as `default`. But Redis replays its log as that user, and drops every script and transaction with a
+# The user `default` cannot log in. But Redis replays its log as that user, and drops every script and transaction with a
 # command it may not run (7.0.15: "ACLs rules changed"): the data would be gone. So it may run what the gateway writes.
 replay="+del +expire +hdel +hset +incrby +pexpire +set +xadd +xdel +xtrim +zadd +zrem"
 

@@ -8,7 +8,7 @@ secret="${SECRETS_DIR:-/etc/assistant/secrets}/api-key"
 [ -s "$secret" ] || { echo "weaviate-start: $secret is missing or empty" >&2; exit 1; }
 AUTHENTICATION_APIKEY_ALLOWED_KEYS="$(tr -d '\r\n' <"$secret")"
 export AUTHENTICATION_APIKEY_ALLOWED_KEYS
-# The interface for other nodes answers on every address; there are none, so nobody needs to know its password.
+# The interface for other nodes answers on every address; there are none, so its password is random and not stored.
 CLUSTER_BASIC_AUTH_USERNAME=cluster
 CLUSTER_BASIC_AUTH_PASSWORD="$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')"
 export CLUSTER_BASIC_AUTH_USERNAME CLUSTER_BASIC_AUTH_PASSWORD

@@ -117,7 +117,9 @@ class Meter:
         model = metered.call.model
         bound = await bounds.bound_of(fields, model, images, embedding=metered.embedding, pause=pause)
         if bound.unbounded is not None:
-            message = f"Nobody can say what this call may use at most: {bound.unbounded}. It is under a limit."
+            message = (
+                f"This request has no upper bound, so it cannot run under a token or budget limit: {bound.unbounded}."
+            )
             raise GatewayError(400, "not_limitable", message)
         output, own = 0, 0
         if not metered.embedding:
@@ -129,7 +131,9 @@ class Meter:
             lengths.put(fields, target, asked or own)
             output = (asked or own) * lengths.answers(fields)
             if output > MOST_OUTPUT_TOKENS:
-                raise errors.invalid_request("The answer may be longer than any answer is.", "max_tokens")
+                raise errors.invalid_request(
+                    "The longest allowed answer is too long. Reduce 'max_tokens'.", "max_tokens"
+                )
         self._hold(metered, bound.tokens, output)
         return own
 
@@ -137,7 +141,9 @@ class Meter:
     def _hold(metered: Metered, tokens_in: int, tokens_out: int) -> None:
         cost = metered.price.worst(tokens_in, tokens_out) if metered.price is not None else 0
         if cost > MAX_AMOUNT:
-            raise errors.invalid_request("The call may cost more than any limit allows.", "max_tokens")
+            raise errors.invalid_request(
+                "The request may cost more than any limit allows. Reduce 'max_tokens'.", "max_tokens"
+            )
         metered.held = Usage(input=tokens_in, output=tokens_out)
         metered.worst = Amount(tokens_in + tokens_out, cost)
 
@@ -181,7 +187,7 @@ class Meter:
             used = metered.used(outcome, free=free)
             bill = self._bill(metered, used)
         except Exception:  # noqa: BLE001  # whatever an answer holds, its call is settled: for the most that it may be
-            _log.exception("usage cannot be told", tenant=call.tenant, name=call.name, request_id=call.request_id)
+            _log.exception("usage cannot be determined", tenant=call.tenant, name=call.name, request_id=call.request_id)
             held, price = metered.held or Usage(), metered.price
             used = Usage(input=held.input, output=held.output, source=Source.ESTIMATED)
             bill = Bill(None, unpriced="no price is known")
@@ -245,7 +251,7 @@ def _unbounded(fields: Fields, price: Price | None) -> GatewayError | None:
         what = "a model that searches, and reads what it finds, as often as it likes"
     if what is None:
         return None
-    message = f"Nobody can say what this call may cost at most: {what}. It is under a budget."
+    message = f"This request has no upper cost bound, so it cannot run under a budget: {what}."
     return GatewayError(400, "not_limitable", message)
 
 
@@ -269,7 +275,7 @@ def _tier_of(fields: Fields) -> str:
 
 
 def _tier_unpriced(target: Target, model: str, tier: str) -> GatewayError:
-    message = f"Nobody knows what {target.provider}/{model} costs with the service tier {tier!r}; leave it out."
+    message = f"No price is known for {target.provider}/{model} in the service tier {tier!r}. Leave out 'service_tier'."
     return GatewayError(403, "price_unknown", message, param="service_tier")
 
 
@@ -281,6 +287,8 @@ def _price_refusal(terms: LimitSet, provider: str, name: str, price: Price | Non
     if price is not None:
         what = f"The price of {model} is in {price.currency}, the budget in {terms.currency}."
     else:
-        what = f"Nobody knows what {model} costs, and this call is under a budget."
-    step = f"The platform team can add its price to the catalogue (providers.{provider}.models)"
-    return GatewayError(403, "price_unknown", f"{what} {step}; or remove the budget, or choose another model.")
+        what = f"No price is known for {model}, and a budget applies."
+    step = (
+        f"Add one to the provider catalogue (providers.{provider}.models), remove the budget, or choose another model."
+    )
+    return GatewayError(403, "price_unknown", f"{what} {step}")

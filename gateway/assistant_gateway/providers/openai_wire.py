@@ -298,7 +298,7 @@ def translate(target: Target, status: int, detail: Detail, retry_after: object) 
         code = detail.code if isinstance(detail.code, str) else "provider_refused_request"
         param = detail.param if isinstance(detail.param, str) else None
         passed = status if status in {400, 409, 413, 415, 422} else 400
-        error = errors.GatewayError(passed, code, f"Provider {provider} refused the request: {said}.", param=param)
+        error = errors.GatewayError(passed, code, f"Provider {provider} rejected the request: {said}.", param=param)
     elif 300 <= status < 400:
         error = errors.provider_error(provider, "answered with a redirect, which is not followed")
     else:

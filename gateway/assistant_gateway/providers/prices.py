@@ -109,10 +109,10 @@ def checked(settings: ModelSettings) -> CatalogPrice:
         PriceError: what is wrong, naming the field.
     """
     limits = {}
-    for field, told in _LIMITS.items():
+    for field, rule in _LIMITS.items():
         value = getattr(settings, field)
         if value is not None and value < 1:
-            raise PriceError(f"{told} has to be 1 or more")
+            raise PriceError(f"{rule} has to be 1 or more")
         if value is not None:
             limits[field] = value
     if settings.input_per_million is None and settings.output_per_million is None:
@@ -217,8 +217,8 @@ def served_price(
 def _micro(field: str, text: str) -> int:
     """Return a decimal string in micro-units: 0.40 is 400,000."""
     if not _DECIMAL.fullmatch(text):
-        told = 'has to be a decimal string from "0" to "1000000" with at most six decimals, such as "0.40"'
-        raise PriceError(f"{field} {told}")
+        rule = 'has to be a decimal string from "0" to "1000000" with at most six decimals, such as "0.40"'
+        raise PriceError(f"{field} {rule}")
     value = int(Decimal(text) * PER)
     if value > HIGHEST:
         raise PriceError(f"{field} is more than a million per million tokens")

@@ -56,7 +56,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             GatewayError: 400, the cursor is not one of this question's.
         """
-        wrong = errors.invalid_request("The cursor is not one of this question's.", "cursor", code="invalid_cursor")
+        wrong = errors.invalid_request("The cursor does not belong to this query.", "cursor", code="invalid_cursor")
         try:
             raw = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
             digest, *key = msgspec.json.decode(raw, type=list[int | str])
@@ -102,7 +102,7 @@ def _given(parameters: Iterable[tuple[str, str]]) -> dict[str, str]:
             known = ", ".join(sorted(PARAMETERS))
             shown = name[:50]
             raise errors.invalid_request(
-                f"There is no parameter {shown!r}; there are {known}.", shown, code="unknown_parameter"
+                f"Unknown parameter {shown!r}. Known parameters: {known}.", shown, code="unknown_parameter"
             )
         if name in given and name != "group_by":
             raise errors.invalid_request(f"{name} is given more than once.", name, code="repeated_parameter")
@@ -119,7 +119,7 @@ def _period(given: dict[str, str], zone: ZoneInfo, now: datetime) -> tuple[datet
         until = _moment(given["to"], "to", zone)
     if since >= until:
         raise errors.invalid_request(
-            "'from' has to be before 'to'; without them the present month is meant.", "from", code="invalid_period"
+            "'from' has to be before 'to'; the default is the current month.", "from", code="invalid_period"
         )
     if until - since > timedelta(days=LONGEST_DAYS):
         message = f"The time from 'from' to 'to' may be {LONGEST_DAYS} days at most."

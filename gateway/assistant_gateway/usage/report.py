@@ -215,7 +215,7 @@ def unavailable() -> GatewayError:
     return GatewayError(
         503,
         "usage_unavailable",
-        "The ledger cannot be asked at the moment; calls are counted all the same. Try again.",
+        "Usage cannot be reported right now; requests are still counted. Try again in a moment.",
         kind=errors.SERVER,
         headers={"retry-after": RETRY_AFTER},
     )

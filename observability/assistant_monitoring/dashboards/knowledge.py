@@ -151,7 +151,7 @@ VIEW = View(
                         "{{tenant}} {{knowledge_base}}",
                     ),
                 ),
-                "Every search has found something, or nobody searched.",
+                "Every search has found something, or there were no searches.",
                 "tenant",
             ),
         ),

@@ -7,7 +7,7 @@ from assistant_monitoring.dashboards.panels import NAMESPACE, TENANT, Panel, Que
 N, T = 'namespace=~"$namespace"', 'tenant=~"$tenant"'
 CHAT = 'part="api",route="/v1/chat/completions"'
 IDLE = "No calls in this time."
-NO_LIMITS = "No limit in tokens or money is set, or the operator has not been told of its use yet."
+NO_LIMITS = "No limit in tokens or money is set, or the operator has no usage yet."
 READY = "Every resource is Ready."
 _SHARE = "max by (tenant) (assistant_tenant_limit_used / assistant_tenant_limit)"
 
@@ -251,7 +251,7 @@ VIEW = View(
                         "{{route}}",
                     ),
                 ),
-                "No API pod is scraped, or nobody asked.",
+                "No API pod is scraped, or there were no requests.",
                 "platform",
             ),
             Panel(

@@ -49,7 +49,7 @@ class Alarm:
                 f"refused until {self.resets_at}. Ask for less, wait, or raise its {_FIELDS[self.kind]}."
             )
         if not self.used_up:
-            return f"{self.subject} has used {NEAR_PERCENT} % of its {self.limit}; it starts anew at {self.resets_at}."
+            return f"{self.subject} has used {NEAR_PERCENT} % of its {self.limit}. It resets at {self.resets_at}."
         return (
             f"{self.subject} has used up its {self.limit}: calls are refused until {self.resets_at}. "
             f"Wait, or raise its {_FIELDS[self.kind]}."

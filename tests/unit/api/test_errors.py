@@ -90,7 +90,7 @@ async def test_problems_follow_rfc_9457(broken: World) -> None:
         "type": "urn:assistantplatform:problem:knowledge_base_full",
         "title": "Knowledge base full",
         "status": 409,
-        "detail": "The limit of the knowledge base `handbook` is reached. Delete documents, or raise its limits.",
+        "detail": "The knowledge base `handbook` has reached its limit. Delete documents, or raise its limits.",
         "code": "knowledge_base_full",
         "request_id": answer.headers["x-request-id"],
     }
@@ -233,10 +233,10 @@ async def test_refusals_of_limits_keep_code_and_status_in_either_envelope(
 @pytest.mark.parametrize(
     ("code", "retry_after", "words"),
     [
-        ("budget_exhausted", 7.0, ["0.000100 of 0.010000 USD are left", "Retry-After"]),
-        ("budget_exhausted", None, ["whole budget of 0.010000 USD", "max_tokens"]),
-        ("tokens_exhausted", 7.0, ["12 of 2000 tokens per day are left", "Retry-After"]),
-        ("tokens_exhausted", None, ["whole limit of 2000 tokens", "max_tokens"]),
+        ("budget_exhausted", 7.0, ["remaining 0.000100 of 0.010000 USD", "Retry-After"]),
+        ("budget_exhausted", None, ["entire budget of 0.010000 USD", "max_tokens"]),
+        ("tokens_exhausted", 7.0, ["remaining 12 of 2000 tokens per day", "Retry-After"]),
+        ("tokens_exhausted", None, ["entire limit of 2000 tokens", "max_tokens"]),
     ],
 )
 def test_a_refusal_says_what_is_left_and_whether_waiting_helps(

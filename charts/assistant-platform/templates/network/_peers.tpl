@@ -76,7 +76,7 @@ it is written, and Kubernetes refuses an exception outside of it.
 {{- end }}
 {{- end }}
 
-{{- /* From tenants' pods, in whatever namespace: what they may do there is for their credentials to say. */ -}}
+{{- /* From tenants' pods, in any namespace: what they may do there is for their credentials to say. */ -}}
 {{- define "platform.fromTenants" -}}
 - namespaceSelector: {}
   podSelector:

@@ -32,7 +32,7 @@ def test_every_code_of_a_document_is_explained() -> None:
 
 @pytest.mark.parametrize(
     ("language", "expected"),
-    [("de", "Das PDF verlangt ein Passwort; bitte ohne Passwort hochladen."), (None, "As written.")],
+    [("de", "Das PDF ist durch ein Passwort geschützt. Bitte laden Sie es ohne Passwort hoch."), (None, "As written.")],
 )
 def test_the_explanation_is_in_the_callers_language(language: str | None, expected: str) -> None:
     """English callers get the worker's own sentence, which may name numbers; others the sentence of the code."""

@@ -133,7 +133,7 @@ async def test_an_unknown_format_is_a_400(client: httpx.AsyncClient, world: Worl
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("unknown_parameter", "ist hier nicht bekannt"),
+        ("unknown_parameter", "ist kein bekanntes Feld"),
         ("repeated_parameter", "mehr als einmal"),
         ("invalid_date", "2026-01-31"),
         ("invalid_period", "laufende Monat"),

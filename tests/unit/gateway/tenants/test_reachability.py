@@ -295,7 +295,7 @@ async def test_who_answers_instead_is_the_one_that_a_call_gets() -> None:
     probe = await World().assistant("down", "unpriced", "priced")
     assert "It answers by its fallback priced/m" in probe.message
     none = await World().assistant("down", "unpriced")
-    assert "Nobody knows what unpriced/m costs" in none.message
+    assert "No price is known for unpriced/m" in none.message
 
 
 async def test_open_breaker_is_what_a_call_meets() -> None:
@@ -323,7 +323,7 @@ async def test_refused_call_says_why_its_fallbacks_were_not_asked() -> None:
     with pytest.raises(GatewayError) as raised:
         await world.attempts.run(tenant.assistants["a"].destinations, attempt)
     assert raised.value.code == "provider_unreachable"
-    assert "Fallback unpriced/m was not asked: Nobody knows what unpriced/m costs" in raised.value.message
+    assert "Fallback unpriced/m was not asked: No price is known for unpriced/m" in raised.value.message
 
 
 def test_probe_of_an_older_gateway_decodes() -> None:

@@ -343,7 +343,7 @@ def told_of_fallbacks(*found, model=None):
 
 def test_a_fallback_that_would_not_answer_is_told_beside_ready():
     """The assistant answers by its model; that its fallback never would is a condition of its own."""
-    message = "Nobody knows what demo/n costs."
+    message = "No price is known for demo/n."
     document = told_of_fallbacks(ModelProbe(reachable=False, reason="PriceUnknown", message=message, model="demo/n"))
     assert told(document, "FallbacksUsable") == ("False", "PriceUnknown")
     assert message in condition(document, "FallbacksUsable")["message"]
@@ -367,7 +367,7 @@ def test_a_fallback_that_is_there_twice_is_told(provider, name, of):
 
 def test_an_unknown_price_makes_it_not_ready():
     """Every call would be refused."""
-    probe = ModelProbe(reachable=False, reason="PriceUnknown", message="Nobody knows what demo/m costs.")
+    probe = ModelProbe(reachable=False, reason="PriceUnknown", message="No price is known for demo/m.")
     gateway = GatewayView(TenantProbe(generation="p1", assistants={"support": probe}, knowledge_bases={}))
     document = of_assistant(assistant(), seen=observation(gateway=gateway))
     assert told(document, "ModelReachable") == ("False", "PriceUnknown")
