@@ -8,7 +8,7 @@ import sys
 import uvloop
 from pydantic import ValidationError
 
-from assistant_gateway import garbage
+from assistant_gateway.capacity import garbage
 from assistant_gateway.config import Settings
 from assistant_gateway.providers.catalog import CatalogError
 from assistant_gateway.server import serve

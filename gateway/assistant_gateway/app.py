@@ -18,27 +18,28 @@ from prometheus_client import Counter, Histogram
 
 from assistant_crds import contracts, naming
 from assistant_crds.gateway_api import PURPOSE_HEADER, Operation, Purpose, embeddings_purpose
-from assistant_gateway import bodies, errors, failures, intake
-from assistant_gateway.attempts import Attempt, Attempts
+from assistant_gateway import errors
+from assistant_gateway.calls import failures, intake, payload
+from assistant_gateway.calls.delivery import deliver, goes_at_once
+from assistant_gateway.calls.failures import header_text
+from assistant_gateway.calls.fallback import Attempt, Fallback
+from assistant_gateway.calls.pipeline import REQUEST_ID, Ask, Pipeline
+from assistant_gateway.calls.relay import Relay, Result, Sizes
+from assistant_gateway.calls.request_log import LINE, Line
+from assistant_gateway.calls.streaming import StreamOptions
+from assistant_gateway.capacity.connections import Connections
+from assistant_gateway.capacity.fairness import STRANGER, Pause, Turns
+from assistant_gateway.capacity.memory import LEASE, Memory
+from assistant_gateway.capacity.slow_refusals import SlowRefusals
 from assistant_gateway.config import Settings
-from assistant_gateway.connections import Connections
-from assistant_gateway.delivery import deliver, goes_at_once
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.failures import header_text
-from assistant_gateway.fairness import STRANGER, Pause, Turns
-from assistant_gateway.forwarding import REQUEST_ID, Ask, Forwarder
 from assistant_gateway.limits.limiter import Limiter
-from assistant_gateway.memory import LEASE, Memory
 from assistant_gateway.metering.meter import Meter
 from assistant_gateway.metering.metered import Metered
 from assistant_gateway.providers.bulkhead import Bulkheads
 from assistant_gateway.providers.catalog import Catalog
 from assistant_gateway.providers.client import ProviderClient
 from assistant_gateway.providers.openai_wire import Upstream
-from assistant_gateway.relay import Relay, Result, Sizes
-from assistant_gateway.request_log import LINE, Line
-from assistant_gateway.slow_refusals import SlowRefusals
-from assistant_gateway.streaming import StreamOptions
 from assistant_gateway.tenants.identity import OPERATOR, Authenticator, Identity, SigningKeys, require
 from assistant_gateway.tenants.offers import offers
 from assistant_gateway.tenants.policies import Policies
@@ -87,10 +88,10 @@ class Gateway:
         self._authenticator = Authenticator(clients.keys)
         self._targets: Targets = lambda: clients.catalog.targets
         self.bulkheads = Bulkheads(self._targets)
-        attempts = Attempts(self.bulkheads, self._targets)
+        attempts = Fallback(self.bulkheads, self._targets)
         meter = clients.meter or Meter(clients.limiter)
         dispatcher = ProviderClient(clients.upstream, settings.max_answer_bytes)
-        self._forwarder = Forwarder(attempts, meter, dispatcher, clients.tracer)
+        self._forwarder = Pipeline(attempts, meter, dispatcher, clients.tracer)
         self.memory = Memory(settings.memory_bytes)
         self._turns = Turns(AT_ONCE, alone=ALONE_AT_ONCE)
         self._pieces = Turns(1, PIECES_AT_ONCE)
@@ -191,12 +192,12 @@ class Gateway:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/chat/completions`."""
         identity, tenant = await self._tenant(request)
-        body = bodies.parse(await self._next(request, identity), "messages")
+        body = payload.parse(await self._next(request, identity), "messages")
         request[LINE].name = body.model
         route = tenant.assistants.get(body.model) if tenant is not None else None
         if route is None:
             raise errors.model_not_found(body.model, identity.namespace)
-        chat = bodies.chat(body)
+        chat = payload.chat(body)
         if chat.stream and self.draining:  # it would be cut: whoever asks again reaches a process that stays
             raise errors.not_started(errors.shutting_down())
 
@@ -222,7 +223,7 @@ class Gateway:
     async def embeddings(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/embeddings`."""
         identity, tenant = await self._tenant(request)
-        body = bodies.parse(await self._next(request, identity), "input")
+        body = payload.parse(await self._next(request, identity), "input")
         request[LINE].name = body.model
         route = tenant.knowledge_bases.get(body.model) if tenant is not None else None
         if route is None:
@@ -232,7 +233,7 @@ class Gateway:
             operation=Operation.EMBEDDINGS,
             purpose=purpose,
             terms=route.terms,
-            fields=lambda made: bodies.embeddings(body, route, made.target, purpose),
+            fields=lambda made: payload.embeddings(body, route, made.target, purpose),
             relay=lambda made, metered, response: self.relay.answer(
                 request, response, made.target, metered, self._headers(request, made)
             ),

@@ -14,10 +14,11 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from assistant_gateway import garbage
 from assistant_gateway.app import Clients, Gateway, create_app
+from assistant_gateway.capacity import garbage
+from assistant_gateway.capacity.connections import SWEEP_SECONDS as SWEEP_CONNECTIONS
+from assistant_gateway.capacity.listening import PacedSite
 from assistant_gateway.config import Settings
-from assistant_gateway.connections import SWEEP_SECONDS as SWEEP_CONNECTIONS
 from assistant_gateway.ledger.compare import Comparison
 from assistant_gateway.ledger.database import LedgerDatabase
 from assistant_gateway.ledger.drain import Drain
@@ -25,7 +26,6 @@ from assistant_gateway.ledger.limiter import limiter_with_ledger
 from assistant_gateway.limits.limiter import Limiter
 from assistant_gateway.limits.quota import SCRIPT
 from assistant_gateway.limits.redis import Redis
-from assistant_gateway.listening import PacedSite
 from assistant_gateway.metering.call import forget_tenant, keep_series
 from assistant_gateway.operations import Operations
 from assistant_gateway.providers.catalog import Catalog

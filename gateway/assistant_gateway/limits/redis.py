@@ -34,7 +34,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from assistant_gateway.fairness import Crowd
+from assistant_gateway.capacity.fairness import Crowd
 from assistant_observability import logs, metrics
 
 ANSWER_SECONDS = 0.1

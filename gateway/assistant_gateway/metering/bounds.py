@@ -19,9 +19,9 @@ from typing import Any
 
 import msgspec
 
-from assistant_gateway import shape
-from assistant_gateway.fairness import Pause, next_round
+from assistant_gateway.capacity.fairness import Pause, next_round
 from assistant_gateway.metering.forms import has_escapes, long_form, longest_form
+from assistant_gateway.wire import shape
 from assistant_gateway.wire.decoding import LARGEST_DECODED, UNREADABLE, is_absent, is_array, is_one_of
 
 TEMPLATE_TOKENS = 512  # system prompts that templates add: Llama's and Qwen's are below 60, gpt-oss's below 200

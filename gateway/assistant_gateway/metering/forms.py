@@ -14,7 +14,7 @@ from collections import Counter
 
 import msgspec
 
-from assistant_gateway.fairness import Pause, next_round
+from assistant_gateway.capacity.fairness import Pause, next_round
 from assistant_gateway.wire.decoding import LARGEST_DECODED, UNREADABLE
 
 LONGEST_EXPANSION = 11  # bytes that normalising makes of one: U+FDFA, three bytes, becomes 33 (a test tries them all)

@@ -7,8 +7,8 @@ import contextlib
 import msgspec
 
 from assistant_gateway import errors
+from assistant_gateway.capacity.fairness import Pause, next_round
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.fairness import Pause, next_round
 from assistant_gateway.limits.limit_scope import MAX_AMOUNT, Amount
 from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.limits.limiter import Limiter

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from assistant_gateway.fairness import BusyError, Shares
+from assistant_gateway.capacity.fairness import BusyError, Shares
 from assistant_gateway.metering.bounds import Bound, Fields, chat_bound
 from assistant_gateway.wire.decoding import UNREADABLE
 from assistant_observability import logs

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from assistant_gateway import errors
+from assistant_gateway.capacity.fairness import BusyError, Shares
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.fairness import BusyError, Shares
 from assistant_gateway.providers.breaker import Breaker, State
 from assistant_gateway.providers.catalog import Target
 from assistant_observability import logs, metrics

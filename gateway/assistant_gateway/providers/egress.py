@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiohappyeyeballs import AddrInfoType
 
-from assistant_gateway.fairness import BusyError, Shares
+from assistant_gateway.capacity.fairness import BusyError, Shares
 
 RESOLVER_RATIO = 0.25  # of the threads that are left free for the others: six of 32 for one tenant
 RESOLVER_WAIT_SECONDS = 30.0  # for a thread; whoever asks gives up earlier

@@ -21,7 +21,8 @@ from assistant_crds.contracts import (
 )
 from assistant_crds.gateway_api import Operation, Purpose
 from assistant_gateway import errors
-from assistant_gateway.attempts import Attempt, Attempts
+from assistant_gateway.calls.fallback import Attempt, Fallback
+from assistant_gateway.calls.relay import Result
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits.limit_scope import Amount
 from assistant_gateway.limits.limit_set import LimitSet
@@ -35,7 +36,6 @@ from assistant_gateway.providers.bulkhead import Bulkheads
 from assistant_gateway.providers.catalog import EmbeddingInputTypes, Provider, Target, target
 from assistant_gateway.providers.price_map import PriceMap
 from assistant_gateway.providers.prices import ModelSettings
-from assistant_gateway.relay import Result
 from assistant_gateway.tenants.reachability import Prober
 from assistant_gateway.tenants.routing import Tenant, compile_policy
 
@@ -97,7 +97,7 @@ class World:
         self.meter = Meter(Unlimited(), PriceMap(None, ""), Tokenizers(None))
         self.now = 0.0
         self.prober = Prober(cast("Any", self), lambda: self.targets, self.bulkheads, self.meter, lambda: self.now)
-        self.attempts = Attempts(self.bulkheads, lambda: self.targets)
+        self.attempts = Fallback(self.bulkheads, lambda: self.targets)
         self.trials: list[Any] = []
         self.vector: tuple[int, bytes] = (200, b'{"data":[{"embedding":[1,0,0,0,0,0,0,0]}]}')
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from assistant_gateway import bodies
-from assistant_gateway.answers import checked
+from assistant_gateway.calls import payload
+from assistant_gateway.calls.answers import checked
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.providers.catalog import Provider, target
 from assistant_gateway.providers.openai_wire import error_detail
@@ -37,7 +37,7 @@ def test_a_body_that_is_nested_too_deeply_is_a_bad_request(name: str) -> None:
     """The client hears 400, not that the gateway failed."""
     body = b'{"model":"a","messages":[{"role":"user"}],"' + name.encode() + b'":' + DEEP + b"}"
     with pytest.raises(GatewayError) as raised:
-        bodies.chat(bodies.parse(body, "messages"))
+        payload.chat(payload.parse(body, "messages"))
     assert raised.value.status == 400
 
 

@@ -8,8 +8,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from assistant_crds.gateway_api import Operation, Purpose
+from assistant_gateway.calls.tracing import CallTrace
 from assistant_gateway.metering.call import Call, Outcome
-from assistant_gateway.tracing import CallTrace
 from assistant_gateway.wire.usage import Usage
 from assistant_observability import genai, traces
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assistant_crds.contracts import AssistantPolicy, EmbeddingPolicy, ModelRoute, TenantIdentity, TenantPolicy
-from assistant_gateway import bodies
+from assistant_gateway.calls import payload
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.metering import lengths
 from assistant_gateway.providers.catalog import ROUTING_FIELDS, EmbeddingInputTypes, Provider, Target, target
@@ -49,8 +49,8 @@ def tenant_policy(assistants: dict, knowledge_bases: dict | None = None) -> Tena
 
 def encode(document: dict, route: ChatRoute, to: Target | None = None) -> dict:
     """Send a document through and return what the provider gets."""
-    parsed = bodies.parse(json.dumps(document).encode(), "messages")
-    return json.loads(encode_fields(bodies.chat(parsed).prepare(route, route.to, to or demo())))
+    parsed = payload.parse(json.dumps(document).encode(), "messages")
+    return json.loads(encode_fields(payload.chat(parsed).prepare(route, route.to, to or demo())))
 
 
 CHAT = {"model": "support", "messages": [{"role": "user", "content": "Hi"}]}
@@ -135,7 +135,7 @@ def test_members_that_some_servers_take_for_another_are_refused(name: str) -> No
     for value, required in (("messages", "messages"), ("input", "input")):
         raw = json.dumps({"model": "support", required: [value], name: 1}).encode()
         with pytest.raises(GatewayError) as raised:
-            bodies.parse(raw, required)
+            payload.parse(raw, required)
         assert (raised.value.status, raised.value.code, raised.value.param) == (400, "ambiguous_field", name)
 
 
@@ -145,7 +145,7 @@ def test_options_of_streams_are_written_anew() -> None:
         b'{"model": "support", "messages": [{}], "stream": true, "stream_options": '
         b'{"include_usage": false, "Include_Usage": false, "x": 1, "include_usage": true}}'
     )
-    sent = encode_fields(bodies.chat(bodies.parse(raw, "messages")).prepare(chat_route(), chat_route().to, demo()))
+    sent = encode_fields(payload.chat(payload.parse(raw, "messages")).prepare(chat_route(), chat_route().to, demo()))
     assert sent.lower().count(b"include_usage") == 1
     assert json.loads(sent)["stream_options"] == {"include_usage": True, "x": 1}
 
@@ -164,24 +164,24 @@ def test_usage_is_asked_for_in_streams_only() -> None:
 
 def test_dimensions_are_the_knowledge_bases() -> None:
     """Embeddings have the size that the knowledge base was made with; a provider that takes no size gets none."""
-    body = bodies.parse(b'{"model": "handbook", "input": ["a"], "dimensions": 3}', "input")
+    body = payload.parse(b'{"model": "handbook", "input": ["a"], "dimensions": 3}', "input")
     route = embedding_route(8)
-    assert json.loads(encode_fields(bodies.embeddings(body, route, demo()))) == {
+    assert json.loads(encode_fields(payload.embeddings(body, route, demo()))) == {
         "model": "embed",
         "input": ["a"],
         "dimensions": 8,
     }
-    sent = json.loads(encode_fields(bodies.embeddings(body, route, demo(embedding_dimensions=False))))
+    sent = json.loads(encode_fields(payload.embeddings(body, route, demo(embedding_dimensions=False))))
     assert sent == {"model": "embed", "input": ["a"]}
 
 
 def test_a_provider_that_asks_is_told_a_question_from_a_passage() -> None:
     """In its own words, over what the caller says; of a call that belongs to no search nothing is said."""
     provider = demo(embedding_input_types=EmbeddingInputTypes(search="query", ingest="document"))
-    body = bodies.parse(b'{"model": "handbook", "input": ["a"], "input_type": "other"}', "input")
+    body = payload.parse(b'{"model": "handbook", "input": ["a"], "input_type": "other"}', "input")
 
     def sent(purpose: str, target: Target) -> str:
-        return json.loads(encode_fields(bodies.embeddings(body, embedding_route(8), target, purpose)))["input_type"]
+        return json.loads(encode_fields(payload.embeddings(body, embedding_route(8), target, purpose)))["input_type"]
 
     assert [sent(purpose, provider) for purpose in ("search", "ingest", "other")] == ["query", "document", "other"]
     assert sent("search", demo()) == "other"
@@ -192,7 +192,7 @@ def test_a_provider_that_asks_is_told_a_question_from_a_passage() -> None:
 def test_a_second_model_field_cannot_be_smuggled_through() -> None:
     """Of a field that is there twice only one survives: what was checked is what is sent."""
     raw = b'{"model": "support", "messages": [{}], "model": "support", "stream": false, "stream": true}'
-    parsed = bodies.chat(bodies.parse(raw, "messages"))
+    parsed = payload.chat(payload.parse(raw, "messages"))
     sent = encode_fields(parsed.prepare(chat_route(), chat_route().to, demo()))
     assert sent.count(b'"model"') == 1
     assert sent.count(b'"stream"') == 1
@@ -210,7 +210,7 @@ json_values = st.recursive(
 def test_unknown_fields_arrive_as_they_were(extra: dict) -> None:
     """Whatever else is in a request reaches the provider unchanged."""
     looked_at = ROUTING_FIELDS | {"stream", "stream_options"}
-    known = {lengths.folded(name) for name in bodies.KNOWN}
+    known = {lengths.folded(name) for name in payload.KNOWN}
     extra = {
         name: value for name, value in extra.items() if lengths.folded(name) not in known and name not in looked_at
     }
@@ -227,7 +227,7 @@ def status_of(raw: bytes) -> int:
     """Return 200 for a body that would be sent on, else the refusal's status."""
     try:
         route = chat_route(**DEFAULTS)
-        bodies.chat(bodies.parse(raw, "messages")).prepare(route, route.to, demo())
+        payload.chat(payload.parse(raw, "messages")).prepare(route, route.to, demo())
     except GatewayError as error:
         return error.status
     return 200
@@ -236,7 +236,7 @@ def status_of(raw: bytes) -> int:
 def test_refusal_does_not_repeat_the_body() -> None:
     """What a person wrote is not put into an error, which may be logged."""
     with pytest.raises(GatewayError) as raised:
-        bodies.chat(bodies.parse(b'{"model": "support", "messages": "very private"}', "messages"))
+        payload.chat(payload.parse(b'{"model": "support", "messages": "very private"}', "messages"))
     assert "private" not in raised.value.message
     assert raised.value.param == "messages"
     assert msgspec.json.decode(raised.value.body())["error"]["param"] == "messages"
@@ -248,11 +248,11 @@ def test_request_cannot_name_other_models_or_providers(name: str) -> None:
     field = "".join(f"\\u{ord(char):04x}" for char in name)
     raw = f'{{"model": "support", "messages": [{{}}], "{field}": ["a/b"]}}'.encode()
     with pytest.raises(GatewayError) as raised:
-        bodies.chat(bodies.parse(raw, "messages")).prepare(chat_route(), chat_route().to, demo())
+        payload.chat(payload.parse(raw, "messages")).prepare(chat_route(), chat_route().to, demo())
     assert (raised.value.status, raised.value.code, raised.value.param) == (400, "field_not_allowed", name)
     assert "providers.demo.allowFields" in raised.value.message
     with pytest.raises(GatewayError):
-        bodies.embeddings(bodies.parse(raw, "messages"), embedding_route(8), demo())
+        payload.embeddings(payload.parse(raw, "messages"), embedding_route(8), demo())
 
 
 def test_catalogue_allows_routing_fields_by_name() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from assistant_gateway.calls.relay import Relay, Sizes
+from assistant_gateway.capacity.fairness import Turns
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.fairness import Turns
-from assistant_gateway.relay import Relay, Sizes
 from assistant_gateway.wire.decoding import LARGEST_DECODED
 
 SECRET = b"sk-0123456789"

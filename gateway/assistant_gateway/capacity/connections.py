@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from aiohttp.web_protocol import RequestHandler
 
-from assistant_gateway.fairness import STRANGER
+from assistant_gateway.capacity.fairness import STRANGER
 
 SWEEP_SECONDS = 1.0
 IDLE_OF_A_TENANT = 256  # beyond, those that have been idle longest are closed: 15 KB each

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from assistant_gateway import intake
+from assistant_gateway.calls import intake
+from assistant_gateway.capacity.memory import LEASE, Memory
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.memory import LEASE, Memory
 
 PART = b"x" * 100_000
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assistant_gateway.capacity.fairness import SHARED_SECONDS, BusyError, Crowd, Pace, Shares, Turns
+from assistant_gateway.capacity.memory import MOST_WAITING, Memory
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.fairness import SHARED_SECONDS, BusyError, Crowd, Pace, Shares, Turns
-from assistant_gateway.memory import MOST_WAITING, Memory
 
 
 def soon(seconds: float = 5.0) -> float:

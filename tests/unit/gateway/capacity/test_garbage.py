@@ -8,11 +8,11 @@ import gc
 import subprocess
 import sys
 
-from assistant_gateway import garbage
+from assistant_gateway.capacity import garbage
 
 SCRIPT = """
 import gc
-from assistant_gateway import garbage
+from assistant_gateway.capacity import garbage
 garbage.begin()
 looks = [0, 0, 0]
 def look(phase, info):

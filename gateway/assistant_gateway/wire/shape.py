@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from assistant_gateway.capacity.fairness import Pause, next_round
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.fairness import Pause, next_round
 from assistant_gateway.wire.decoding import LARGEST_DECODED
 
 PIECE_BYTES = 64 * 1024  # a millisecond or two at worst

@@ -6,8 +6,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from assistant_gateway import slow_refusals
-from assistant_gateway.slow_refusals import LONGEST_SECONDS, REFUSALS_AT_ONCE, SlowRefusals
+from assistant_gateway.capacity import slow_refusals
+from assistant_gateway.capacity.slow_refusals import LONGEST_SECONDS, REFUSALS_AT_ONCE, SlowRefusals
 
 
 def request_of(left: bytes = b"") -> Any:

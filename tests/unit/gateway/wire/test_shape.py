@@ -12,9 +12,10 @@ import tracemalloc
 import gateway_hostile
 import pytest
 
-from assistant_gateway import bodies, shape
+from assistant_gateway.calls import payload
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.metering.bounds import bound_of
+from assistant_gateway.wire import shape
 
 LARGE = 300_000  # bytes
 
@@ -72,10 +73,10 @@ async def looked_at(raw: bytes, *, embedding: bool) -> None:
     """Do what the gateway does with a body before it asks a provider."""
     with contextlib.suppress(GatewayError):
         await shape.check(raw)
-        body = bodies.parse(raw, "input" if embedding else "messages")
+        body = payload.parse(raw, "input" if embedding else "messages")
         await asyncio.sleep(0)
         if not embedding:
-            bodies.chat(body)
+            payload.chat(body)
         await asyncio.sleep(0)
         await bound_of(body.fields, "gpt-4o", embedding=embedding)
 

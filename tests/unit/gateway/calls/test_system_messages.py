@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 
-from assistant_gateway.system_messages import is_refusal, merged
+from assistant_gateway.calls.system_messages import is_refusal, merged
 
 ASKED = {"role": "user", "content": "Hi"}
 

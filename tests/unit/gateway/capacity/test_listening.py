@@ -7,8 +7,8 @@ import errno
 import socket
 from typing import Any
 
-from assistant_gateway import listening
-from assistant_gateway.listening import AT_ONCE, PacedServer
+from assistant_gateway.capacity import listening
+from assistant_gateway.capacity.listening import AT_ONCE, PacedServer
 
 CLIENTS = 60
 

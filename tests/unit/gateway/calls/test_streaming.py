@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from assistant_gateway.fairness import Pace, Turns
-from assistant_gateway.streaming import LOOK_BYTES, PIECE_BYTES, Stream
+from assistant_gateway.calls.streaming import LOOK_BYTES, PIECE_BYTES, Stream
+from assistant_gateway.capacity.fairness import Pace, Turns
 from assistant_gateway.wire.sse import EventRelay
 
 ODD = b'data: {"choices":[{}]}\n\n'

@@ -11,7 +11,7 @@ import asyncio
 
 from aiohttp import web
 
-from assistant_gateway.fairness import Pace
+from assistant_gateway.capacity.fairness import Pace
 
 REFUSALS_A_SECOND, REFUSALS_AT_ONCE = 100.0, 400.0
 LONGEST_SECONDS = 5.0

@@ -11,14 +11,16 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from assistant_gateway import attempts, errors
-from assistant_gateway.attempts import Attempt, Attempts, delay_before, retrying
+from assistant_gateway import errors
+from assistant_gateway.calls import retry
+from assistant_gateway.calls.fallback import Attempt, Fallback
+from assistant_gateway.calls.relay import Result
+from assistant_gateway.calls.retry import delay_before, retrying
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.metering.call import Outcome
 from assistant_gateway.providers.breaker import BreakerSettings, State
 from assistant_gateway.providers.bulkhead import Bulkheads
 from assistant_gateway.providers.catalog import Provider, Target, target
-from assistant_gateway.relay import Result
 from assistant_gateway.tenants.routing import Destination
 from assistant_observability import metrics
 
@@ -43,7 +45,7 @@ class World:
     def __init__(self, script: Mapping[str, GatewayError | Result], **settings: Any) -> None:
         self.targets = {name: provider(name, **settings) for name in ("one", "two", "three")}
         self.bulkheads = Bulkheads(lambda: self.targets)
-        self.attempts = Attempts(self.bulkheads, lambda: self.targets)
+        self.attempts = Fallback(self.bulkheads, lambda: self.targets)
         self.script = script
         self.asked: list[str] = []
         self.first: list[bool] = []
@@ -302,7 +304,7 @@ def limited(after: str | None, status: int = 429) -> GatewayError:
 def test_only_what_is_safe_is_sent_again(error: GatewayError, again: bool) -> None:
     """What never arrived, or what the provider turned away and wants to have again soon."""
     assert (delay_before(error, 1) is not None) is again
-    assert delay_before(error, attempts.TRIES) is None
+    assert delay_before(error, retry.TRIES) is None
 
 
 def test_delays_have_full_jitter_on_top_of_what_the_provider_asks() -> None:
@@ -355,8 +357,8 @@ async def test_sent_so_often_and_no_more() -> None:
     attempt = made()
     with pytest.raises(GatewayError, match="cannot be reached"):
         await retrying(attempt, sender.send)
-    assert sender.sent == attempts.TRIES
-    assert len(cast("Any", attempt.permit).noted) == attempts.TRIES
+    assert sender.sent == retry.TRIES
+    assert len(cast("Any", attempt.permit).noted) == retry.TRIES
 
 
 async def test_no_wait_goes_beyond_the_deadline() -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistant_gateway import outline as module
-from assistant_gateway.outline import LARGEST_MEMBER, PIECE_BYTES, holds, outline
+from assistant_gateway.wire import outline as module
+from assistant_gateway.wire.outline import LARGEST_MEMBER, PIECE_BYTES, holds, outline
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),

@@ -6,10 +6,11 @@ import asyncio
 
 from aiohttp import web
 
-from assistant_gateway import errors, shape
+from assistant_gateway import errors
+from assistant_gateway.capacity.fairness import Pause, next_round
+from assistant_gateway.capacity.memory import LEASE, REQUEST_BYTES, Lease, Memory
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.fairness import Pause, next_round
-from assistant_gateway.memory import LEASE, REQUEST_BYTES, Lease, Memory
+from assistant_gateway.wire import shape
 from assistant_gateway.wire.decoding import LARGEST_DECODED
 
 REQUEST_SECONDS = 60.0  # for the client to send its body

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from aiohttp import HttpVersion11, web
 
 from assistant_gateway import errors
+from assistant_gateway.calls.idle import DeadlineError, IdleWatch
+from assistant_gateway.capacity.fairness import Pace, Turns
+from assistant_gateway.capacity.memory import lease_of
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.fairness import Pace, Turns
-from assistant_gateway.idle import DeadlineError, IdleWatch
-from assistant_gateway.memory import lease_of
 from assistant_gateway.metering.metered import Metered
 from assistant_gateway.providers import openai_wire
 from assistant_gateway.providers.catalog import Target

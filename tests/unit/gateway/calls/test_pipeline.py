@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from assistant_crds.gateway_api import Operation, Purpose
-from assistant_gateway.fairness import Turns
-from assistant_gateway.forwarding import REQUEST_ID, Ask, Forwarder
+from assistant_gateway.calls.pipeline import REQUEST_ID, Ask, Pipeline
+from assistant_gateway.calls.relay import Result
+from assistant_gateway.calls.request_log import LINE, Line
+from assistant_gateway.capacity.fairness import Turns
 from assistant_gateway.metering.call import Outcome
-from assistant_gateway.relay import Result
-from assistant_gateway.request_log import LINE, Line
 
 AT_ONCE, CALLS = 4, 60
 
@@ -23,7 +23,7 @@ class World:
     def __init__(self) -> None:
         self.turns, self.steps, self.round = Turns(AT_ONCE), Counter[tuple[str, int]](), 0
         self.admitted, self.answered = asyncio.Event(), asyncio.Event()
-        self.forwarder = Forwarder(self, self, self, None)  # type: ignore[arg-type]
+        self.forwarder = Pipeline(self, self, self, None)  # type: ignore[arg-type]
         self.counting = asyncio.create_task(self._count())
 
     async def _count(self) -> None:

@@ -13,20 +13,20 @@ from typing import NamedTuple, cast
 from aiohttp import web
 
 from assistant_gateway import errors
-from assistant_gateway.answers import checked
+from assistant_gateway.calls.answers import checked
+from assistant_gateway.calls.idle import IdleWatch
+from assistant_gateway.calls.streaming import InterruptedByShutdown, Stream, StreamOptions, broken, too_much
+from assistant_gateway.capacity.fairness import Pace, Turns
+from assistant_gateway.capacity.memory import lease_of
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.fairness import Pace, Turns
-from assistant_gateway.idle import IdleWatch
-from assistant_gateway.memory import lease_of
 from assistant_gateway.metering import lengths
 from assistant_gateway.metering.call import Outcome, outcome_of
 from assistant_gateway.metering.metered import Metered
-from assistant_gateway.outline import holds, outline
 from assistant_gateway.providers import openai_wire
 from assistant_gateway.providers.catalog import Target
-from assistant_gateway.streaming import InterruptedByShutdown, Stream, StreamOptions, broken, too_much
 from assistant_gateway.wire import chunks
 from assistant_gateway.wire.decoding import LARGEST_DECODED
+from assistant_gateway.wire.outline import holds, outline
 from assistant_gateway.wire.sse import EventRelay
 from assistant_gateway.wire.usage import chunk_of
 from assistant_http.errors import HttpError

@@ -1,4 +1,4 @@
-"""In which order a request's destinations are tried, and when a try is made again.
+"""In which order a request's destinations are tried.
 
 One destination after the other, until one answers: what the next may do better (a provider that is away, ill, busy,
 out of quota or without a key) goes on to it, what is the request's own fault does not. Each destination that is really
@@ -9,24 +9,17 @@ a byte has gone out to the client: by then nobody raises an error any more.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from assistant_gateway import errors
+from assistant_gateway.calls.relay import Result
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.metering.call import count_fallback
 from assistant_gateway.providers.bulkhead import Bulkheads, Permit
 from assistant_gateway.providers.catalog import Target
-from assistant_gateway.relay import Result
-from assistant_gateway.streaming import deadline_passed
 from assistant_gateway.tenants.routing import Destination, resolve
 from assistant_observability import metrics
-
-TRIES = 3  # of one provider
-RETRY_SECONDS = (0.1, 1.0)  # full jitter: up to the first, doubling up to the second
-LONGEST_RETRY_AFTER = 2.0  # a provider that wants a longer pause is not waited for
 
 # Of the gateway itself: another provider would not help.
 _OURS = frozenset({"shutting_down", "internal_error", "limits_unavailable", "not_ready"})
@@ -44,8 +37,6 @@ _OF_ONE_MODEL = frozenset(
         _UNTRANSLATED,
     }
 )
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -82,7 +73,7 @@ class _Course:
         return found
 
 
-class Attempts:
+class Fallback:
     """Goes through destinations."""
 
     def __init__(self, bulkheads: Bulkheads, targets: Callable[[], Mapping[str, Target]]) -> None:
@@ -159,47 +150,3 @@ def _skip(course: _Course, to: Destination, error: GatewayError, index: int) -> 
     course.skipped = course.skipped or error
     if index:
         course.reasons.append(f"Fallback {to.label} was not asked: {error.message}")
-
-
-async def retrying(made: Attempt, send: Callable[[], Awaitable[T]]) -> T:
-    """Send, and send again where it is safe: what never arrived, or what the provider asks to have again soon.
-
-    Raises:
-        GatewayError: of the last try.
-    """
-    loop, tries, settings = asyncio.get_running_loop(), 0, made.target.settings
-    while True:
-        try:
-            if loop.time() + settings.connect_seconds + settings.first_byte_seconds < made.deadline:
-                return await send()
-            return await _within(made, send)
-        except GatewayError as error:
-            tries += 1
-            made.permit.refused(error)
-            delay = delay_before(error, tries)
-            if delay is None or loop.time() + delay >= made.deadline:
-                raise
-            reason = "unreachable" if error.unsent else "rate_limited" if error.status == 429 else "unavailable"
-            metrics.PROVIDER_RETRIES.labels(made.target.provider, reason).inc()
-        await asyncio.sleep(delay)
-
-
-async def _within(made: Attempt, send: Callable[[], Awaitable[T]]) -> T:
-    """Send, and wait for the answer's head no longer than the request may take in all."""
-    try:
-        async with asyncio.timeout_at(made.deadline):
-            return await send()
-    except TimeoutError:
-        raise deadline_passed(made.target).paid() from None
-
-
-def delay_before(error: GatewayError, tries: int) -> float | None:
-    """Return how long to wait before the next try after so many, None when there is to be none."""
-    if tries >= TRIES or error.billed:
-        return None
-    jitter = random.uniform(0, min(RETRY_SECONDS[0] * 2 ** (tries - 1), RETRY_SECONDS[1]))  # noqa: S311
-    if error.unsent:
-        return jitter
-    if not error.again or error.retry_after is None or error.retry_after > LONGEST_RETRY_AFTER:
-        return None
-    return error.retry_after + jitter

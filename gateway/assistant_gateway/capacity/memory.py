@@ -12,7 +12,7 @@ import asyncio
 from aiohttp import web
 
 from assistant_gateway import errors
-from assistant_gateway.fairness import BusyError, Shares
+from assistant_gateway.capacity.fairness import BusyError, Shares
 
 REQUEST_BYTES = 48 * 1024  # of a request besides its body: connections, tasks, buffers
 ANSWER_BYTES = 32 * 1024  # of it: for an answer that is read as a whole

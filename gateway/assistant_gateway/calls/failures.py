@@ -7,8 +7,8 @@ import asyncio
 from aiohttp import web
 
 from assistant_gateway import errors
+from assistant_gateway.calls.request_log import Line
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.request_log import Line
 from assistant_observability import logs
 
 _log = logs.logger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from assistant_gateway.connections import (
+from assistant_gateway.capacity.connections import (
     IDLE_OF_A_TENANT,
     UNPROVEN_OF_AN_ADDRESS,
     UNPROVEN_SECONDS,

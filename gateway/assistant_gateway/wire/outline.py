@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from assistant_gateway.fairness import Pause
+from assistant_gateway.capacity.fairness import Pause
 from assistant_gateway.wire.decoding import LARGEST_DECODED
 
 PIECE_BYTES = 8 * 1024

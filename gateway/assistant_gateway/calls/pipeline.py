@@ -1,7 +1,7 @@
 """A request on its way to a provider: admitted, sent, passed back, and settled on every way out.
 
-`attempts` says who is asked and when again, `metering` what is held and charged, `relay` how an answer goes out; this
-is where they meet, once for each destination that is asked.
+`fallback` says who is asked, `retry` when again, `metering` what is held and charged, `relay` how an
+answer goes out; this is where they meet, once for each destination that is asked.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from aiohttp import web
 from opentelemetry import trace
 
 from assistant_crds.gateway_api import Operation, Purpose
-from assistant_gateway import system_messages
-from assistant_gateway.attempts import Attempt, Attempts, retrying
+from assistant_gateway.calls import system_messages
+from assistant_gateway.calls.fallback import Attempt, Fallback
+from assistant_gateway.calls.relay import Result
+from assistant_gateway.calls.request_log import LINE, Line
+from assistant_gateway.calls.retry import retrying
+from assistant_gateway.calls.tracing import CallTrace
+from assistant_gateway.capacity.fairness import Pause, Turns, next_round
 from assistant_gateway.errors import GatewayError
-from assistant_gateway.fairness import Pause, Turns, next_round
 from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.metering.call import Call, Outcome, outcome_of
 from assistant_gateway.metering.meter import Meter
@@ -27,10 +31,7 @@ from assistant_gateway.providers import openai_wire
 from assistant_gateway.providers.catalog import Target
 from assistant_gateway.providers.client import ProviderClient
 from assistant_gateway.providers.egress import asking
-from assistant_gateway.relay import Result
-from assistant_gateway.request_log import LINE, Line
 from assistant_gateway.tenants.routing import Destination
-from assistant_gateway.tracing import CallTrace
 from assistant_gateway.wire.fields import Fields
 from assistant_http.response import Response
 from assistant_observability import logs
@@ -56,11 +57,11 @@ class Ask:
     pause: Pause = next_round  # between two pieces of work on a large request: lets others have their turn
 
 
-class Forwarder:
+class Pipeline:
     """Asks destinations for answers."""
 
     def __init__(
-        self, attempts: Attempts, meter: Meter, dispatcher: ProviderClient, tracer: trace.Tracer | None
+        self, attempts: Fallback, meter: Meter, dispatcher: ProviderClient, tracer: trace.Tracer | None
     ) -> None:
         self._attempts = attempts
         self._meter = meter

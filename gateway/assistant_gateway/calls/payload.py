@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import msgspec
 
-from assistant_gateway import errors, system_messages
+from assistant_gateway import errors
+from assistant_gateway.calls import system_messages
 from assistant_gateway.metering import lengths
 from assistant_gateway.providers import kinds
 from assistant_gateway.providers.catalog import ROUTING_FIELDS, Target

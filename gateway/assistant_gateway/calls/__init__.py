@@ -1,0 +1,1 @@
+"""One call of a model from the request to the settled answer."""
