@@ -28,6 +28,7 @@ from assistant_api.auth.accounts import Accounts, Keys
 from assistant_api.auth.browser import BrowserController
 from assistant_api.auth.controller import AuthController
 from assistant_api.auth.service import require_identity
+from assistant_api.body import BodyCapacity
 from assistant_api.chat.controller import ChatController
 from assistant_api.chat.endpoint import PATH, Chat
 from assistant_api.chat.service import Retrieve
@@ -36,6 +37,7 @@ from assistant_api.conversations.controller import ConversationController
 from assistant_api.conversations.message_controller import MessageController
 from assistant_api.conversations.turns import Turns
 from assistant_api.description import CompleteJson, CompleteYaml
+from assistant_api.embeddings.controller import EmbeddingsController
 from assistant_api.errors import OPENAI_PREFIX, respond
 from assistant_api.health.controller import HealthController
 from assistant_api.health.service import Health
@@ -47,6 +49,7 @@ from assistant_api.middleware import RequestMiddleware
 from assistant_api.page.controller import LocaleController, PageController
 from assistant_api.page.files import Files
 from assistant_api.providers.controller import ProviderController
+from assistant_api.responses.controller import ResponseController
 from assistant_api.tenant_config import ActiveConfig, TenantConfigHolder
 from assistant_api.usage.controller import UsageController
 from assistant_api.users.controller import (
@@ -77,7 +80,8 @@ def create_app(
     """
     health = Health(clients, config)
     accounts = Accounts(config, clients.database, keys or Keys(), catalogs.languages)
-    chat = Chat(config, clients, catalogs, retrieve, accounts)
+    bodies = BodyCapacity()
+    chat = Chat(config, clients, catalogs, retrieve, accounts, bodies)
     turns = Turns(clients.database)
     services: dict[str, object] = {
         "clients": clients,
@@ -85,6 +89,7 @@ def create_app(
         "health": health,
         "accounts": accounts,
         "chat": chat,
+        "bodies": bodies,
         "turns": turns,
         "retrieve": retrieve,
         "uploads": Uploads(),
@@ -96,7 +101,10 @@ def create_app(
             PageController,
             Router(
                 OPENAI_PREFIX,
-                route_handlers=[ModelController, ChatController, UsageController],
+                route_handlers=[
+                    *(ModelController, ChatController, ResponseController),
+                    *(EmbeddingsController, UsageController),
+                ],
                 guards=[require_identity],
             ),
             Router(

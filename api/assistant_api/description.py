@@ -50,6 +50,9 @@ _SEQUENCE_CURSOR: Json = {"type": "string", "pattern": "^[A-Za-f][A-Za-z0-9_-]{1
 _PARAMETERS: dict[tuple[str, str], Json] = {
     ("/documents", "limit"): {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
     ("/documents", "cursor"): _SEQUENCE_CURSOR,
+    ("/{response}", "stream"): {"const": False, "default": False},
+    ("/input_items", "limit"): {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+    ("/input_items", "order"): {"enum": ["asc", "desc"], "default": "desc"},
     ("/conversations", "limit"): {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
     ("/conversations", "cursor"): {"type": "string", "pattern": "^[A-Za-z0-9_-]{34}$"},
     ("/messages", "limit"): {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
@@ -148,10 +151,10 @@ def _parameter(path: str, parameter: Json) -> Json:
 
 
 def _statuses(path: str, method: str, operation: Json) -> Iterator[int]:
-    asks_gateway = path.endswith(("/chat/completions", "/search", "/usage", "/providers"))
+    asks_gateway = path.endswith(("/chat/completions", "/embeddings", "/responses", "/search", "/usage", "/providers"))
     asks_gateway = asks_gateway or (method == "post" and path.endswith(_ANSWERS))
     yield from _ALWAYS
-    if "{" in path or path.endswith(("/chat/completions", "/conversations")):
+    if "{" in path or path.endswith(("/chat/completions", "/embeddings", "/responses", "/conversations")):
         yield 404
     if "requestBody" in operation:
         yield from _BODY

@@ -88,6 +88,10 @@ ANSWER_UNDER_WAY = Kind("answer_under_way", 409)
 IDEMPOTENCY_KEY_REUSED = Kind("idempotency_key_reused", 409)
 TOO_MANY_CONVERSATIONS = Kind("too_many_conversations", 409)  # values: limit
 
+# Stored responses.
+RESPONSE_NOT_FOUND = Kind("response_not_found", 404)
+PREVIOUS_RESPONSE_NOT_FOUND = Kind("previous_response_not_found", 400)
+
 # Limits, as the gateway decides them.
 RATE_LIMIT_EXCEEDED = Kind("rate_limit_exceeded", 429)
 TOKENS_EXHAUSTED = Kind("tokens_exhausted", 429)  # values: reason

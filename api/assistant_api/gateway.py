@@ -39,7 +39,7 @@ KEEPALIVE_TIMEOUT_SECONDS = 15.0
 MAX_ERROR_BYTES = 64 * 1024
 MAX_USER_CHARACTERS = 256
 # Waits between tries of what was provably not begun: while a gateway goes, its address stays known for a moment.
-_MODELS = "/v1/models"
+_MODELS, _EMBEDDINGS = "/v1/models", "/v1/embeddings"
 RETRY_DELAYS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
 # A kept connection that closes later than this under a request may have been read: the call is then not repeated.
 STALE_RETRY_TIMEOUT_SECONDS = 0.5
@@ -122,6 +122,9 @@ class Gateway(Protocol):
     async def chat(self, body: bytes, headers: Mapping[str, str]) -> GatewayResponse:
         """Start `POST /v1/chat/completions`; returns when the status line is there."""
 
+    async def vectors(self, body: bytes, headers: Mapping[str, str]) -> GatewayResponse:
+        """Start `POST /v1/embeddings` with a caller's own request; returns when the status line is there."""
+
     async def embeddings(self, texts: Sequence[str], knowledge_base: str, purpose: Purpose) -> list[list[float]]:
         """Return one vector per text, in order. Raises GatewayError or GatewayUnreachableError."""
 
@@ -176,13 +179,17 @@ class GatewayClient:
         """See `Gateway.chat`."""
         return await self._send("POST", "/v1/chat/completions", headers, body)
 
+    async def vectors(self, body: bytes, headers: Mapping[str, str]) -> GatewayResponse:
+        """See `Gateway.vectors`."""
+        return await self._send("POST", _EMBEDDINGS, headers, body)
+
     async def embeddings(self, texts: Sequence[str], knowledge_base: str, purpose: Purpose) -> list[list[float]]:
         """See `Gateway.embeddings`."""
         body = msgspec.json.encode({"model": knowledge_base, "input": list(texts), "encoding_format": "float"})
         content = await self._whole(
             EMBEDDINGS_TIMEOUT_SECONDS[purpose],
             "POST",
-            "/v1/embeddings",
+            _EMBEDDINGS,
             {PURPOSE_HEADER: purpose.value},
             body,
             MAX_EMBEDDINGS_BYTES[purpose],

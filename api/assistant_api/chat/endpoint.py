@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
-import msgspec
 from litestar.types import Receive, Scope, Send
 
 from assistant_api import errors
@@ -20,27 +18,19 @@ from assistant_api.auth.service import identify
 from assistant_api.body import BodyCapacity, read_json_body
 from assistant_api.chat.citations import Sources, annotate
 from assistant_api.chat.service import ChatResult, ParsedChat, Retrieve, ask, parse_request
-from assistant_api.chat.stream import EVENT_STREAM, EventStream
+from assistant_api.chat.stream import EVENT_STREAM, EventStream, relay_of
 from assistant_api.clients import Clients
-from assistant_api.decoding import MALFORMED
 from assistant_api.direct_write import direct_writer
 from assistant_api.disconnect import ClientDisconnectedError, cancel_on_disconnect
-from assistant_api.gateway import (
-    MAX_ERROR_BYTES,
-    ErrorEnvelope,
-    GatewayResponse,
-    GatewayUnreachableError,
-    error_of,
-    on_behalf_of,
-    passed_on,
-)
+from assistant_api.gateway import GatewayResponse, GatewayUnreachableError, on_behalf_of, passed_on
 from assistant_api.i18n import Catalogs
+from assistant_api.refusals import refusal
 from assistant_api.tenant_config import ActiveConfig, TenantConfigHolder
 from assistant_api.tokens import tokens_of
 
 PATH = "/v1/chat/completions"
 MAX_BODY = 1 << 20
-_STREAM_HEADERS = (
+STREAM_HEADERS = (
     (b"content-type", f"{EVENT_STREAM}; charset=utf-8".encode()),
     (b"x-accel-buffering", b"no"),  # nginx would collect the events otherwise
 )
@@ -56,13 +46,14 @@ class Chat:
         catalogs: Catalogs,
         retrieve: Retrieve,
         accounts: Accounts,
+        bodies: BodyCapacity | None = None,
     ) -> None:
         self._config = config
         self._accounts = accounts
         self._clients = clients
         self._catalogs = catalogs
         self._retrieve = retrieve
-        self._bodies = BodyCapacity()
+        self._bodies = bodies or BodyCapacity()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -107,9 +98,7 @@ class Chat:
         try:
             async with cancel_on_disconnect(receive):
                 chat_result = await ask(parsed_chat, active_config, self._clients, self._retrieve, sent)
-                return (
-                    chat_result if _is_stream(chat_result.response) else await _whole(chat_result, parsed_chat, scope)
-                )
+                return chat_result if is_stream(chat_result.response) else await _whole(chat_result, parsed_chat, scope)
         except ClientDisconnectedError:
             if chat_result is not None:
                 chat_result.response.close()
@@ -122,19 +111,21 @@ class Chat:
         interrupted = errors.ApiError(errors.STREAM_INTERRUPTED)
         return EventStream(
             chat_result.response,
-            headers=[*_STREAM_HEADERS, *encoded(passed_on(chat_result.response.headers))],
-            sources=_sources(chat_result, scope),
+            headers=[*STREAM_HEADERS, *encoded(passed_on(chat_result.response.headers))],
+            relay=relay_of(sources_of(chat_result, scope)),
             assistant=parsed_chat.assistant.name,
             started=started,
             interrupted=lambda: errors.openai_envelope(interrupted, self._catalogs, language, errors.request_id(scope)),
         )
 
 
-def _is_stream(response: GatewayResponse) -> bool:
+def is_stream(response: GatewayResponse) -> bool:
+    """Return whether the gateway answers with events."""
     return response.status == 200 and response.headers.get("content-type", "").startswith(EVENT_STREAM)
 
 
-def _sources(chat_result: ChatResult, scope: Scope) -> Sources | None:
+def sources_of(chat_result: ChatResult, scope: Scope) -> Sources | None:
+    """Return what an answer may cite, None where there is nothing."""
     return Sources(chat_result.passages, origin_of(scope)) if chat_result.passages else None
 
 
@@ -147,27 +138,8 @@ async def _whole(chat_result: ChatResult, parsed_chat: ParsedChat, scope: Scope)
     finally:
         response.close()
     if response.status != 200:
-        return _refusal(response, content, parsed_chat.request.model, noted)
+        return refusal(response, content, parsed_chat.request.model, noted)
     noted["tokens"] = tokens_of(content)
-    if sources := _sources(chat_result, scope):
+    if sources := sources_of(chat_result, scope):
         content = annotate(content, sources)
     return BufferedResponse(200, passed_on(response.headers), content)
-
-
-def _refusal(response: GatewayResponse, content: bytes, model: str, noted: dict[str, Any]) -> BufferedResponse:
-    """Return the gateway's error: translated where we know its code, as it is where only the provider knows."""
-    error = error_of(response.status, content, response.headers)
-    headers = passed_on(response.headers)
-    if errors.is_translated(error) or not _is_envelope(content):
-        api_error = errors.from_gateway(error, model)
-        api_error.headers = {**headers, **api_error.headers}
-        raise api_error
-    noted["code"] = error.code
-    return BufferedResponse(response.status, headers, content)
-
-
-def _is_envelope(content: bytes) -> bool:
-    try:
-        return len(content) <= MAX_ERROR_BYTES and bool(msgspec.json.decode(content, type=ErrorEnvelope).error.message)
-    except MALFORMED:
-        return False

@@ -21,7 +21,7 @@ from assistant_api.decoding import MALFORMED
 from assistant_api.direct_write import DirectWriter, direct_writer
 from assistant_api.disconnect import ClientDisconnectedError, cancel_on_disconnect
 from assistant_api.gateway import GatewayResponse, GatewayUnreachableError
-from assistant_api.tokens import tokens_of
+from assistant_api.tokens import Tokens, tokens_of
 from assistant_http.events import Frames, data_of, split
 from assistant_observability import logs, metrics
 
@@ -41,6 +41,7 @@ class Relay:
 
     def __init__(self) -> None:
         self._frames = Frames()
+        self.tokens: Tokens | None = None  # where what is sent does not name them as chat completions do
 
     def feed(self, data: bytes) -> bytes:
         """Return every event that is complete by now, and what is too large to be waited for."""
@@ -53,6 +54,10 @@ class Relay:
         """Return what is left when the stream has ended."""
         rest = self._frames.take()
         return self._passed(rest) if rest else b""
+
+    async def finish(self, interrupted: bytes) -> bytes:
+        """Return the last thing to be sent; `interrupted` is the event that says so, nothing for a whole stream."""
+        return interrupted or self.end()
 
     def _passed(self, block: bytes) -> bytes:
         """Return whole events as they go on."""
@@ -123,6 +128,11 @@ class CitingRelay(Relay):
         return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
 
+def relay_of(sources: Sources | None) -> Relay:
+    """Return the relay for an answer that may cite these sources."""
+    return CitingRelay(sources) if sources else Relay()
+
+
 class _Patience:
     """Lets `limit` expire when one send has not ended within STALL_SECONDS; waiting for the model is no such thing.
 
@@ -164,14 +174,14 @@ class EventStream:
         response: GatewayResponse,
         *,
         headers: Sequence[tuple[bytes, bytes]],
-        sources: Sources | None,
+        relay: Relay,
         assistant: str,
         started: float,
         interrupted: Callable[[], bytes],
     ) -> None:
         self._response = response
         self._headers = headers
-        self._relay = CitingRelay(sources) if sources else Relay()
+        self._relay = relay
         self._assistant = assistant
         self._started = started
         self._interrupted = interrupted
@@ -193,7 +203,7 @@ class EventStream:
             _log.debug("caller went away during a stream", assistant=self._assistant)
         finally:
             self._response.close()
-            noted["tokens"] = tokens_of(b"".join(self._sent))
+            noted["tokens"] = self._relay.tokens or tokens_of(b"".join(self._sent))
 
     def interrupt(self) -> None:
         """End the stream with an error event, because the process has to end."""
@@ -214,12 +224,12 @@ class EventStream:
                         patience.since = patience.now()
                         await send({"type": "http.response.body", "body": out, "more_body": True})
                         patience.since = None
-            tail = self._relay.end()
+            tail = await self._relay.finish(b"")
         except TimeoutError as error:
             raise ClientDisconnectedError from error
         except GatewayUnreachableError as error:
             _log.warning("stream interrupted", assistant=self._assistant, reason=str(error))
-            tail, whole = b"data: " + self._interrupted() + b"\n\n", False
+            tail, whole = await self._relay.finish(b"data: " + self._interrupted() + b"\n\n"), False
         await send({"type": "http.response.body", "body": tail, "more_body": False})
         return whole
 

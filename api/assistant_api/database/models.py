@@ -28,8 +28,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 from assistant_api.database.accounts import User
 from assistant_api.database.base import Base
 from assistant_api.database.conversations import Conversation, Message, MessageFeedback
+from assistant_api.database.responses import Response
 
-__all__ = ["Base", "Conversation", "Document", "DocumentContent", "Message", "MessageFeedback", "User"]
+__all__ = ["Base", "Conversation", "Document", "DocumentContent", "Message", "MessageFeedback", "Response", "User"]
 
 
 class Document(Base):

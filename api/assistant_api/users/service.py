@@ -34,6 +34,7 @@ from assistant_api.errors import (
     invalid_field,
 )
 from assistant_api.parameters import check_limit, from_cursor, to_cursor
+from assistant_api.responses import repository as responses
 from assistant_api.users import repository
 from assistant_api.users.first_owner import ensure_owner
 from assistant_api.users.repository import NewInvitation, NewUser
@@ -224,6 +225,7 @@ async def delete_self(accounts: Accounts, identity: Identity, password: str, ori
         await sessions.outdate(connection, user.id, NO_VERSION)
         await throttle.forgive(connection, throttle.account(user.email_key))
         await conversations.delete_all(connection, identity.user)
+        await responses.delete_all(connection, identity.user)
         await repository.remove(connection, user.id)
         event = Event("user_deleted", "success", USER, identity.name, identity.name)
         await accounts.audit.record(connection, event, origin)

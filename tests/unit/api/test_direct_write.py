@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from assistant_api.chat.stream import EventStream
+from assistant_api.chat.stream import EventStream, Relay
 from assistant_api.direct_write import DirectWriter, direct_writer
 from assistant_api.server import server
 from assistant_http.client import HttpClient
@@ -220,7 +220,7 @@ async def test_a_stream_goes_out_in_chunks_from_its_second_event_on(http: HttpCl
     pieces = [*events[:9], b"data:", b" 9\n\n", *events[10:], b"cut"]
     source = Source(*pieces)
     stream = EventStream(
-        source, headers=[], sources=None, assistant="support", started=0, interrupted=lambda: b'{"error":{}}'
+        source, headers=[], relay=Relay(), assistant="support", started=0, interrupted=lambda: b'{"error":{}}'
     )
     async with serving(stream) as url:
         body = await (await http.request("POST", url, {}, b"{}")).read()

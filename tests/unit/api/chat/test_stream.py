@@ -228,7 +228,7 @@ class StuckCaller(Caller):
 async def sent_to_caller(answer: FakeAnswer, caller: Caller | None = None) -> Caller:
     caller = caller or Caller()
     stream = EventStream(
-        answer, headers=[], sources=None, assistant="support", started=0, interrupted=lambda: b'{"error":{"code":"x"}}'
+        answer, headers=[], relay=Relay(), assistant="support", started=0, interrupted=lambda: b'{"error":{"code":"x"}}'
     )
     await stream({}, caller.receive, caller.send)  # type: ignore[typeddict-item]
     return caller

@@ -144,10 +144,19 @@ class FakeGateway:
     report: bytes | Exception = b"{}"
     asked_usage: list[list[tuple[str, str]]] = field(default_factory=list)
     offers: bytes | Exception = b'{"data": []}'
+    asked_vectors: list[dict[str, Any]] = field(default_factory=list)
 
     async def chat(self, body: bytes, headers: Mapping[str, str]) -> FakeAnswer:
         """Answer as told."""
         self.asked.append(msgspec.json.decode(body))
+        self.headers.append(headers)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    async def vectors(self, body: bytes, headers: Mapping[str, str]) -> FakeAnswer:
+        """Answer as told."""
+        self.asked_vectors.append(msgspec.json.decode(body))
         self.headers.append(headers)
         if isinstance(self.answer, Exception):
             raise self.answer
