@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import page_packages
 import pytest
 from accounts_world import EMAIL, PASSWORD
 from api_process import ApiProcess
@@ -158,3 +159,48 @@ def test_hostile_content_is_inert(visit: tuple[Page, Troubles]) -> None:
     link = answer.get_by_role("link", name="site")
     assert "noopener" in str(link.get_attribute("rel"))
     expect(page.locator(".side .item").first).to_contain_text("<img")
+
+
+@pytest.mark.parametrize(("language", "scheme"), [("en", "light"), ("ar", "dark")])
+def test_axe_finds_nothing(chromium: Browser, api: ApiProcess, language: str, scheme: str) -> None:
+    """No violation of WCAG 2.2 AA on any room, in either theme and direction."""
+    try:
+        axe = (page_packages.ensure() / "node_modules" / "axe-core" / "axe.min.js").read_text()
+    except page_packages.MissingError as missing:
+        pytest.skip(str(missing))
+    found: dict[str, list[str]] = {}
+
+    def look(page: Page, state: str) -> None:
+        page.evaluate(axe)
+        result = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        for each in result["violations"]:
+            found.setdefault(state, []).append(f"{each['id']}: {[node['html'][:200] for node in each['nodes'][:3]]}")
+
+    with opened(chromium, api, color_scheme=scheme) as (page, troubles):
+        look(page, "sign in")
+        sign_in(page, language)
+        page.locator("#question").fill("| a | b |\n|---|---|\n| 1 | 2 |\n\n```js\nlet a = 1\n```")
+        page.keyboard.press("Enter")
+        expect(page.locator(".tools.last").last).to_be_visible()
+        look(page, "chat")
+        page.locator(".item .icon").first.click()
+        look(page, "menu")
+        page.keyboard.press("Escape")
+        for room, there in (
+            ("", ".pick .card"),
+            ("knowledge", ".cards .card"),
+            ("knowledge/handbook", ".drop"),
+            ("usage", ".figure"),
+            ("people", "tbody tr"),
+            ("audit", "tbody tr"),
+            ("account", ".device"),
+        ):
+            page.evaluate(f"location.hash = '#/{room}'")
+            page.locator(there).first.wait_for()
+            look(page, room or "welcome")
+        page.locator("h1").first.click()
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog")).to_be_visible()
+        look(page, "shortcuts")
+        assert troubles == []
+    assert found == {}
