@@ -1,8 +1,8 @@
 """What the two files rely on that write to a connection past their server: uvicorn's and aiohttp's own code.
 
-`api/assistant_api/direct_write.py` sets attributes of uvicorn's cycle; `gateway/assistant_gateway/streaming.py` writes
-chunks between those of aiohttp's writer. Neither is promised by an interface, so the code itself is pinned: with a new
-version that changes it, read the change against the file, then pin the new digest.
+`api/assistant_api/direct_write.py` sets attributes of uvicorn's cycle; `gateway/assistant_gateway/calls/streaming.py`
+writes chunks between those of aiohttp's writer. Neither is promised by an interface, so the code itself is pinned: with
+a new version that changes it, read the change against the file, then pin the new digest.
 """
 
 from __future__ import annotations
