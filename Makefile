@@ -85,6 +85,10 @@ cluster-down: env ## Remove the local cluster and everything it made on this mac
 demo: env ## Bring everything up and ask an assistant about an uploaded PDF; OPENAI_API_KEY or DEMO_MODEL_URL choose a model
 	@$(PY) -m assistant_demo up
 
+.PHONY: observe
+observe: env ## Beside the running demo: Prometheus with our rules, Alertmanager, and three minutes of traffic of four tenants
+	@$(PY) -m assistant_demo observe $(ARGS)
+
 .PHONY: down
 down: env ## Take away everything that `make demo` made
 	@$(PY) -m assistant_demo down

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "findings").glob("*.sh"))
 MEMBERS = ("Package", "Expected", "Seen", "Here")
-PIN = re.compile(r"==[0-9]|@v?[0-9]|=[0-9]+:[0-9]")
+PIN = re.compile(r"==[0-9]|@v?[0-9]|=[0-9]+[:.][0-9]")
 
 
 def header(script: Path) -> dict[str, str]:

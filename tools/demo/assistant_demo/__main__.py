@@ -1,4 +1,4 @@
-"""`python -m assistant_demo`: the commands behind `make demo` and `make down`."""
+"""`python -m assistant_demo`: the commands behind `make demo`, `make observe` and `make down`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 from pydantic import ValidationError
 
 from assistant_cluster import ClusterError
-from assistant_demo import down, up
+from assistant_demo import down, observe, up
 from assistant_demo.errors import DemoError
 from assistant_demo.settings import ModelSettings
 from assistant_demo.terminal import RED, Terminal
@@ -35,9 +35,12 @@ def main() -> int:
         epilog=ENVIRONMENT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="up | down")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="up | observe | down")
     start = commands.add_parser("up", help="bring everything up that is not up yet, and ask")
     start.add_argument("--no-question", action="store_true", help="stop before the question")
+    watch = commands.add_parser("observe", help="start Prometheus beside the running demo, and make traffic")
+    watch.add_argument("--minutes", type=float, default=3.0, help="how long to make traffic (3)")
+    commands.add_parser("discover")  # what `observe` starts, of no use by itself
     commands.add_parser("down", help="take everything away again")
     arguments = parser.parse_args()
     terminal = Terminal()
@@ -45,6 +48,10 @@ def main() -> int:
     try:
         if arguments.command == "down":
             down.run(terminal)
+        elif arguments.command == "observe":
+            observe.run(terminal, arguments.minutes)
+        elif arguments.command == "discover":
+            observe.discover()
         else:
             up.run(terminal, ModelSettings().model(), ask=not arguments.no_question)
     except (DemoError, ClusterError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from assistant_demo import endpoint, machine
+from assistant_demo import endpoint, machine, observe
 from assistant_demo.installation import CRDS_RELEASE, NAMESPACE, RELEASE
 from assistant_demo.kubernetes import Kubernetes
 from assistant_demo.settings import STAND_IN_NAMESPACE
@@ -18,6 +18,7 @@ def run(terminal: Terminal) -> None:
     """Leave nothing but the caches, and say where those are."""
     with machine.only_one():
         endpoint.close(machine.folder())
+        observe.stop()
         with terminal.step("Cluster") as step:
             cluster = machine.borrowed()
             if cluster is None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import re
-import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 
+from assistant_demo import background
 from assistant_demo.errors import DemoError
 from assistant_demo.kubernetes import Kubernetes
 
@@ -36,11 +32,7 @@ def reach(cluster: Kubernetes, folder: Path, namespace: str, service: str, port:
 def close(folder: Path) -> None:
     """End every port-forward that was recorded in a folder."""
     for record in folder.glob("port-forward-*.json"):
-        pid = _running(record)
-        if pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        record.unlink(missing_ok=True)
+        background.stop(record)
 
 
 def _connects(address: str, port: int) -> bool:
@@ -57,48 +49,20 @@ def forward(cluster: Kubernetes, folder: Path, namespace: str, target: str, port
     `target` is what kubectl takes, such as `service/assistant-api`.
     """
     record = folder / f"port-forward-{namespace}-{target.replace('/', '-')}-{port}.json"
-    if _running(record):
-        local = int(json.loads(record.read_text())["port"])
+    if known := background.running(record):
+        local = int(known["port"])
         if _connects("127.0.0.1", local):
             return local
     log = record.with_suffix(".log")
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [
-                *(*cluster.kubectl_command, "port-forward", "-n", namespace, target),
-                *(f":{port}", "--address", "127.0.0.1"),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "KUBECONFIG": str(cluster.kubeconfig)},
-        )
+    command = [*cluster.kubectl_command, "port-forward", "-n", namespace, target, f":{port}", "--address", "127.0.0.1"]
+    process = background.start(command, log, {"KUBECONFIG": str(cluster.kubeconfig)})
     deadline = time.monotonic() + FORWARD_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        told = re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", log.read_text())
-        if told:
-            local = int(told[1])
-            record.write_text(json.dumps({"pid": process.pid, "started": _started(process.pid), "port": local}))
+        found = re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", log.read_text())
+        if found:
+            local = int(found[1])
+            background.record(record, process, port=local)
             return local
         time.sleep(0.1)
     process.terminate()
     raise DemoError(f"kubectl port-forward to {target} in {namespace} did not start: {log.read_text().strip()}")
-
-
-def _running(record: Path) -> int | None:
-    """The process of a record, if it is still the one that was recorded and not another under its number."""
-    try:
-        known = json.loads(record.read_text())
-    except (OSError, ValueError):
-        return None
-    started = _started(known["pid"])
-    return int(known["pid"]) if started and started == known["started"] else None
-
-
-def _started(pid: int) -> str:
-    """When a process started, as `ps` tells it on Linux and macOS; empty when there is none."""
-    done = subprocess.run(
-        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False, timeout=10
-    )
-    return done.stdout.strip()

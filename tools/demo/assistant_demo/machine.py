@@ -16,6 +16,7 @@ from pathlib import Path
 import assistant_cluster
 from assistant_cluster import ClusterInfo, images
 from assistant_cluster.binaries import cache_folder, ensure
+from assistant_cluster.packages import ensure_packages
 from assistant_cluster.progress import Progress
 from assistant_demo.errors import DemoError
 from assistant_demo.installation import ROOT
@@ -69,6 +70,24 @@ def cluster_up(step: Step) -> tuple[Kubernetes, str]:
     cluster = _kubernetes(info, StepProgress(step))
     version = json.loads(cluster.kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
     return cluster, f"{KINDS[info.mode]}, Kubernetes {version}"
+
+
+def running_node() -> tuple[Kubernetes, str]:
+    """Return the cluster if it runs on this machine itself, so that its pods are reached from here, and what it is."""
+    info = assistant_cluster.find()
+    if info is None:
+        raise DemoError("No cluster runs. Run `make demo` first.")
+    if info.mode != "node":
+        raise DemoError(
+            f"This cluster is {KINDS[info.mode]}, whose pods a Prometheus on this machine does not reach. Install the "
+            "Prometheus operator in it: the chart then makes monitors, rules and dashboards (docs/sre.md)."
+        )
+    return _kubernetes(info, Progress(quiet=True)), KINDS[info.mode]
+
+
+def packages(names: tuple[str, ...], step: Step, *, purpose: str) -> None:
+    """Install what is missing of Debian's packages; says so first."""
+    ensure_packages(names, StepProgress(step), purpose=purpose)
 
 
 def borrowed() -> Kubernetes | None:
