@@ -48,6 +48,11 @@ class Server:
         answer.raise_for_status()
         return answer.json()["data"]
 
+    def page(self, name: str) -> str:
+        """Return the address of one of Prometheus's pages: Debian's package has the older ones, at `/classic`."""
+        address = f"{self.url}/{name}"
+        return address if httpx.get(address, timeout=30, trust_env=False).is_success else f"{self.url}/classic/{name}"
+
 
 def run(terminal: Terminal, minutes: float) -> None:
     """Start what is not started yet, make traffic, and say what it shows and where."""
@@ -68,7 +73,7 @@ def run(terminal: Terminal, minutes: float) -> None:
             clients = tenants(cluster, step)
             step.result = ", ".join(client.tenant for client in clients)
         with terminal.step("Targets") as step:
-            step.wait(lambda: _down(prometheus), seconds=READY_SECONDS, hint=f"Look at {prometheus.url}/targets")
+            step.wait(lambda: _down(prometheus), seconds=READY_SECONDS, hint=f"Look at {prometheus.page('targets')}")
             step.result = f"{len(prometheus.ask('targets')['activeTargets'])} are up"
         with terminal.step("Traffic") as step:
             traffic.run(clients, minutes * 60, step.say)
@@ -140,8 +145,8 @@ def show(terminal: Terminal, prometheus: Server, alertmanager: Server) -> None:
     for alert in alerts:
         terminal.line(f"  {alert['state']:8} {alert['labels']['alertname']:28} {alert['annotations']['summary']}")
     terminal.line()
-    terminal.line(f"  Prometheus    {prometheus.url}    the rules: {prometheus.url}/rules")
-    terminal.line(f"  Alertmanager  {alertmanager.url}")
+    terminal.line(f"  Prometheus    {prometheus.page('alerts')}    the rules: {prometheus.page('rules')}")
+    terminal.line(f"  Alertmanager  amtool alert --alertmanager.url={alertmanager.url}    (Debian's has no page)")
     terminal.line(
         f"  Dashboards    {machine.shown(DASHBOARDS)}/*.json: import them into your Grafana (10 or newer), with"
     )
