@@ -14,6 +14,7 @@ from assistant_crds import naming
 from assistant_crds.contracts import Budget
 from assistant_gateway.config import Settings
 from assistant_gateway.ledger.compare import Comparison
+from assistant_gateway.ledger.database import LedgerDatabase
 
 
 async def call(cluster: Cluster, gateway: Running, namespace: str) -> int:
@@ -77,7 +78,9 @@ async def test_ledger_counters_and_metric_agree(cluster: Cluster, settings: Call
         assert set(statuses) <= {200, 503, 504}  # the last two: a busy machine
         await arrive(url, key, 2 + len(statuses) - statuses.count(503))
         limits = one.server._gateway._policies.get(name).terms.limits
-        assert await Comparison(one.server._limiter._redis, one.server._limiter._ledger, dict, 1).tenant(limits) == []
+        database = LedgerDatabase(url)
+        assert await Comparison(one.server._limiter._redis, database, dict, 1).tenant(limits) == []
+        await database.close()
         counted = (await one.server._limiter._quota.usage(limits))["tenant"].cost
         labels = f'assistant="good",model="good",provider="demo",tenant="{name}"'
         exported = await one.metric(f"assistant_model_cost_micros_total{{{labels}}}")  # of this process, so of both
