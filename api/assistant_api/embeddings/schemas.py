@@ -29,7 +29,7 @@ class EmbeddingsRequest(msgspec.Struct):
     model: Annotated[str, Meta(min_length=1)]
     input: str | list[str | Token | list[Token]]
     encoding_format: Encoding | None = None
-    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    dimensions: Annotated[int, Meta(ge=1)] | Annotated[float, Meta(ge=1)] | None = None
     user: str | None = None
 
     @property
@@ -39,6 +39,7 @@ class EmbeddingsRequest(msgspec.Struct):
 
     def check(self) -> None:
         """Refuse what no embedding model takes, before one is asked; ApiError names the field."""
+        _check_whole(self.dimensions, "dimensions")
         inputs = [self.input] if isinstance(self.input, str) else self.input
         kinds = {_kind(each) for each in inputs}
         if kinds == {float}:
@@ -74,8 +75,12 @@ def _check_tokens(tokens: Sequence[object], field: str) -> None:
     if len(tokens) > MAX_TOKENS:
         raise invalid_field(field, "tokens_of_input", most=str(MAX_TOKENS))
     for position, token in enumerate(tokens):
-        if isinstance(token, float) and not token.is_integer():
-            raise invalid_field(f"{field}[{position}]", "type", expected="types.int", actual="types.float")
+        _check_whole(token, f"{field}[{position}]")
+
+
+def _check_whole(number: object, field: str) -> None:
+    if isinstance(number, float) and not number.is_integer():
+        raise invalid_field(field, "type", expected="types.int", actual="types.float")
 
 
 decode_request = msgspec.json.Decoder(EmbeddingsRequest).decode

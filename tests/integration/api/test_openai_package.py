@@ -93,7 +93,7 @@ def test_a_used_up_limit(client: openai.OpenAI, code: str) -> None:
     assert told == REFUSALS[code][1]
     assert "Refused" not in caught.value.message
     if code == "budget_exhausted":
-        assert "von 0.010000 USD sind 0.000100 übrig" in caught.value.message
+        assert "die verbleibenden 0.000100 von 0.010000 USD" in caught.value.message
 
 
 @pytest.mark.parametrize("code", ["rate_limit_exceeded", "budget_exhausted"])

@@ -746,7 +746,7 @@ REMOVALS: dict[str, tuple[Any, str, Any, Callable[..., Any], dict[str, Any]]] = 
     },
     "the provider's words in refusals": (
         error_mapping,
-        "of",
+        "map_error",
         _plainly,
         test_a_wrong_key_is_the_platforms_matter,
         {"kind": "gemini"},

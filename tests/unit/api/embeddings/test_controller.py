@@ -28,7 +28,7 @@ async def test_the_request_reaches_the_gateway_and_the_vectors_the_caller(
 ) -> None:
     """Members that we do not know pass through; the size is the knowledge base's own, so it is not sent."""
     world.gateway.answer = json_answer(VECTORS, x_assistant_model="openai/te3", x_budget_remaining="1", server="x")
-    answer = await client.post(EMBEDDINGS, json=ask(dimensions=8, user="ann", truncate="END"))
+    answer = await client.post(EMBEDDINGS, json=ask(dimensions=8.0, user="ann", truncate="END"))
     assert (answer.status_code, answer.json()) == (200, VECTORS)
     assert answer.headers["x-assistant-model"] == "openai/te3"
     assert answer.headers["x-budget-remaining"] == "1"
@@ -76,6 +76,7 @@ async def test_tokens_reach_the_model_as_integers(
         ({"input": None}, "input"),
         ({"encoding_format": "int8"}, "encoding_format"),
         ({"dimensions": 4}, "dimensions"),
+        ({"dimensions": 8.5}, "dimensions"),
         ({"dimensions": 0}, "dimensions"),
     ],
 )
