@@ -205,9 +205,11 @@ async def trouble(crowd: Crowd, quota: Quota, seconds: float, *, kills: bool) ->
             restarted += 1
         elif event < 0.6:
             await asyncio.to_thread(crowd.raise_limits)
-        usage = await ask(quota, crowd.limits)
-        check_limits(usage, crowd)
-        holding += any(scope.held_cost for scope in usage.values())
+        for _ in range(5):  # most calls hold something for milliseconds only
+            usage = await ask(quota, crowd.limits)
+            check_limits(usage, crowd)
+            holding += any(scope.held_cost for scope in usage.values())
+            await asyncio.sleep(0.01)
     return killed, restarted, holding
 
 
@@ -289,13 +291,14 @@ async def test_gateways_that_die_under_a_crowd_stay_within_every_limit(
         keeper.cancel()
         await redis.close()
     print(
-        f"{killed} kills, {restarted + more[1]} Redis restarts, {len(entries)} entries, clients saw"
+        f"{killed} kills, {restarted + more[1]} Redis restarts, {len(entries)} entries, {holding + more[2]} looks saw"
+        " holds, clients saw"
         f" {dict(crowd.outcomes)}"
     )
     check_limits(usage, crowd)
     assert all((scope.held_tokens, scope.held_cost) == (0, 0) for scope in usage.values())
     assert max(Counter(entry.call for entry in entries).values()) == 1
-    assert holding > 0
+    assert holding + more[2] > 0
     assert crowd.outcomes["200"] > 10
     assert crowd.outcomes["429"] > 0
     assert crowd.outcomes["hung up"] > 0
