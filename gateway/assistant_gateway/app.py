@@ -19,9 +19,8 @@ from prometheus_client import Counter, Histogram
 from assistant_crds import contracts, naming
 from assistant_crds.gateway_api import PURPOSE_HEADER, Operation, Purpose, embeddings_purpose
 from assistant_gateway import errors
-from assistant_gateway.calls import failures, intake, payload
-from assistant_gateway.calls.delivery import deliver, goes_at_once
-from assistant_gateway.calls.failures import header_text
+from assistant_gateway.calls import intake, payload
+from assistant_gateway.calls.delivery import deliver
 from assistant_gateway.calls.fallback import Attempt, Fallback
 from assistant_gateway.calls.pipeline import REQUEST_ID, Ask, Pipeline
 from assistant_gateway.calls.relay import Relay, Result, Sizes
@@ -50,7 +49,7 @@ from assistant_gateway.usage.query import parse_query
 from assistant_gateway.usage.report import UsageReports, unavailable
 from assistant_gateway.wire.decoding import LARGEST_DECODED
 from assistant_http.response import Response
-from assistant_observability import metrics
+from assistant_observability import logs, metrics
 
 SERVER = "assistant-gateway"
 INTERNAL = "/internal/"  # the operator's
@@ -59,6 +58,7 @@ ALONE_AT_ONCE = 32  # while no other tenant asks: with few in a round each costs
 PIECES_AT_ONCE = 2  # pieces of large bodies that are looked at in one round, each of another tenant's
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
+_log = logs.logger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -122,7 +122,9 @@ class Gateway:
     async def _edge(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Where every request enters and leaves: its id, its metrics, and errors as answers."""
         started = time.perf_counter()
-        request_id = request[REQUEST_ID] = _request_id(request)
+        given = request.headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+        request[REQUEST_ID] = request_id
         line = request[LINE] = Line(request_id)
         self.running += 1
         self.connections.busy.add(request.protocol)
@@ -130,12 +132,8 @@ class Gateway:
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "unknown"
         try:
-            if not self._turns.take_now(owner := self.connections.owner(request.protocol)):
-                await self._turns.wait(owner)
-            try:
-                answer = await handler(request)
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the edge: no traceback may escape
-                answer = failures.answer(error, line, route)
+            await self._turns.take(self.connections.owner(request.protocol))
+            answer = await self._handled(request, handler, line, route)
             if not answer.prepared:
                 if 400 <= answer.status < 500 and not (self.draining or route.startswith(INTERNAL)):
                     started += await self._refuse(request, answer, line)
@@ -143,8 +141,7 @@ class Gateway:
                 answer.headers["Server"] = SERVER
                 if self.draining:
                     answer.force_close()
-                if self.draining or not goes_at_once(request, answer):
-                    answer = await deliver(request, answer)
+                answer = await deliver(request, answer)
             status = answer.status
             return answer
         finally:
@@ -167,6 +164,27 @@ class Gateway:
         tenant = line.tenant or f"{STRANGER}{request.remote}"
         await self._turns.take(tenant)
         return await self.refusals.wait(request, answer, tenant)
+
+    @staticmethod
+    async def _handled(request: web.Request, handler: Handler, line: Line, route: str) -> web.StreamResponse:
+        """Have a request answered, if only by what went wrong."""
+        try:
+            return await handler(request)
+        except GatewayError as error:
+            errors.let_go(error)
+            line.code = error.code
+            return _answer(error)
+        except web.HTTPException as error:
+            translated = _from_http(error)
+        except (ConnectionError, asyncio.CancelledError):
+            line.code = "client_gone"
+            raise
+        except Exception as error:  # noqa: BLE001  # the edge: nothing may escape as a traceback
+            _log.exception("request failed", route=route, request_id=line.request_id)
+            errors.let_go(error)
+            translated = GatewayError(500, "internal_error", "The gateway failed.", kind=errors.SERVER)
+        line.code = translated.code
+        return _answer(translated)
 
     # --- the tenant's side -------------------------------------------------------------------------------------
 
@@ -215,7 +233,7 @@ class Gateway:
             terms=route.terms,
             fields=lambda made: chat.prepare(route, made.to, made.target),
             relay=relay,
-            turns=self._turns,
+            turn=self._turn(identity),
             pause=self._pause(identity),
         )
         return await self._forwarder.answer(request, route.destinations, ask)
@@ -237,7 +255,7 @@ class Gateway:
             relay=lambda made, metered, response: self.relay.answer(
                 request, response, made.target, metered, self._headers(request, made)
             ),
-            turns=self._turns,
+            turn=self._turn(identity),
             pause=self._pause(identity),
         )
         return await self._forwarder.answer(request, (route.to,), ask)
@@ -289,6 +307,10 @@ class Gateway:
         probe = msgspec.structs.replace(probe, usage=usage)
         return web.Response(body=contracts.encode(probe), content_type="application/json")
 
+    def _turn(self, identity: Identity) -> Pause:
+        """Return what waits for a tenant's turn."""
+        return partial(self._turns.take, identity.namespace)
+
     def _pause(self, identity: Identity) -> Pause:
         """Return what comes between two pieces of work on a large request of a tenant."""
         return partial(self._pieces.take, identity.namespace)
@@ -300,8 +322,7 @@ class Gateway:
     async def _next(self, request: web.Request, identity: Identity) -> bytes | bytearray:
         """Return the body once it is this tenant's turn."""
         body = await self._read(request, identity)  # room for it comes first: those that wait hold theirs
-        if not self._turns.take_now(identity.namespace):
-            await self._turns.wait(identity.namespace)
+        await self._turns.take(identity.namespace)
         if len(body) > LARGEST_DECODED:  # to take it apart is work on all of it
             await self._pause(identity)()
         return body
@@ -337,20 +358,33 @@ class Gateway:
         return headers
 
 
-def _request_id(request: web.Request) -> str:
-    """Return the caller's id of a request if it is a sane one, else a new one."""
-    given = request.headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
-
-
 @lru_cache(maxsize=1000)
 def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     requests = metrics.HTTP_REQUESTS.labels("gateway", method, route, str(status))
     return requests, metrics.HTTP_DURATION.labels("gateway", route)
 
 
+def header_text(text: str) -> str:
+    """Return `text` as a header can carry it: a model's name may hold anything."""
+    return text.encode("ascii", "replace").decode() if text.isprintable() else "?"
+
+
 def _no_policy(namespace: str) -> GatewayError:
     return GatewayError(404, "policy_not_found", f"No policy of namespace {namespace} is loaded.")
+
+
+def _answer(error: GatewayError) -> web.Response:
+    headers = {name: header_text(value) for name, value in error.headers.items()}
+    return web.Response(status=error.status, body=error.body(), content_type="application/json", headers=headers)
+
+
+def _from_http(error: web.HTTPException) -> GatewayError:
+    if error.status == 413:
+        return GatewayError(413, "request_too_large", "The body is larger than the gateway takes.")
+    if error.status == 404:
+        return GatewayError(404, "not_found", "There is nothing at this address.")
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    return GatewayError(error.status, "http_error", error.reason, headers=headers)
 
 
 def _json(document: object) -> web.Response:

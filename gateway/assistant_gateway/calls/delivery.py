@@ -18,18 +18,6 @@ PIECE_BYTES = 64 * 1024
 _LOOK_SECONDS = (0.005, 0.25)
 
 
-def goes_at_once(request: web.Request, answer: web.StreamResponse) -> bool:
-    """Return whether an answer is too small to be waited for, and nothing before it waits: the server may send it."""
-    body = answer.body if isinstance(answer, web.Response) else None
-    transport = request.transport
-    return (
-        isinstance(body, bytes | bytearray)
-        and len(body) <= PIECE_BYTES
-        and transport is not None
-        and not transport.get_write_buffer_size()
-    )
-
-
 async def deliver(request: web.Request, answer: web.StreamResponse) -> web.StreamResponse:
     """Send an answer, and return when the client has taken all of it.
 

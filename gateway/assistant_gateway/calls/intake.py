@@ -11,7 +11,6 @@ from assistant_gateway.capacity.fairness import Pause, next_round
 from assistant_gateway.capacity.memory import LEASE, REQUEST_BYTES, Lease, Memory
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.wire import shape
-from assistant_gateway.wire.decoding import LARGEST_DECODED
 
 REQUEST_SECONDS = 60.0  # for the client to send its body
 FIRST_BYTES = 64 * 1024  # of a body whose length nobody has said; as it grows, so does its lease
@@ -38,9 +37,8 @@ async def read(
     lease = await memory.lease(tenant, REQUEST_BYTES + 2 * (FIRST_BYTES if length is None else length))
     request[LEASE] = lease
     if length is not None and request.content.is_eof():  # most bodies come with their head
-        body = request.content.read_nowait(-1)
-        if len(body) > LARGEST_DECODED:
-            await shape.check(body, pause)
+        body = await request.read()
+        await shape.check(body, pause)
         return body
     try:
         async with asyncio.timeout(REQUEST_SECONDS):

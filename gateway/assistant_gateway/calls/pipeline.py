@@ -21,7 +21,7 @@ from assistant_gateway.calls.relay import Result
 from assistant_gateway.calls.request_log import LINE, Line
 from assistant_gateway.calls.retry import retrying
 from assistant_gateway.calls.tracing import CallTrace
-from assistant_gateway.capacity.fairness import Pause, Turns, next_round
+from assistant_gateway.capacity.fairness import Pause, next_round
 from assistant_gateway.errors import GatewayError
 from assistant_gateway.limits.limit_set import LimitSet
 from assistant_gateway.metering.call import Call, Outcome, outcome_of
@@ -43,7 +43,7 @@ REQUEST_ID = web.RequestKey("request_id", str)
 _log = logs.logger(__name__)
 
 
-@dataclass(slots=True)  # not frozen: that would make it three times as dear, for every request
+@dataclass(frozen=True, slots=True)
 class Ask:
     """What a request asks of whichever destination answers it."""
 
@@ -52,8 +52,8 @@ class Ask:
     terms: LimitSet
     fields: Callable[[Attempt], Fields]  # as they go to that destination
     relay: Callable[[Attempt, Metered, Response], Awaitable[Result]]
-    turns: Turns  # of which it takes one before each step that others of its tenant may be at, too
     streamed: bool = False
+    turn: Pause = next_round  # before each step of it that others may be at, too: waits for a turn
     pause: Pause = next_round  # between two pieces of work on a large request: lets others have their turn
 
 
@@ -80,46 +80,45 @@ class Pipeline:
 
     async def _attempt(self, request: web.Request, ask: Ask, made: Attempt) -> Result:
         """Admit one call, make it, pass the answer on, and settle on every way out."""
-        line, turns, tenant = request[LINE], ask.turns, made.to.tenant
-        call = _call(request, line, made, ask)
+        call = _call(request, made, ask)
         terms = ask.terms if made.first else ask.terms.without_rates()
-        metered = await self._meter.admit(
+        admit = self._meter.admit
+        metered = await admit(
             terms, call, made.target, ask.fields(made), embedding=ask.operation is Operation.EMBEDDINGS, pause=ask.pause
         )
         made.admitted, made.headers = True, {**made.headers, **metered.headers}
         outcome, response, free, span = Outcome.CLIENT_GONE, None, False, None
         try:
             span = CallTrace(self._tracer, request.headers, call)
-            line.trace_id = span.trace_id
-            if not turns.take_now(tenant):  # those of a crowd are admitted together,
-                await turns.wait(tenant)
+            request[LINE].trace_id = span.trace_id
+            await ask.turn()  # those of a crowd are admitted together,
             response = await retrying(made, lambda: self._send(made.target, metered, span.headers))
-            if not turns.take_now(tenant):  # and answered,
-                await turns.wait(tenant)
+            await ask.turn()  # and answered,
             result = await ask.relay(made, metered, response)
             made.permit.answered()
         except GatewayError as error:
             outcome, free = outcome_of(error.status, error.code), not error.billed
             error.headers = {**made.headers, **error.headers}
-            self._note_failure(call, outcome, f"{error.message} {error.said}".strip(), line.trace_id)
+            message = f"{error.message} {error.said}".strip()
+            self._note_failure(call, outcome, message, span.trace_id if span is not None else None)
             error.headers["x-assistant-model"] = f"{call.provider}/{call.model}"
             raise
         except (ConnectionError, asyncio.CancelledError):
-            await turns.take(tenant)  # and go away; the call is settled whatever becomes of this
+            await ask.turn()  # and go away; the call is settled whatever becomes of this
             raise
         except Exception:
             outcome = Outcome.PROVIDER_ERROR  # a fault of the gateway's own, whatever caused it
             raise
         else:
             outcome = result.outcome
-            line.code = result.code
+            request[LINE].code = result.code
             if outcome is not Outcome.OK:
                 self._note_failure(call, outcome, result.problem, span.trace_id)
             return result
         finally:
             if response is not None:
                 response.close()  # puts a connection that was read to its end back, ends any other
-            self._settle(metered, outcome, free, line, span)
+            self._settle(metered, outcome, free, request[LINE], span)
 
     def _settle(self, metered: Metered, outcome: Outcome, free: bool, line: Line, span: CallTrace | None) -> None:
         """Settle a call; note what it used."""
@@ -178,10 +177,9 @@ class Pipeline:
         )
 
 
-def _call(request: web.Request, line: Line, made: Attempt, ask: Ask) -> Call:
-    to, user = made.to, request.headers.get("x-assistant-user")
-    if user and not user.isascii():  # bytes that are no text arrive as halves of surrogate pairs, which no ledger takes
-        user = user.encode(errors="replace").decode()
+def _call(request: web.Request, made: Attempt, ask: Ask) -> Call:
+    # Bytes that are no text arrive as halves of surrogate pairs, which no ledger takes.
+    to, user = made.to, request.headers.get("x-assistant-user", "").encode(errors="replace").decode()
     return Call(
         tenant=to.tenant,
         name=to.name,
@@ -189,7 +187,7 @@ def _call(request: web.Request, line: Line, made: Attempt, ask: Ask) -> Call:
         model=to.model,
         operation=ask.operation,
         purpose=ask.purpose,
-        request_id=line.request_id,
+        request_id=request[REQUEST_ID],
         streamed=ask.streamed,
         user=user[:LONGEST_USER] if user else None,
         deadline=made.deadline,

@@ -171,21 +171,19 @@ class Company:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._until: float | None = None
-        self.last = ""  # who has asked
+        self._last = ""
+        self._until = -math.inf
 
     def note(self, tenant: str) -> None:
-        """Note who asks; of whoever has asked last there is nothing to note."""
-        if tenant != self.last and not tenant.startswith(STRANGER):
-            if self.last:
+        """Note who asks."""
+        if tenant != self._last and not tenant.startswith(STRANGER):
+            if self._last:
                 self._until = self._clock() + SHARED_SECONDS
-            self.last = tenant
+            self._last = tenant
 
     def is_there(self) -> bool:
         """Return whether several tenants have asked within SHARED_SECONDS."""
-        if self._until is not None and self._clock() >= self._until:
-            self._until = None
-        return self._until is not None
+        return self._clock() < self._until
 
 
 class Turns:
@@ -221,26 +219,14 @@ class Turns:
 
     async def take(self, tenant: str) -> None:
         """Wait until a request of this tenant may begin."""
-        if not self.take_now(tenant):
-            await self.wait(tenant)
-
-    def take_now(self, tenant: str) -> bool:
-        """Take a turn if there is one at once, as nearly always; else `wait` for it. Nobody is overtaken."""
-        if tenant != self._company.last:
-            self._company.note(tenant)
+        self._company.note(tenant)
         begun = self._begun.get(tenant, 0)
         if self._round is None:
             self._round = asyncio.get_running_loop().call_soon(self._next_round)
-        if not self._left or (self._queues and tenant in self._queues):
-            return False
-        if begun >= self._at_once and begun >= self._most():
-            return False
-        self._begun[tenant] = begun + 1
-        self._left -= 1
-        return True
-
-    async def wait(self, tenant: str) -> None:
-        """Wait for a turn that `take_now` did not have."""
+        if begun < self._most() and self._left and tenant not in self._queues:
+            self._begun[tenant] = begun + 1
+            self._left -= 1
+            return
         turn = asyncio.get_running_loop().create_future()
         self._queues.setdefault(tenant, deque()).append(turn)
         await turn  # one that is cancelled is passed over
@@ -284,15 +270,9 @@ class Crowd(Generic[T]):
     def __len__(self) -> int:
         return self._count
 
-    @property
-    def goes_at_once(self) -> bool:
-        """Whether all that waits may be taken together, as far as its tenants go."""
-        return self._count <= (self._of_one if self._company.is_there() else self._most)
-
     def add(self, tenant: str, one: T) -> None:
         """Have something wait."""
-        if tenant != self._company.last:
-            self._company.note(tenant)
+        self._company.note(tenant)
         self._queues.setdefault(tenant, deque()).append(one)
         self._count += 1
 

@@ -33,8 +33,7 @@ class Memory:
             GatewayError: 429 or 503, with when to come back.
         """
         lease = Lease(self.shares, tenant)
-        if not lease.grow_now(amount):
-            await lease.grow(amount)
+        await lease.grow(amount)
         return lease
 
 

@@ -148,7 +148,7 @@ class Redis:
             raise UnavailableError("away")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.add(tenant, (arguments, future))
-        if self._idle and (len(self._idle) == SENDERS or not self._waiting.goes_at_once):
+        if self._idle and (len(self._idle) == SENDERS or len(self._waiting) > OF_ONE):
             self._senders.add(task := asyncio.create_task(self._send(self._idle.pop())))
             task.add_done_callback(self._senders.discard)
         return await future

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -77,13 +78,14 @@ class World:
         request = type("Request", (dict,), {"headers": {}})(request)
         fields: Any = lambda _made: {}  # noqa: E731
         terms: Any = None
+        turn = partial(self.turns.take, "one")
         ask = Ask(
             operation=Operation.CHAT,
             purpose=Purpose.CHAT,
             terms=terms,
             fields=fields,
             relay=self.relay,
-            turns=self.turns,
+            turn=turn,
         )
         return asyncio.create_task(self.forwarder.answer(request, (), ask))
 
