@@ -94,7 +94,7 @@ down: env ## Take away everything that `make demo` made
 	@$(PY) -m assistant_demo down
 
 .PHONY: test
-test: env ## Everything on real stores and a real node: unit, integration, charts, e2e (46 min warm, longer on a bare machine)
+test: env ## Everything on real stores and a real node: unit, integration, charts, e2e (52 min warm, longer on a bare machine)
 	@$(PY) tests/run.py $(ARGS)
 
 .PHONY: test-long
