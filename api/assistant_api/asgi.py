@@ -58,7 +58,7 @@ class BufferedResponse:
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         rest = self.content if len(self.content) <= MAX_WRITE_BYTES else memoryview(self.content)
-        while len(rest) > MAX_WRITE_BYTES:  # the server holds back whoever reads slowly, between pieces
+        while len(rest) > MAX_WRITE_BYTES:  # the server holds a slow reader back between pieces
             async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
                 await send({"type": "http.response.body", "body": bytes(rest[:MAX_WRITE_BYTES]), "more_body": True})
             rest = rest[MAX_WRITE_BYTES:]

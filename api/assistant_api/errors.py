@@ -28,7 +28,7 @@ from assistant_observability import logs
 PROBLEM_JSON = "application/problem+json"
 OPENAI_PREFIX = "/v1"
 CLIENT_DISCONNECTED_CODE = "client_disconnected"
-CLIENT_CLOSED_REQUEST = 499  # nobody reads it; the access metric counts it, as nginx does
+CLIENT_CLOSED_REQUEST = 499  # never sent; the access metric counts it, as nginx does
 _BOUND = re.compile(r"Expected `(?P<type>[^`]+)` (?P<length>of length )?(?P<bound>[<>]?=? ?[\d.]+)")
 # Members whose values are named when another is given; msgspec names the wrong one only.
 _CHOICES = {"role": "system, developer, user, assistant, tool, function"}

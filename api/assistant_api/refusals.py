@@ -1,4 +1,4 @@
-"""What the gateway refused, as the callers of OpenAI's wire format are to be told."""
+"""What the gateway refused, in the form that clients of OpenAI's wire format expect."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Connection(asyncio.Protocol):
         self._pool = pool
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport
-        self._head: asyncio.Future[ClientResponse] | None = None  # whoever waits for the answer to begin
+        self._head: asyncio.Future[ClientResponse] | None = None  # of the caller that waits for the answer to begin
         self._response: ClientResponse | None = None  # the answer that is arriving
         self._fields: list[tuple[bytes, bytes]] = []
         self._framing_bytes = 0  # bytes in a row that belong to no body

@@ -167,7 +167,7 @@ def declined(traceparent: str | None) -> bool:
 def unkept_parent(tracer: trace.Tracer) -> str | None:
     """Return the `traceparent` of a new trace of which nothing is kept; None: it is kept, so its span is to be started.
 
-    For whoever has heard of no trace, with a tracer of the provider that `configure` has installed.
+    For a caller that sent no trace context, with a tracer of the provider that `configure` has installed.
     """
     found = _unkept(tracer)
     return None if found is None else _traceparent(found)

@@ -80,7 +80,7 @@ class Schedule:
     def add(self, key: str, now: float, delay: float = 0.0, *, urgent: bool = False) -> None:
         """Ask for a run of `key` in `delay` seconds; an earlier request for the same key stands.
 
-        `urgent`: somebody changed a resource of the key, which goes first for URGENT_SECONDS.
+        `urgent`: a resource of the key was changed, which goes first for URGENT_SECONDS.
         """
         state = self._keys.setdefault(key, _Key())
         if urgent:

@@ -75,7 +75,7 @@ def no_cookies(connection: Connection) -> list[Cookie]:
 
 
 def _check_fetch_site(connection: Connection) -> None:
-    # Browsers leave it out where the connection is not secure; `none` is an address that somebody typed.
+    # Browsers leave it out where the connection is not secure; `none` is an address that was typed.
     if connection.headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
         raise ApiError(CROSS_ORIGIN)
 

@@ -1,4 +1,4 @@
-"""Queries on stored responses. Every statement names the owner: somebody else's response is none."""
+"""Queries on stored responses. Every statement names the owner: another user's response is not found."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _INSERT = text("""
 INSERT INTO responses (id, owner, previous_id, input, response, expires_at)
 VALUES (:id, :owner, :previous, :input, :response, now() + make_interval(days => :days))
 """).bindparams(bindparam("days", type_=Integer))
-# A few at a time, whoever's they are, so that no call waits for what others have left.
+# A few at a time, of any owner, so that no call waits for what others have left.
 _EXPIRE = text("""
 DELETE FROM responses WHERE id IN (SELECT id FROM responses WHERE expires_at <= now() LIMIT 20 FOR UPDATE SKIP LOCKED)
 """)

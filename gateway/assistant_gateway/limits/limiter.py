@@ -346,7 +346,7 @@ class Limiter:
     # --- for the operator --------------------------------------------------------------------------------------
 
     async def usage(self, terms: LimitSet, levels: Mapping[str, LimitScope]) -> TenantUsage | None:
-        """Return what a tenant has used, None while nobody can say. `levels`: its limits, by `LimitScope.field`."""
+        """Return what a tenant has used, None while it is unknown. `levels`: its limits, by `LimitScope.field`."""
         if self._quota is None or self.degraded:
             return None
         try:
